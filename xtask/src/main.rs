@@ -1,1 +1,26 @@
-fn main() {}
+//! `cargo xtask COMMAND`: the list of commands.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, runs and tests Waggle; installs what is missing and says so.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the object of the kernel programs, target/bpf/waggle-bpf
+    Ebpf,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Ebpf => xtask::ebpf::build(),
+    };
+    xtask::report::exit_code(result)
+}

@@ -1,0 +1,164 @@
+//! Packages of a Debian suite that is not the machine's own: downloaded and unpacked, never installed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{cache, process};
+
+/// The keys by which apt knows Debian's archive.
+const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// A suite such as `trixie-backports`, with package lists of its own in the cache.
+///
+/// Neither the machine's sources nor its lists are touched; no root is needed.
+pub(crate) struct Suite {
+    name: String,
+    folder: PathBuf,
+}
+
+impl Suite {
+    /// Fetches the suite's package lists from the mirror that the machine's own apt uses.
+    pub(crate) fn open(name: &str) -> Result<Self> {
+        let suite = Self {
+            name: name.to_owned(),
+            folder: cache::folder("apt")?.join(name),
+        };
+        let lists = suite.folder.join("lists/partial");
+        fs::create_dir_all(&lists).with_context(|| format!("cannot make {}", lists.display()))?;
+        let keys = if Path::new(KEYS).exists() {
+            format!("[signed-by={KEYS}] ")
+        } else {
+            String::new()
+        };
+        let line = format!("deb {keys}{} {name} main\n", mirror()?);
+        let sources = suite.sources();
+        fs::write(&sources, line).with_context(|| format!("cannot write {}", sources.display()))?;
+        process::output(suite.apt("apt-get").args(["--quiet", "update"]))
+            .with_context(|| format!("cannot fetch the package lists of Debian's {name}"))?;
+        Ok(suite)
+    }
+
+    /// All versions of a package that the suite carries, newest first.
+    pub(crate) fn versions(&self, package: &str) -> Result<Vec<String>> {
+        let said = process::output(self.apt("apt-cache").args(["madison", package]))?;
+        Ok(madison_versions(&said))
+    }
+
+    /// Downloads one package file; gives its path.
+    pub(crate) fn download(&self, package: &str, version: &str) -> Result<PathBuf> {
+        let folder = self.folder.join("archives").join(package);
+        if folder.exists() {
+            fs::remove_dir_all(&folder)
+                .with_context(|| format!("cannot empty {}", folder.display()))?;
+        }
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let wanted = format!("{package}={version}");
+        process::output(
+            self.apt("apt-get")
+                .args(["--quiet", "download", &wanted])
+                .current_dir(&folder),
+        )
+        .with_context(|| format!("cannot download {wanted} of Debian's {}", self.name))?;
+        let files = fs::read_dir(&folder)?.collect::<Result<Vec<_>, _>>()?;
+        match files.as_slice() {
+            [file] => Ok(file.path()),
+            _ => bail!("expected one package file in {}", folder.display()),
+        }
+    }
+
+    fn sources(&self) -> PathBuf {
+        self.folder.join("sources.list")
+    }
+
+    /// An apt program that sees this suite and nothing else.
+    fn apt(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let options = [
+            format!("Dir::Etc::sourcelist={}", self.sources().display()),
+            "Dir::Etc::sourceparts=-".to_owned(),
+            // The machine's pins are about the machine's own suites.
+            "Dir::Etc::preferences=-".to_owned(),
+            "Dir::Etc::preferencesparts=-".to_owned(),
+            format!("Dir::State::lists={}", self.folder.join("lists").display()),
+            format!("Dir::Cache={}", self.folder.display()),
+            // The user apt would drop root for cannot write to the cache of ours.
+            "APT::Sandbox::User=root".to_owned(),
+        ];
+        for option in options {
+            command.args(["-o", &option]);
+        }
+        command.env("LC_ALL", "C");
+        command
+    }
+}
+
+/// Unpacks a package file; `destination` appears only when it is whole. The file is removed.
+pub(crate) fn unpack(archive: &Path, destination: &Path) -> Result<()> {
+    let unfinished = destination.with_extension(format!("part-{}", std::process::id()));
+    process::output(
+        Command::new("dpkg-deb")
+            .arg("-x")
+            .arg(archive)
+            .arg(&unfinished),
+    )?;
+    cache::publish(&unfinished, destination)?;
+    fs::remove_file(archive).with_context(|| format!("cannot remove {}", archive.display()))
+}
+
+/// The mirror of Debian's main archive, as the machine's apt is configured.
+fn mirror() -> Result<String> {
+    let targets = process::output(Command::new("apt-get").env("LC_ALL", "C").args([
+        "indextargets",
+        "--format",
+        "$(ORIGIN) $(CODENAME) $(SITE)",
+        "Created-By: Packages",
+    ]))
+    .context("cannot ask apt for its mirrors: is this Debian or Ubuntu?")?;
+    let Some(mirror) = debian_site(&targets) else {
+        bail!(
+            "apt knows no mirror of Debian (its lists are empty, or this is another \
+             distribution): run `apt-get update` first"
+        );
+    };
+    Ok(mirror.to_owned())
+}
+
+/// Picks the site of Debian's main archive out of lines `origin codename site`.
+fn debian_site(targets: &str) -> Option<&str> {
+    targets.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let (origin, codename, site) = (words.next()?, words.next()?, words.next()?);
+        let is_main = origin == "Debian" && !codename.contains("-security");
+        is_main.then_some(site)
+    })
+}
+
+fn madison_versions(said: &str) -> Vec<String> {
+    let version = |line: &str| Some(line.split('|').nth(1)?.trim().to_owned());
+    said.lines().filter_map(version).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn main_archive_is_told_from_security() {
+        let targets = "Debian bookworm-security http://mirror/debian-security\n\
+                       Docker bookworm http://other/linux\n\
+                       Debian bookworm http://mirror/debian\n";
+        assert_eq!(debian_site(targets), Some("http://mirror/debian"));
+        assert_eq!(debian_site("Ubuntu noble http://mirror/ubuntu\n"), None);
+    }
+
+    #[test]
+    fn madison_lines_give_versions() {
+        let said = "  rust-src | 1.96.1+dfsg1-2 | http://mirror x main amd64 Packages\n\
+                    \x20 rust-src | 1.95.0+dfsg1-2 | http://mirror x main amd64 Packages\n";
+        assert_eq!(madison_versions(said), ["1.96.1+dfsg1-2", "1.95.0+dfsg1-2"]);
+        assert!(madison_versions("").is_empty());
+    }
+}

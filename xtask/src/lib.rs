@@ -1,0 +1,15 @@
+//! The project's commands. One file per command; below them what they share.
+#![expect(
+    clippy::print_stdout,
+    reason = "these commands talk to a person at a terminal"
+)]
+
+pub mod ebpf;
+pub mod report;
+
+mod cache;
+mod debian;
+mod process;
+mod rust_source;
+mod toolchain;
+mod workspace;
