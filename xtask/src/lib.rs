@@ -4,6 +4,7 @@
     reason = "these commands talk to a person at a terminal"
 )]
 
+pub mod control_plane;
 pub mod ebpf;
 pub mod report;
 

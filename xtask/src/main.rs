@@ -16,11 +16,14 @@ struct Arguments {
 enum Command {
     /// Build the object of the kernel programs, target/bpf/waggle-bpf
     Ebpf,
+    /// Find or build etcd and the programs of Kubernetes that the tests run; print their folder
+    ControlPlane,
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Ebpf => xtask::ebpf::build(),
+        Command::ControlPlane => xtask::control_plane::print(),
     };
     xtask::report::exit_code(result)
 }
