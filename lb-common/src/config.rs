@@ -1,0 +1,70 @@
+//! What is fixed when the programs are loaded: a read-only global, so that the verifier sees constants.
+use bytemuck::{Pod, Zeroable};
+
+/// The name of the global in the object.
+pub const CONFIG_SYMBOL: &str = "CONFIG";
+
+/// The node's constants.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct DatapathConfig {
+    /// Cookie of the node's own network namespace (`SO_NETNS_COOKIE`): socket hooks act for its processes alone.
+    pub netns_cookie: u64,
+    /// How many jiffies make a second (the kernel's HZ).
+    pub jiffies_per_second: u32,
+    /// One event is written for so many happenings of a kind on a CPU; a power of two. Zero: none.
+    pub event_sample: u32,
+    /// How many UDP flows of one client address may move to FLOWS within [`UDP_WINDOW_SECONDS`].
+    pub udp_flows_per_client: u32,
+    /// Zero.
+    pub spare: u32,
+}
+
+/// The window of [`DatapathConfig::udp_flows_per_client`], in seconds.
+pub const UDP_WINDOW_SECONDS: u32 = 60;
+
+impl DatapathConfig {
+    /// What holds where nothing else was set: no process is the node's, HZ is 250, one event in 256.
+    pub const DEFAULT: Self = Self {
+        netns_cookie: 0,
+        jiffies_per_second: 250,
+        event_sample: 256,
+        udp_flows_per_client: 4096,
+        spare: 0,
+    };
+}
+impl Default for DatapathConfig {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// After how long a silent flow is forgotten, in seconds: the argument of the ageing program, the only element of
+/// the map AGEING. Names and defaults are those of kube-proxy's conntrack settings and of the kernel's own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Timeouts {
+    /// A proven TCP flow on which nobody has said goodbye.
+    pub tcp_established: u32,
+    /// A TCP flow on which one end has sent its FIN.
+    pub tcp_close_wait: u32,
+    /// A TCP flow that both ends have closed, or one has reset.
+    pub tcp_closed: u32,
+    /// A UDP flow that has seen packets both ways.
+    pub udp_stream: u32,
+}
+
+impl Timeouts {
+    /// 24 h, 1 h, 120 s, 180 s.
+    pub const DEFAULT: Self = Self {
+        tcp_established: 86_400,
+        tcp_close_wait: 3_600,
+        tcp_closed: 120,
+        udp_stream: 180,
+    };
+}
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}

@@ -1,0 +1,101 @@
+//! The IP family as a type parameter: one datapath source, two machine codes.
+use core::{fmt::Debug, hash::Hash};
+
+use bytemuck::{Pod, Zeroable};
+
+/// IPv4 or IPv6, chosen at compile time.
+pub trait IpFamily: Copy + Debug + Eq + Ord + Hash + 'static {
+    /// An address in network byte order, aligned to words.
+    type Address: Pod
+        + Eq
+        + Ord
+        + Hash
+        + Debug
+        + AsRef<[u32]>
+        + From<Self::WireAddress>
+        + Into<Self::WireAddress>
+        + Into<core::net::IpAddr>;
+    /// The same bytes as they lie in a header, aligned to bytes.
+    type WireAddress: Pod + Eq + Debug;
+    /// 4 or 6, as in the first nibble of the header.
+    const VERSION: u8;
+}
+
+/// IPv4 (RFC 791).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum V4 {}
+
+/// IPv6 (RFC 8200).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum V6 {}
+
+macro_rules! address {
+    ($name:ident, $family:ident, $version:literal, $words:literal, $bytes:literal, $std:ident) => {
+        #[doc = concat!("An IPv", $version, " address: words whose memory is in network byte order.")]
+        #[repr(C)]
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable,
+        )]
+        pub struct $name(pub [u32; $words]);
+
+        impl AsRef<[u32]> for $name {
+            #[inline(always)]
+            fn as_ref(&self) -> &[u32] {
+                &self.0
+            }
+        }
+        impl From<[u8; $bytes]> for $name {
+            #[inline(always)]
+            fn from(bytes: [u8; $bytes]) -> Self {
+                bytemuck::must_cast(bytes)
+            }
+        }
+        impl From<$name> for [u8; $bytes] {
+            #[inline(always)]
+            fn from(address: $name) -> Self {
+                bytemuck::must_cast(address)
+            }
+        }
+        impl From<core::net::$std> for $name {
+            fn from(address: core::net::$std) -> Self {
+                address.octets().into()
+            }
+        }
+        impl From<$name> for core::net::$std {
+            fn from(address: $name) -> Self {
+                <[u8; $bytes]>::from(address).into()
+            }
+        }
+        impl From<$name> for core::net::IpAddr {
+            fn from(address: $name) -> Self {
+                core::net::$std::from(address).into()
+            }
+        }
+        impl IpFamily for $family {
+            type Address = $name;
+            type WireAddress = [u8; $bytes];
+            const VERSION: u8 = $version;
+        }
+    };
+}
+address!(Ipv4Address, V4, 4, 1, 4, Ipv4Addr);
+address!(Ipv6Address, V6, 6, 4, 16, Ipv6Addr);
+
+#[cfg(test)]
+mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    #[test]
+    fn memory_of_an_address_is_the_packets_memory() {
+        let address = Ipv4Address::from(Ipv4Addr::new(10, 103, 145, 6));
+        assert_eq!(bytemuck::bytes_of(&address), [10, 103, 145, 6]);
+        let address = Ipv6Address::from("fd00:10:96::1:2".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(
+            bytemuck::bytes_of(&address)[..6],
+            [0xfd, 0, 0, 0x10, 0, 0x96]
+        );
+        assert_eq!(bytemuck::bytes_of(&address)[12..], [0, 1, 0, 2]);
+    }
+}

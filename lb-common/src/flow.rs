@@ -1,0 +1,162 @@
+//! What is remembered of a flow: one entry for each direction and each place where a packet is rewritten.
+//!
+//! A plain flow has two entries, a masqueraded one four. With client C, frontend F, backend B and masquerade M:
+//!
+//! | key      | side        | rewritten to | where   |
+//! |----------|-------------|--------------|---------|
+//! | C -> F   | destination | B            | ingress |
+//! | B -> C   | source      | F            | egress  |
+//! | C -> B   | source      | M            | egress  |
+//! | B -> M   | destination | C            | ingress |
+//!
+//! Rewriting a key and turning it round gives the key of its other half: [`FlowEntry::other_half`].
+use crate::{backend::BackendId, family::IpFamily, port::Port, service::ServiceId, tuple::Tuple};
+
+/// Which end of the tuple is rewritten; this also says at which hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum FlowSide {
+    /// On ingress: a request gets its backend, or a masqueraded reply its client.
+    Destination = 1,
+    /// On egress: a reply gets its frontend, or a request its masquerade.
+    Source = 2,
+}
+
+impl FlowSide {
+    /// The side as it stands in an entry.
+    #[inline(always)]
+    pub const fn byte(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Bits of [`FlowEntry::flags`].
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct FlowFlags(pub u8);
+
+impl FlowFlags {
+    /// The client's direction (C -> F and C -> B).
+    pub const REQUEST: Self = Self(1);
+    /// This direction sent a FIN.
+    pub const FIN: Self = Self(1 << 1);
+    /// Either end reset the connection, seen on this direction.
+    pub const RST: Self = Self(1 << 2);
+    /// Packets came the other way: on a request entry, the backend answered.
+    pub const REPLIED: Self = Self(1 << 3);
+    /// The request wants a masquerade on egress.
+    pub const MASQUERADE: Self = Self(1 << 4);
+    /// The backend is behind the bridge whose port the request entered by.
+    pub const BRIDGED: Self = Self(1 << 5);
+    /// `expected_ack` holds the acknowledgement that proves the client.
+    pub const CHALLENGED: Self = Self(1 << 6);
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+
+    /// Both sets of bits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+    /// Whether all bits of `other` are set.
+    #[inline(always)]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+    /// Whether any bit of `other` is set.
+    #[inline(always)]
+    pub const fn has_any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// Value of FLOWS and `OPENING_FLOWS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowEntry<F: IpFamily> {
+    /// What the rewritten side becomes.
+    pub address: F::Address,
+    /// The port beside it.
+    pub port: Port,
+    /// A [`FlowSide`] as a byte.
+    pub side: u8,
+    /// What has been seen of the flow.
+    pub flags: FlowFlags,
+    /// The backend that was chosen.
+    pub backend_id: BackendId,
+    /// The backend's generation when it was chosen.
+    pub generation: u32,
+    /// The service it was chosen for.
+    pub service_id: ServiceId,
+    /// The last packet of this direction: low 32 bits of jiffies, written at most once a second.
+    pub last_seen: u32,
+    /// With [`FlowFlags::CHALLENGED`]: the acknowledgement number, in host order, with which the client proves that it
+    /// received the backend's SYN/ACK.
+    pub expected_ack: u32,
+    /// Zero.
+    pub spare: u32,
+}
+
+impl<F: IpFamily> FlowEntry<F> {
+    /// What a packet with this key looks like once it has been rewritten.
+    #[inline(always)]
+    pub fn translated(&self, key: &Tuple<F>) -> Tuple<F> {
+        if self.side == FlowSide::Destination.byte() {
+            key.with_destination(self.address, self.port)
+        } else {
+            key.with_source(self.address, self.port)
+        }
+    }
+    /// The key under which the other direction is remembered.
+    #[inline(always)]
+    pub fn other_half(&self, key: &Tuple<F>) -> Tuple<F> {
+        self.translated(key).reversed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable;
+
+    use super::*;
+    use crate::family::{Ipv4Address, V4};
+
+    fn at(last: u8) -> Ipv4Address {
+        [10, 0, 0, last].into()
+    }
+
+    #[test]
+    fn the_other_half_of_the_other_half_is_the_flow_itself() {
+        let key = Tuple::<V4> {
+            source: at(1),
+            destination: at(2),
+            source_port: Port::new(1000),
+            destination_port: Port::new(80),
+            protocol: 6,
+            spare: [0; 3],
+        };
+        let request = FlowEntry {
+            address: at(3),
+            port: Port::new(8080),
+            side: FlowSide::Destination.byte(),
+            ..FlowEntry::zeroed()
+        };
+        let reply_key = request.other_half(&key);
+        assert_eq!(
+            (reply_key.source, reply_key.source_port),
+            (at(3), Port::new(8080))
+        );
+        assert_eq!(
+            (reply_key.destination, reply_key.destination_port),
+            (at(1), Port::new(1000))
+        );
+        let reply = FlowEntry {
+            address: key.destination,
+            port: key.destination_port,
+            side: FlowSide::Source.byte(),
+            ..FlowEntry::zeroed()
+        };
+        assert_eq!(reply.other_half(&reply_key), key);
+    }
+}

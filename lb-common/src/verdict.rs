@@ -1,0 +1,102 @@
+//! The datapath's answer, with its reason. Numbers are stable: never reused, never renumbered.
+use crate::counter::Counter;
+
+/// What becomes of a packet.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not ours: no byte has been changed.
+    Pass(PassReason),
+    /// Rewritten; the stack goes on with it.
+    Translated(Translation),
+    /// Ours, but nobody may have it.
+    Drop(DropReason),
+}
+
+/// Which of the four rewrites was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Translation {
+    /// Frontend to backend, on ingress.
+    Request = 0,
+    /// Backend to frontend, on egress.
+    Reply = 1,
+    /// Client to the node's address, on egress towards the backend.
+    MasqueradedRequest = 2,
+    /// The node's address to the client, on ingress from the backend.
+    MasqueradedReply = 3,
+}
+
+/// Why a packet is not ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum PassReason {
+    /// Neither IPv4 nor IPv6.
+    NotIp = 0,
+    /// An IP protocol without ports that services know.
+    OtherProtocol = 1,
+    /// Shorter than its own headers claim, or a header that cannot be.
+    Malformed = 2,
+    /// A later fragment: it carries no ports.
+    LaterFragment = 3,
+    /// No flow and no frontend has this tuple.
+    NotOurs = 4,
+}
+
+/// Why a packet is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum DropReason {
+    /// The service has no backend.
+    NoBackend = 0,
+    /// A TCP segment that opens nothing and belongs to no flow that is known.
+    NoFlow = 1,
+    /// Another flow owns the reply tuple of every backend that was tried.
+    FlowConflict = 2,
+    /// The kernel refused to remember the flow.
+    FlowNotStored = 3,
+    /// The first fragment of a datagram to a frontend: the later ones could not be translated.
+    Fragmented = 4,
+    /// The egress device and the node have no address to masquerade with.
+    NoMasqueradeAddress = 5,
+    /// No free masquerade port was found.
+    NoMasqueradePort = 6,
+    /// The packet was changed in part and cannot be finished.
+    HalfRewritten = 7,
+    /// The service's entries changed under the reader more often than it tries again.
+    ServiceInMotion = 8,
+}
+
+impl Verdict {
+    /// The counter that this verdict adds one to, if any. Packets that are not ours are not counted one by one:
+    /// they are the node's whole other traffic, and their cost is what the datapath is judged by.
+    #[inline(always)]
+    pub const fn counter(self) -> Option<Counter> {
+        match self {
+            Self::Pass(_) => None,
+            Self::Translated(Translation::Request) => Some(Counter::Requests),
+            Self::Translated(Translation::Reply) => Some(Counter::Replies),
+            Self::Translated(Translation::MasqueradedRequest) => Some(Counter::MasqueradedRequests),
+            Self::Translated(Translation::MasqueradedReply) => Some(Counter::MasqueradedReplies),
+            Self::Drop(reason) => Some(reason.counter()),
+        }
+    }
+}
+
+impl DropReason {
+    /// The counter of this reason.
+    #[inline(always)]
+    pub const fn counter(self) -> Counter {
+        match self {
+            Self::NoBackend => Counter::DropNoBackend,
+            Self::NoFlow => Counter::DropNoFlow,
+            Self::FlowConflict => Counter::DropFlowConflict,
+            Self::FlowNotStored => Counter::DropFlowNotStored,
+            Self::Fragmented => Counter::DropFragmented,
+            Self::NoMasqueradeAddress => Counter::DropNoMasqueradeAddress,
+            Self::NoMasqueradePort => Counter::DropNoMasqueradePort,
+            Self::HalfRewritten => Counter::DropHalfRewritten,
+            Self::ServiceInMotion => Counter::DropServiceInMotion,
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! TCP (RFC 9293) and UDP (RFC 768).
+
+/// The ports, at the start of TCP, UDP and SCTP alike.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// The sender's.
+    pub source: [u8; 2],
+    /// The receiver's.
+    pub destination: [u8; 2],
+}
+
+/// The fixed part of the TCP header.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct TcpHeader {
+    /// Ports.
+    pub ports: Ports,
+    /// Sequence number.
+    pub sequence: [u8; 4],
+    /// Acknowledgement number.
+    pub acknowledgement: [u8; 4],
+    /// Header length in words, in the high nibble.
+    pub data_offset: u8,
+    /// Flags.
+    pub flags: TcpFlags,
+    /// Window.
+    pub window: [u8; 2],
+    /// Checksum.
+    pub checksum: [u8; 2],
+    /// Urgent pointer.
+    pub urgent: [u8; 2],
+}
+
+/// The UDP header.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct UdpHeader {
+    /// Ports.
+    pub ports: Ports,
+    /// Header and data in bytes.
+    pub length: [u8; 2],
+    /// Checksum; zero over IPv4: none.
+    pub checksum: [u8; 2],
+}
+
+/// TCP's control bits.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    /// No more data from the sender.
+    pub const FIN: Self = Self(1);
+    /// Synchronise sequence numbers.
+    pub const SYN: Self = Self(1 << 1);
+    /// Reset.
+    pub const RST: Self = Self(1 << 2);
+    /// The acknowledgement number counts.
+    pub const ACK: Self = Self(1 << 4);
+
+    /// Whether all bits of `other` are set.
+    #[inline(always)]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+    /// Opens a connection: SYN, and neither ACK, RST nor FIN.
+    #[inline(always)]
+    pub const fn opens(self) -> bool {
+        self.0 & (Self::SYN.0 | Self::ACK.0 | Self::RST.0 | Self::FIN.0) == Self::SYN.0
+    }
+    /// The backend's answer to an opening segment.
+    #[inline(always)]
+    pub const fn is_syn_ack(self) -> bool {
+        self.has(Self(Self::SYN.0 | Self::ACK.0))
+    }
+}

@@ -1,0 +1,66 @@
+//! How the datapath sees a packet. Bounds are checked here, once, for every caller.
+#![expect(unsafe_code, reason = "`Header` is the one promise that header types make")]
+use lb_common::IpFamily;
+
+use crate::checksum::ChecksumDelta;
+
+/// A wire layout that may be laid over any bytes.
+///
+/// # Safety
+/// `repr(C)`, alignment 1, no padding, every bit pattern valid.
+pub unsafe trait Header: Copy {}
+
+/// Where a transport checksum lies and how it behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct L4Checksum {
+    /// Bytes from the start of the packet to the checksum field.
+    pub offset: usize,
+    /// Zero means "no checksum" and must stay; a computed zero becomes `0xffff` (RFC 768: UDP over IPv4 only;
+    /// over IPv6 a computed zero becomes `0xffff` too, and zero may not be sent, RFC 8200 section 8.1).
+    pub zero_is_none: bool,
+    /// The pseudo-header's change is not balanced by an IP header checksum (IPv6): matters where the device
+    /// has summed the whole packet (`CHECKSUM_COMPLETE`).
+    pub unbalanced: bool,
+}
+
+/// A packet's bytes, wherever they are: socket buffer, XDP buffer or plain memory.
+pub trait Packet {
+    /// The header at `offset` bytes, or `None` where the directly readable part ends before it.
+    fn header<H: Header>(&self, offset: usize) -> Option<&H>;
+
+    /// The same for writing.
+    fn header_mut<H: Header>(&mut self, offset: usize) -> Option<&mut H>;
+
+    /// Makes more of the packet directly readable, once. True if that changed anything: parse again then.
+    ///
+    /// A `None` of [`Packet::header`] means either that the packet ends there or that the bytes are not linear; this
+    /// call tells the two apart.
+    fn pull(&mut self) -> bool;
+
+    /// Folds a change into the transport checksum: `pseudo` is the part that the pseudo-header covers (addresses),
+    /// `rest` what the segment itself holds (ports). `None`: not possible, and bytes may have changed.
+    ///
+    /// `&mut self` because on a socket buffer the helper behind it invalidates every view; the borrow checker then
+    /// says so before the verifier does.
+    fn adjust_l4_checksum(
+        &mut self,
+        at: L4Checksum,
+        pseudo: ChecksumDelta,
+        rest: ChecksumDelta,
+    ) -> Option<()>;
+
+    /// Index of the interface at whose hook the packet is.
+    fn interface(&self) -> u32;
+}
+
+/// Asks the stack how it would forward.
+pub trait Forwarding<F: IpFamily> {
+    /// The Ethernet address of `destination`, if packets for it that come in by the bridge with index `bridge` go out
+    /// by that same bridge and the neighbour is known.
+    fn neighbour_on_bridge(
+        &mut self,
+        bridge: u32,
+        source: F::Address,
+        destination: F::Address,
+    ) -> Option<[u8; 6]>;
+}

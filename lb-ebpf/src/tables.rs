@@ -1,0 +1,89 @@
+//! What the datapath may ask of its maps. The kernel programs answer with BPF maps, tests with plain collections.
+use lb_common::{
+    BackendEntry, BackendId, Counter, DatapathConfig, DeviceEntry, FlowEntry, FlowFlags,
+    FrontendEntry, FrontendKey, IpFamily, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry,
+    SocketFlowKey, Tuple,
+};
+
+/// Which of the two flow tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowTable {
+    /// FLOWS: proven flows, never evicted.
+    Proven,
+    /// `OPENING_FLOWS`: LRU.
+    Opening,
+}
+
+/// Why an entry was not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// The key is taken.
+    Exists,
+    /// No room, or the kernel refused for another reason.
+    Refused,
+}
+
+/// A living flow entry. Its identity (key, address, port, backend) never changes in place; the rest changes by single
+/// aligned stores, and a store that is lost to another CPU's costs nothing: a time is off by a second, a flag is set
+/// again by the next packet that carries it.
+pub trait FlowHandle<F: IpFamily>: Copy {
+    /// The entry as it is; fields that the caller does not use are not read.
+    fn entry(&self) -> FlowEntry<F>;
+    /// Writes `last_seen`.
+    fn set_last_seen(&self, jiffies: u32);
+    /// Writes `flags`.
+    fn set_flags(&self, flags: FlowFlags);
+    /// Writes `expected_ack`, then sets [`FlowFlags::CHALLENGED`].
+    fn challenge(&self, expected_ack: u32);
+}
+
+/// The tables of one family, and what both families share.
+pub trait Tables<F: IpFamily> {
+    /// A living entry of a flow table.
+    type Flow: FlowHandle<F>;
+
+    /// The node's constants.
+    fn config(&self) -> DatapathConfig;
+    /// FRONTENDS.
+    fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendEntry>;
+    /// SERVICES.
+    fn service(&self, id: ServiceId) -> Option<ServiceEntry>;
+    /// SLOTS, by absolute index.
+    fn slot(&self, index: u32) -> Option<SlotEntry>;
+    /// BACKENDS.
+    fn backend(&self, id: BackendId) -> Option<BackendEntry<F>>;
+    /// DEVICES, by interface index.
+    fn device(&self, interface: u32) -> Option<DeviceEntry>;
+
+    /// A flow's entry.
+    fn flow(&self, table: FlowTable, key: &Tuple<F>) -> Option<Self::Flow>;
+    /// Stores an entry under a free key.
+    fn insert_flow(
+        &mut self,
+        table: FlowTable,
+        key: &Tuple<F>,
+        entry: &FlowEntry<F>,
+    ) -> Result<(), StoreError>;
+    /// Stores an entry, over an older one if need be.
+    fn replace_flow(
+        &mut self,
+        table: FlowTable,
+        key: &Tuple<F>,
+        entry: &FlowEntry<F>,
+    ) -> Result<(), StoreError>;
+    /// Forgets an entry, if it is there.
+    fn remove_flow(&mut self, table: FlowTable, key: &Tuple<F>);
+
+    /// `UDP_CLIENTS`: window start in the high word, flows in the low; zero for a client not seen.
+    fn udp_client(&self, client: &F::Address) -> u64;
+    /// Writes `UDP_CLIENTS`; losing a race makes the count a little too low.
+    fn set_udp_client(&mut self, client: &F::Address, window_and_count: u64);
+
+    /// `SOCKET_FLOWS`.
+    fn socket_flow(&self, key: &SocketFlowKey<F>) -> Option<SocketFlowEntry<F>>;
+    /// Writes `SOCKET_FLOWS`; false if the kernel refused.
+    fn set_socket_flow(&mut self, key: &SocketFlowKey<F>, entry: &SocketFlowEntry<F>) -> bool;
+
+    /// Adds one to a counter.
+    fn count(&mut self, counter: Counter);
+}
