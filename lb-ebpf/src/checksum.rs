@@ -46,7 +46,10 @@ impl ChecksumDelta {
     pub fn folded(self) -> u32 {
         let once = (self.0 & 0xffff_ffff) + (self.0 >> 32);
         let twice = (once & 0xffff_ffff) + (once >> 32);
-        #[expect(clippy::cast_possible_truncation, reason = "the high half is zero: two folds")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the high half is zero: two folds"
+        )]
         let word = twice as u32;
         word
     }
@@ -57,7 +60,10 @@ impl ChecksumDelta {
         sum = (sum & 0xffff) + (sum >> 16);
         sum = (sum & 0xffff) + (sum >> 16);
         sum = (sum & 0xffff) + (sum >> 16);
-        #[expect(clippy::cast_possible_truncation, reason = "the high part is zero: three folds")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the high part is zero: three folds"
+        )]
         let folded = sum as u16;
         (!folded).to_ne_bytes()
     }
@@ -70,7 +76,11 @@ pub fn adjust_in_place(checksum: &mut [u8; 2], zero_is_none: bool, delta: Checks
         return;
     }
     let new = delta.apply(*checksum);
-    *checksum = if zero_is_none && new == [0, 0] { [0xff, 0xff] } else { new };
+    *checksum = if zero_is_none && new == [0, 0] {
+        [0xff, 0xff]
+    } else {
+        new
+    };
 }
 
 #[cfg(test)]
@@ -83,16 +93,25 @@ mod tests {
         while sum >> 16 != 0 {
             sum = (sum & 0xffff) + (sum >> 16);
         }
-        !(sum as u16)
+        !u16::try_from(sum).unwrap()
     }
 
     #[test]
     fn a_changed_word_gives_the_sum_from_scratch() {
-        for (old, new) in [(0x1234u16, 0xabcdu16), (0, 0xffff), (0xffff, 0), (1, 0x8000)] {
+        for (old, new) in [
+            (0x1234u16, 0xabcdu16),
+            (0, 0xffff),
+            (0xffff, 0),
+            (1, 0x8000),
+        ] {
             let before = checksum(&[0x4500, old, 0x0042]);
             let delta = ChecksumDelta::NONE.replace_half(old, new);
             let after = u16::from_ne_bytes(delta.apply(before.to_ne_bytes()));
-            assert_eq!(after, checksum(&[0x4500, new, 0x0042]), "{old:#x} -> {new:#x}");
+            assert_eq!(
+                after,
+                checksum(&[0x4500, new, 0x0042]),
+                "{old:#x} -> {new:#x}"
+            );
         }
     }
 

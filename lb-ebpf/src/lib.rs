@@ -19,12 +19,3 @@ pub mod clock;
 pub mod headers;
 pub mod packet;
 pub mod tables;
-
-pub mod parse;
-pub mod rewrite;
-pub mod select;
-
-pub mod flow;
-pub mod reply_path;
-pub mod request_path;
-pub mod socket_path;

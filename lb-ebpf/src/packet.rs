@@ -1,5 +1,8 @@
 //! How the datapath sees a packet. Bounds are checked here, once, for every caller.
-#![expect(unsafe_code, reason = "`Header` is the one promise that header types make")]
+#![expect(
+    unsafe_code,
+    reason = "`Header` is the one promise that header types make"
+)]
 use lb_common::IpFamily;
 
 use crate::checksum::ChecksumDelta;

@@ -1,5 +1,8 @@
 //! Wire layouts. Fields are byte arrays, so alignment is 1 and the order is the network's; accessors convert.
-#![expect(unsafe_code, reason = "each impl of Header is a layout promise, asserted beside it")]
+#![expect(
+    unsafe_code,
+    reason = "each impl of Header is a layout promise, asserted beside it"
+)]
 
 mod ethernet;
 mod ipv4;
