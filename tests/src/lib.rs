@@ -1,1 +1,3 @@
-//! x
+//! What the test suites stand on.
+
+pub mod control_plane;
