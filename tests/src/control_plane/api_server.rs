@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use super::credentials::{Credentials, User};
 use super::program::Program;
 use super::resident::Resident;
-use super::{READY_WITHIN, SERVICE_CIDR_V4, SERVICE_CIDR_V6, poll};
+use super::{READY_WITHIN, SERVICE_CIDR_V4, SERVICE_CIDR_V6, etcd, poll};
 
 /// An API server, running or not, at an address that stays its own.
 pub struct ApiServer {
@@ -50,7 +50,7 @@ impl ApiServer {
             // The first family must be the server's own.
             SocketAddr::V6(_) => [SERVICE_CIDR_V6, SERVICE_CIDR_V4].join(","),
         };
-        let socket = folder.join("etcd.sock");
+        let socket = etcd::socket(folder);
         let arguments = [
             ("etcd-servers", format!("unix://{}", socket.display())),
             ("bind-address", address.ip().to_string()),

@@ -7,6 +7,7 @@
 mod api_server;
 mod assets;
 mod credentials;
+mod etcd;
 mod objects;
 mod program;
 mod resident;
@@ -39,6 +40,9 @@ pub const SERVICE_CIDR_V6: &str = "fd00:10:96::/112";
 
 /// The user that an agent's kubeconfig speaks for: the agent's ServiceAccount.
 pub const AGENT_USER: &str = "system:serviceaccount:kube-system:waggle";
+
+/// The agent's ServiceAccount and what it may do, as it is deployed in a cluster.
+const AGENT_RIGHTS: &str = include_str!("../../../lb-userspace/deploy/rbac.yaml");
 
 /// How long a program may take until it is of use, on a machine that is busy with other tests.
 const READY_WITHIN: Duration = Duration::from_mins(2);
@@ -87,14 +91,14 @@ impl ControlPlane {
         let resident = Arc::new(Resident::start(placement.namespace)?);
         let credentials = Credentials::create(&folder.0, &[address])?;
 
-        let etcd = start_etcd(&resident, &assets, &folder.0)?;
+        let etcd = etcd::start(&resident, &assets, &folder.0)?;
         let mut api_server =
             ApiServer::prepare(&resident, &assets, &folder.0, &credentials, address)?;
         api_server.start().with_context(|| etcd.log_tail())?;
         let client = api_server.client()?;
         let controllers =
             start_controllers(&resident, &assets, &folder.0, api_server.kubeconfig())?;
-        Ok(Self {
+        let cluster = Self {
             controllers,
             api_server,
             etcd,
@@ -104,7 +108,10 @@ impl ControlPlane {
             assets,
             resident,
             folder,
-        })
+        };
+        cluster.wait_for_namespaces()?;
+        cluster.apply(AGENT_RIGHTS)?;
+        Ok(cluster)
     }
 
     /// The API server that the controllers and the tests use.
@@ -161,27 +168,6 @@ pub fn poll<T>(
         }
         thread::sleep(PAUSE);
     }
-}
-
-fn start_etcd(resident: &Resident, assets: &Path, folder: &Path) -> Result<Program> {
-    // Sockets of the file system, so that no port can be taken. etcd wants a port in the names
-    // that it advertises, though nobody reads them.
-    let arguments = [
-        ("name", "test".to_owned()),
-        ("data-dir", folder.join("etcd").display().to_string()),
-        (
-            "listen-client-urls",
-            format!("unix://{}", folder.join("etcd.sock").display()),
-        ),
-        ("advertise-client-urls", "unix://client:1".into()),
-        ("listen-peer-urls", "unix://peer:1".into()),
-        ("initial-advertise-peer-urls", "unix://peer:1".into()),
-        ("initial-cluster", "test=unix://peer:1".into()),
-        ("unsafe-no-fsync", "true".into()),
-        ("log-level", "warn".into()),
-    ];
-    let arguments = arguments.map(|(name, value)| format!("--{name}={value}"));
-    Program::start(resident, &assets.join("etcd"), folder, &arguments)
 }
 
 fn start_controllers(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
@@ -194,6 +194,23 @@ impl ControlPlane {
             },
         )
         .with_context(|| format!("{service} has the endpoints {last:?}"))
+    }
+
+    /// The API server makes these namespaces a moment after it is ready.
+    pub(super) fn wait_for_namespaces(&self) -> Result<()> {
+        for name in ["kube-system", NAMESPACE] {
+            poll(
+                &format!("namespace {name} is there"),
+                CONTROLLED_WITHIN,
+                || {
+                    self.run(|client| async move {
+                        let namespace = Api::<Namespace>::all(client).get_opt(name).await?;
+                        Ok(namespace.map(drop))
+                    })
+                },
+            )?;
+        }
+        Ok(())
     }
 
     fn patch_status(&self, name: &str, status: Value) -> Result<()> {
