@@ -1,1 +1,10 @@
-//! x
+//! Waggle's node agent.
+//!
+//! ```text
+//! watch -> convert -> model -> desired -> reconcile -> maps        a folder each; agent.rs is the loop that joins them
+//! ```
+pub mod agent;
+pub mod config;
+pub mod maps;
+pub mod model;
+pub mod watch;

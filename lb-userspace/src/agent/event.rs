@@ -1,0 +1,96 @@
+//! Everything that can happen to the agent.
+use std::{fmt, net::SocketAddr};
+
+use lb_common::{BackendId, Protocol};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::{
+    agent::view::View,
+    model::{EndpointSlice, Family, Node, Service, ServiceName, SliceName, Warning},
+};
+
+/// Where events come from. Each source says once what there is (its first list), and then what changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Source {
+    /// A folder of manifests: [`Event::Replaced`].
+    Manifests,
+    /// The API server's Services.
+    Services,
+    /// The API server's `EndpointSlices`.
+    EndpointSlices,
+    /// The agent's own Node. Nothing waits for it: it decides about preferences, not about who serves.
+    Node,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Manifests => "manifests",
+            Self::Services => "services",
+            Self::EndpointSlices => "endpoint slices",
+            Self::Node => "node",
+        })
+    }
+}
+
+/// What can happen. The agent's loop is the only reader.
+#[derive(Debug)]
+pub enum Event {
+    /// The folder of manifests as a whole. What is not in it exists no longer.
+    Replaced {
+        /// All Services.
+        services: Vec<Service>,
+        /// All their endpoints.
+        slices: Vec<EndpointSlice>,
+        /// Uids of pods whose manifests have vanished since the last time: nobody answers there any more.
+        vanished_pods: Vec<String>,
+    },
+    /// All Services, after a first or a repeated list. What is not in it exists no longer.
+    ServicesListed(Vec<Service>),
+    /// A Service is new or has changed.
+    ServiceApplied(Box<Service>),
+    /// A Service was deleted.
+    ServiceDeleted(ServiceName),
+    /// All slices, after a first or a repeated list. What is not in it exists no longer.
+    SlicesListed(Vec<EndpointSlice>),
+    /// A slice is new or has changed.
+    SliceApplied(Box<EndpointSlice>),
+    /// A slice was deleted.
+    SliceDeleted(SliceName),
+    /// The own Node: new, changed, or absent.
+    NodeChanged(Option<Box<Node>>),
+    /// What troubles a source, as a whole: an empty list says that nothing does any more.
+    Trouble {
+        /// Which.
+        source: Source,
+        /// All there is to say about it.
+        warnings: Vec<Warning>,
+    },
+    /// Which backends rest, for a sweep of the flows. The sweep must start after the answer.
+    Resting(oneshot::Sender<Vec<RestingBackend>>),
+    /// A full sweep, started after [`Event::Resting`] was answered, has found no flow that refers to these backends:
+    /// their ids are free. Those that came back to life meanwhile are passed over.
+    Unreferenced(Vec<RestingBackend>),
+    /// Somebody wants to see the state.
+    View(oneshot::Sender<View>),
+    /// The end of the loop. Maps stay as they are.
+    Stop,
+}
+
+/// A backend that has left its service. Its id is not used again before a sweep has shown that no flow refers to it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RestingBackend {
+    /// Its family: ids of the two families are separate.
+    pub family: Family,
+    /// Its id in BACKENDS.
+    pub id: BackendId,
+    /// Its generation.
+    pub generation: u32,
+    /// Which of the agent's retirements this is: an id that came back to life and left again has another.
+    pub retirement: u64,
+    /// Address and port.
+    pub address: SocketAddr,
+    /// The protocol of its service; `None` if it was found in the maps and nobody knows its service any more.
+    pub protocol: Option<Protocol>,
+}

@@ -1,0 +1,87 @@
+//! The text form of the maps: one line an entry, sorted. The same text stands in scenarios and failure messages.
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::{BackendEntry, BackendState, FrontendKey, IpFamily, Protocol, SlotRegion, V4, V6};
+
+use crate::maps::{MapContents, MapFamily};
+
+/// Every frontend, service and backend, in this order. Slots stand in their service's line, by backend id; slots that
+/// no service names, and freed backends, are left out.
+pub fn lines(contents: &MapContents) -> Vec<String> {
+    let mut lines = Vec::new();
+    frontend_lines::<V4>(contents, &mut lines);
+    frontend_lines::<V6>(contents, &mut lines);
+    for (id, entry) in &contents.services {
+        lines.push(format!(
+            "service {id} backends={}",
+            slots(contents, entry.slots)
+        ));
+    }
+    backend_lines::<V4>(contents, &mut lines);
+    backend_lines::<V6>(contents, &mut lines);
+    lines
+}
+
+fn slots(contents: &MapContents, region: SlotRegion) -> String {
+    let ids: Vec<String> = (region.start()..region.start().saturating_add(region.length()))
+        .map(|index| match contents.slots.get(&index) {
+            Some(slot) => slot.backend_id.to_string(),
+            None => "missing".to_owned(),
+        })
+        .collect();
+    if ids.is_empty() {
+        return "none".to_owned();
+    }
+    ids.join(",")
+}
+
+fn frontend_lines<F: MapFamily>(contents: &MapContents, lines: &mut Vec<String>) {
+    let mut frontends: Vec<_> = F::of(contents).frontends.iter().collect();
+    frontends.sort_by_key(|(key, _)| (Into::<IpAddr>::into(key.address), key.port, key.protocol));
+    for (key, entry) in frontends {
+        lines.push(format!(
+            "frontend {} service={}",
+            frontend(key),
+            entry.service_id
+        ));
+    }
+}
+
+fn backend_lines<F: MapFamily>(contents: &MapContents, lines: &mut Vec<String>) {
+    for (id, entry) in &F::of(contents).backends {
+        if entry.state() != BackendState::Free {
+            lines.push(format!(
+                "backend v{}/{id} {} {} service={} generation={}",
+                F::VERSION,
+                socket_address(entry),
+                state(entry.state()),
+                entry.service_id,
+                entry.generation
+            ));
+        }
+    }
+}
+
+/// `10.103.145.6:80/tcp`
+pub fn frontend<F: IpFamily>(key: &FrontendKey<F>) -> String {
+    let address = SocketAddr::new(key.address.into(), key.port.number());
+    match Protocol::from_number(key.protocol) {
+        Some(protocol) => format!("{address}/{protocol}"),
+        None => format!("{address}/{}", key.protocol),
+    }
+}
+
+/// The backend's address and port.
+pub fn socket_address<F: IpFamily>(entry: &BackendEntry<F>) -> SocketAddr {
+    SocketAddr::new(entry.address.into(), entry.port.number())
+}
+
+/// The state in a word.
+pub const fn state(state: BackendState) -> &'static str {
+    match state {
+        BackendState::Free => "free",
+        BackendState::Active => "active",
+        BackendState::Draining => "draining",
+        BackendState::Gone => "gone",
+    }
+}

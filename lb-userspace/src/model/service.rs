@@ -1,0 +1,65 @@
+//! A Service, reduced to what decides where its packets go.
+use std::{fmt, net::IpAddr};
+
+use lb_common::Protocol;
+
+use crate::model::{Family, ServiceName, Warning};
+
+/// A Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Namespace and name.
+    pub name: ServiceName,
+    /// Its cluster addresses: none or one of each family.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Its ports. Each has been checked: no port is zero, no protocol is one that is not translated.
+    pub ports: Vec<ServicePort>,
+    /// Why this Service is none of ours, if it is not.
+    pub not_served: Option<NotServed>,
+    /// Endpoints serve whether they are ready or not. (In a cluster the endpoint slices say so themselves.)
+    pub publish_not_ready_addresses: bool,
+    /// What was left out of it.
+    pub warnings: Vec<Warning>,
+}
+
+impl Service {
+    /// Its cluster address of a family.
+    pub fn cluster_ip(&self, family: Family) -> Option<IpAddr> {
+        let mut addresses = self.cluster_ips.iter().copied();
+        addresses.find(|address| Family::of(*address) == family)
+    }
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Empty if it has none.
+    pub name: String,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// What clients dial, 1 to 65535.
+    pub port: u16,
+}
+
+/// Why a Service gets no frontends, though nothing is wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotServed {
+    /// `clusterIP: None`: clients find the pods through DNS.
+    Headless,
+    /// `type: ExternalName`: a DNS alias.
+    ExternalName,
+    /// The label `service.kubernetes.io/service-proxy-name` gives it to another proxy.
+    OtherProxy,
+}
+
+impl fmt::Display for NotServed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Headless => "headless",
+            Self::ExternalName => "ExternalName",
+            Self::OtherProxy => {
+                "left to another proxy by its label service.kubernetes.io/service-proxy-name"
+            }
+        })
+    }
+}
