@@ -1,3 +1,32 @@
-//! What the test suites stand on.
+//! The harness of the test suites in `tests/tests`, and what each of them needs.
+//!
+//! ```text
+//! kubernetes_*   root: a real API server and controllers
+//! netns_*        root: real namespaces, real sockets, the agent's program (WAGGLE_BIN)
+//! ```
+//!
+//! A test that lacks an ability says so by [`skip`]; with `WAGGLE_REQUIRE_ROOT=1` a missing ability
+//! is a failure, so that CI cannot pass by skipping.
 
+pub mod client;
 pub mod control_plane;
+pub mod netns;
+pub mod nginx;
+pub mod process;
+pub mod require;
+pub mod scratch;
+pub mod topology;
+pub mod udp;
+
+pub use require::{require_root, skip};
+
+use std::time::Instant;
+
+/// The one place where the harness reads the clock.
+pub fn now() -> Instant {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "real sockets live in real time; the harness measures it here"
+    )]
+    Instant::now()
+}

@@ -1,0 +1,61 @@
+//! What a test needs of the machine, and how it says that it is missing.
+
+use std::env;
+use std::io::Write as _;
+use std::path::Path;
+
+/// Names the test that runs on this thread; threads of the harness carry their test's name.
+pub fn test_name() -> String {
+    std::thread::current().name().unwrap_or("a test").to_owned()
+}
+
+/// Prints `SKIPPED <test>: <reason>` where no capture hides it; `cargo xtask test` counts these lines.
+pub fn skip(reason: &str) {
+    let line = format!("SKIPPED {}: {reason}\n", test_name());
+    // A closed standard error leaves nowhere to say it.
+    drop(std::io::stderr().write_all(line.as_bytes()));
+}
+
+/// Whether this run must not skip for want of root (`WAGGLE_REQUIRE_ROOT=1`, set by CI and the VM).
+fn is_root_required() -> bool {
+    env::var_os("WAGGLE_REQUIRE_ROOT").is_some_and(|value| value == "1")
+}
+
+/// True if the process is root; else skips the test, or panics if root is required.
+///
+/// ```no_run
+/// # fn test() -> anyhow::Result<()> {
+/// if !tests::require_root() {
+///     return Ok(());
+/// }
+/// # Ok(()) }
+/// ```
+pub fn require_root() -> bool {
+    require(nix::unistd::geteuid().is_root(), "needs root")
+}
+
+/// True if `is_there`; else skips the test with `reason`, or panics if abilities are required.
+pub fn require(is_there: bool, reason: &str) -> bool {
+    assert!(
+        is_there || !is_root_required(),
+        "{}: {reason}, and WAGGLE_REQUIRE_ROOT=1 forbids to skip",
+        test_name()
+    );
+    if !is_there {
+        skip(reason);
+    }
+    is_there
+}
+
+/// True if `is_there`; else skips the test. For abilities that only some kernels have (modules).
+pub fn optional(is_there: bool, reason: &str) -> bool {
+    if !is_there {
+        skip(reason);
+    }
+    is_there
+}
+
+/// True if bridges can hand their packets to netfilter here (`br_netfilter`).
+pub fn has_bridge_netfilter() -> bool {
+    Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists()
+}
