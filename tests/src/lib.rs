@@ -10,6 +10,7 @@
 
 pub mod client;
 pub mod control_plane;
+pub mod kubernetes_cluster;
 pub mod netns;
 pub mod nginx;
 pub mod process;

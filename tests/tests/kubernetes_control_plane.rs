@@ -20,10 +20,17 @@ spec:
 
 #[test]
 fn controllers_make_slices_from_labelled_pods() {
-    let cluster = ControlPlane::start().unwrap();
-    cluster.create_node("node1", &["172.18.0.11"]).unwrap();
-    cluster.create_node("node2", &["172.18.0.12"]).unwrap();
-    cluster.apply(MY_SERVICE).unwrap();
+    if !tests::require_root() {
+        return;
+    }
+    let control_plane = ControlPlane::start().unwrap();
+    control_plane
+        .create_node("node1", &["172.18.0.11"])
+        .unwrap();
+    control_plane
+        .create_node("node2", &["172.18.0.12"])
+        .unwrap();
+    control_plane.apply(MY_SERVICE).unwrap();
     let (nginx, web) = (("app", "nginx"), ("tier", "web"));
     for (pod, node, address, labels) in [
         ("selected", "node1", "10.244.1.2", &[nginx][..]),
@@ -31,29 +38,52 @@ fn controllers_make_slices_from_labelled_pods() {
         ("fewer", "node2", "10.244.2.5", &[web]),
         ("other", "node2", "10.244.2.6", &[("app", "apache")]),
     ] {
-        cluster.create_pod(pod, node, labels).unwrap();
-        cluster.report_running(pod, &[address]).unwrap();
+        control_plane.create_pod(pod, node, labels).unwrap();
+        control_plane.report_running(pod, &[address]).unwrap();
     }
     let (selected, more) = ("10.244.1.2", "10.244.2.4");
-    let wait = |wanted: &[_]| cluster.wait_for_endpoints("my-service", wanted).unwrap();
+    let wait = |wanted: &[_]| {
+        control_plane
+            .wait_for_endpoints("my-service", wanted)
+            .unwrap();
+    };
     wait(&[(selected, Ready), (more, Ready)]);
 
-    cluster.report_ready("more", false).unwrap();
+    control_plane.report_ready("more", false).unwrap();
     wait(&[(selected, Ready), (more, NotReady)]);
-    cluster.report_ready("more", true).unwrap();
-    cluster.terminate_pod("selected").unwrap();
+    control_plane.report_ready("more", true).unwrap();
+    control_plane.terminate_pod("selected").unwrap();
     wait(&[(selected, Terminating), (more, Ready)]);
-    cluster.report_ready("selected", false).unwrap();
+    control_plane.report_ready("selected", false).unwrap();
     wait(&[(selected, Terminated), (more, Ready)]);
-    cluster.remove_pod("selected").unwrap();
+    control_plane.remove_pod("selected").unwrap();
     wait(&[(more, Ready)]);
 }
 
 #[test]
-fn second_api_server_shows_what_the_first_was_told() {
-    let cluster = ControlPlane::start().unwrap();
-    let mut second = cluster.another_api_server().unwrap();
-    cluster.apply(MY_SERVICE).unwrap();
+fn api_servers_come_and_go_and_know_the_agents_rights() {
+    if !tests::require_root() {
+        return;
+    }
+    let control_plane = ControlPlane::start().unwrap();
+    let mut second = control_plane.another_api_server().unwrap();
+    control_plane.apply(MY_SERVICE).unwrap();
+    second.start().unwrap();
+    assert_eq!(second.services().unwrap(), ["kubernetes", "my-service"]);
+
+    for (path, status) in [
+        ("/api/v1/services", 200),
+        ("/api/v1/nodes", 200),
+        ("/apis/discovery.k8s.io/v1/endpointslices", 200),
+        ("/apis/networking.k8s.io/v1/servicecidrs", 200),
+        ("/api/v1/secrets", 403),
+        ("/api/v1/pods", 403),
+    ] {
+        assert_eq!(second.status_for_agent(path).unwrap(), status, "{path}");
+    }
+
+    second.stop();
+    assert!(second.services().is_err());
     second.start().unwrap();
     assert_eq!(second.services().unwrap(), ["kubernetes", "my-service"]);
 }

@@ -1,6 +1,6 @@
 //! One API server: several may stand on the same etcd, as in a cluster, and each can go away.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,84 +9,42 @@ use anyhow::{Context as _, Result};
 use http::Request;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::ListParams;
+use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use tokio::net::TcpListener;
 
-use super::credentials::{Credentials, User};
+use super::credentials::User;
 use super::program::Program;
-use super::resident::Resident;
+use super::site::Site;
 use super::{READY_WITHIN, SERVICE_CIDR_V4, SERVICE_CIDR_V6, etcd, poll};
 
 /// An API server, running or not, at an address that stays its own.
 pub struct ApiServer {
-    resident: Arc<Resident>,
-    program: PathBuf,
-    folder: PathBuf,
-    arguments: Vec<String>,
+    // Dropped first: it runs at the site.
+    running: Option<Program>,
+    site: Arc<Site>,
     address: SocketAddr,
     kubeconfig: PathBuf,
     agent_kubeconfig: PathBuf,
-    running: Option<Program>,
 }
 
 impl ApiServer {
-    /// Prepares an API server on a free port of the address and etcd's socket; starts nothing.
-    pub(super) fn prepare(
-        resident: &Arc<Resident>,
-        assets: &Path,
-        folder: &Path,
-        credentials: &Credentials,
-        listen: IpAddr,
-    ) -> Result<Self> {
-        let address = resident.run(async move {
+    /// Finds a free port for an API server on the site's etcd; starts nothing.
+    pub(super) fn prepare(site: &Arc<Site>) -> Result<Self> {
+        let listen = site.address;
+        let address = site.resident.run(async move {
             // The port is free again when the listener is dropped. Somebody else may take it in
             // between: then the server says so and ends.
             Ok(TcpListener::bind((listen, 0)).await?.local_addr()?)
         });
         let address = address.with_context(|| format!("no free port on {listen}"))?;
-        let service_cidrs = match address {
-            SocketAddr::V4(_) => [SERVICE_CIDR_V4, SERVICE_CIDR_V6].join(","),
-            // The first family must be the server's own.
-            SocketAddr::V6(_) => [SERVICE_CIDR_V6, SERVICE_CIDR_V4].join(","),
-        };
-        let socket = etcd::socket(folder);
-        let arguments = [
-            ("etcd-servers", format!("unix://{}", socket.display())),
-            ("bind-address", address.ip().to_string()),
-            ("advertise-address", address.ip().to_string()),
-            ("secure-port", address.port().to_string()),
-            ("tls-cert-file", credentials.file("server.crt")),
-            ("tls-private-key-file", credentials.file("server.key")),
-            ("cert-dir", folder.display().to_string()),
-            ("token-auth-file", credentials.file("tokens.csv")),
-            ("authorization-mode", "RBAC".into()),
-            ("service-cluster-ip-range", service_cidrs),
-            (
-                "service-account-issuer",
-                "https://kubernetes.default.svc".into(),
-            ),
-            ("service-account-key-file", credentials.file("accounts.pub")),
-            (
-                "service-account-signing-key-file",
-                credentials.file("accounts.key"),
-            ),
-            // Pods would wait for a ServiceAccount that no controller makes here.
-            ("disable-admission-plugins", "ServiceAccount".into()),
-            // The Service `kubernetes` must not point to loopback.
-            ("endpoint-reconciler-type", "none".into()),
-        ];
         Ok(Self {
-            resident: Arc::clone(resident),
-            program: assets.join("kube-apiserver"),
-            folder: folder.to_owned(),
-            arguments: arguments
-                .map(|(name, value)| format!("--{name}={value}"))
-                .into(),
-            address,
-            kubeconfig: credentials.kubeconfig(User::Admin, address)?,
-            agent_kubeconfig: credentials.kubeconfig(User::Agent, address)?,
             running: None,
+            site: Arc::clone(site),
+            address,
+            kubeconfig: site.credentials.kubeconfig(User::Admin, address)?,
+            agent_kubeconfig: site.credentials.kubeconfig(User::Agent, address)?,
         })
     }
 
@@ -95,13 +53,12 @@ impl ApiServer {
         if self.running.is_some() {
             return Ok(());
         }
-        let mut program =
-            Program::start(&self.resident, &self.program, &self.folder, &self.arguments)?;
+        let mut program = Program::start(&self.site, "kube-apiserver", &self.flags())?;
         let client = self.client()?;
         let ready = poll("the API server is ready", READY_WITHIN, || {
             program.check_alive()?;
             let client = client.clone();
-            let answer = self.resident.run(async move {
+            let answer = self.site.resident.run(async move {
                 let request = Request::get("/readyz").body(Vec::new())?;
                 Ok(
                     tokio::time::timeout(Duration::from_secs(2), client.request_text(request))
@@ -138,7 +95,7 @@ impl ApiServer {
     /// The names of the Services in the namespace `default`, as this server knows them.
     pub fn services(&self) -> Result<Vec<String>> {
         let client = self.client()?;
-        self.resident.run(async move {
+        self.site.resident.run(async move {
             let services = Api::<Service>::default_namespaced(client);
             let services = services.list(&ListParams::default()).await?;
             Ok(services
@@ -148,10 +105,23 @@ impl ApiServer {
         })
     }
 
+    /// The HTTP status of a GET by the agent's ServiceAccount.
+    pub fn status_for_agent(&self, path: &str) -> Result<u16> {
+        let client = self.client_with(&self.agent_kubeconfig)?;
+        let request = Request::get(path).body(Body::empty())?;
+        self.site
+            .resident
+            .run(async move { Ok(client.send(request).await?.status().as_u16()) })
+    }
+
     /// A client that may do everything; it works on the control plane's thread only.
     pub(super) fn client(&self) -> Result<Client> {
-        let path = self.kubeconfig.clone();
-        self.resident.run(async move {
+        self.client_with(&self.kubeconfig)
+    }
+
+    fn client_with(&self, kubeconfig: &Path) -> Result<Client> {
+        let path = kubeconfig.to_owned();
+        self.site.resident.run(async move {
             let kubeconfig = Kubeconfig::read_from(path)?;
             let options = KubeConfigOptions::default();
             let config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
@@ -164,5 +134,38 @@ impl ApiServer {
         self.running
             .as_ref()
             .map_or_else(String::new, Program::log_tail)
+    }
+
+    fn flags(&self) -> Vec<(&'static str, String)> {
+        let file = |name| self.site.credentials.file(name);
+        let service_cidrs = match self.address {
+            SocketAddr::V4(_) => [SERVICE_CIDR_V4, SERVICE_CIDR_V6].join(","),
+            // The first family must be the server's own.
+            SocketAddr::V6(_) => [SERVICE_CIDR_V6, SERVICE_CIDR_V4].join(","),
+        };
+        vec![
+            (
+                "etcd-servers",
+                format!("unix://{}", etcd::socket(&self.site).display()),
+            ),
+            ("bind-address", self.address.ip().to_string()),
+            ("advertise-address", self.address.ip().to_string()),
+            ("secure-port", self.address.port().to_string()),
+            ("tls-cert-file", file("server.crt")),
+            ("tls-private-key-file", file("server.key")),
+            ("token-auth-file", file("tokens.csv")),
+            ("authorization-mode", "RBAC".into()),
+            ("service-cluster-ip-range", service_cidrs),
+            (
+                "service-account-issuer",
+                "https://kubernetes.default.svc".into(),
+            ),
+            ("service-account-key-file", file("accounts.pub")),
+            ("service-account-signing-key-file", file("accounts.key")),
+            // Pods would wait for a ServiceAccount that no controller makes here.
+            ("disable-admission-plugins", "ServiceAccount".into()),
+            // The Service `kubernetes` must not point to loopback.
+            ("endpoint-reconciler-type", "none".into()),
+        ]
     }
 }

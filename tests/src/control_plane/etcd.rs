@@ -8,33 +8,34 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::program::Program;
-use super::resident::Resident;
+use super::site::Site;
 use super::{READY_WITHIN, poll};
 
-/// Where etcd listens in a control plane's folder: a socket of the file system, for a port could be
-/// taken, and would be out of reach from other network namespaces.
-pub(super) fn socket(folder: &Path) -> PathBuf {
-    folder.join("etcd.sock")
+/// Where etcd listens: a socket of the file system, for a port could be taken.
+pub(super) fn socket(site: &Site) -> PathBuf {
+    site.folder().join("etcd.sock")
 }
 
 /// Starts etcd and waits until it answers: an API server that finds it silent waits a second or two
 /// before it asks again.
-pub(super) fn start(resident: &Resident, assets: &Path, folder: &Path) -> Result<Program> {
-    let socket = socket(folder);
-    let arguments = [
-        ("name", "test".to_owned()),
-        ("data-dir", folder.join("etcd").display().to_string()),
-        ("listen-client-urls", format!("unix://{}", socket.display())),
-        // It insists on ports in what it advertises, which nobody reads here.
-        ("advertise-client-urls", "unix://client:1".into()),
-        ("listen-peer-urls", "unix://peer:1".into()),
-        ("initial-advertise-peer-urls", "unix://peer:1".into()),
-        ("initial-cluster", "test=unix://peer:1".into()),
-        ("unsafe-no-fsync", "true".into()),
-        ("log-level", "warn".into()),
-    ];
-    let arguments = arguments.map(|(name, value)| format!("--{name}={value}"));
-    let mut etcd = Program::start(resident, &assets.join("etcd"), folder, &arguments)?;
+pub(super) fn start(site: &Site) -> Result<Program> {
+    let socket = socket(site);
+    let mut etcd = Program::start(
+        site,
+        "etcd",
+        &[
+            ("name", "test".to_owned()),
+            ("data-dir", site.folder().join("etcd").display().to_string()),
+            ("listen-client-urls", format!("unix://{}", socket.display())),
+            // It insists on ports in what it advertises, which nobody reads here.
+            ("advertise-client-urls", "unix://client:1".into()),
+            ("listen-peer-urls", "unix://peer:1".into()),
+            ("initial-advertise-peer-urls", "unix://peer:1".into()),
+            ("initial-cluster", "test=unix://peer:1".into()),
+            ("unsafe-no-fsync", "true".into()),
+            ("log-level", "warn".into()),
+        ],
+    )?;
     let healthy = poll("etcd is healthy", READY_WITHIN, || {
         etcd.check_alive()?;
         // It is not listening yet, or hangs up while it starts.

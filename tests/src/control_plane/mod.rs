@@ -11,13 +11,11 @@ mod etcd;
 mod objects;
 mod program;
 mod resident;
+mod site;
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -28,9 +26,10 @@ pub use api_server::ApiServer;
 pub use assets::assets;
 pub use objects::{EndpointState, Endpoints};
 
-use credentials::Credentials;
+use crate::netns::Namespace;
+use crate::now;
 use program::Program;
-use resident::Resident;
+use site::Site;
 
 /// Where ClusterIPs come from; the first ClusterIP of IPv4 is in kubeadm's default range.
 pub const SERVICE_CIDR_V4: &str = "10.96.0.0/12";
@@ -50,85 +49,58 @@ const READY_WITHIN: Duration = Duration::from_mins(2);
 /// The controllers that Services, Endpoints and sets of pods need; others would want nodes that
 /// report and accounts that nobody makes here.
 const CONTROLLERS: &str = "endpointslice-controller,endpointslice-mirroring-controller,\
-    endpoints-controller,replicaset-controller,deployment-controller,namespace-controller";
-
-/// Where a control plane runs.
-pub struct Placement {
-    /// The address the API server listens on.
-    pub address: IpAddr,
-    /// The network namespace of that address; None is the caller's.
-    pub namespace: Option<OwnedFd>,
-}
+    endpoints-controller,replicaset-controller,deployment-controller,namespace-controller,garbage-collector-controller";
 
 /// A control plane of its own; everything ends with this value.
 pub struct ControlPlane {
-    // Fields are dropped in this order: clients of etcd before etcd, and the folder last.
+    // Dropped in this order: clients of etcd before etcd.
     controllers: Program,
     api_server: ApiServer,
     etcd: Program,
     client: Client,
-    credentials: Credentials,
-    address: IpAddr,
-    assets: PathBuf,
-    resident: Arc<Resident>,
-    folder: Folder,
+    site: Arc<Site>,
 }
 
 impl ControlPlane {
     /// Starts on loopback, in the caller's network namespace.
     pub fn start() -> Result<Self> {
-        Self::start_at(Placement {
-            address: Ipv4Addr::LOCALHOST.into(),
-            namespace: None,
-        })
+        Self::start_in(&Namespace::current()?, Ipv4Addr::LOCALHOST.into())
     }
 
-    /// Starts at the given place and waits until it answers.
-    pub fn start_at(placement: Placement) -> Result<Self> {
-        let assets = assets()?;
-        let folder = Folder::create()?;
-        let address = placement.address;
-        let resident = Arc::new(Resident::start(placement.namespace)?);
-        let credentials = Credentials::create(&folder.0, &[address])?;
-
-        let etcd = etcd::start(&resident, &assets, &folder.0)?;
-        let mut api_server =
-            ApiServer::prepare(&resident, &assets, &folder.0, &credentials, address)?;
+    /// Starts in a namespace, with API servers at this address of it, and waits until it answers.
+    pub fn start_in(namespace: &Namespace, address: IpAddr) -> Result<Self> {
+        let site = Arc::new(Site::new(namespace, address)?);
+        let etcd = etcd::start(&site)?;
+        let mut api_server = ApiServer::prepare(&site)?;
         api_server.start().with_context(|| etcd.log_tail())?;
         let client = api_server.client()?;
-        let controllers =
-            start_controllers(&resident, &assets, &folder.0, api_server.kubeconfig())?;
-        let cluster = Self {
+        let controllers = start_controllers(&site, api_server.kubeconfig())?;
+        let control_plane = Self {
             controllers,
             api_server,
             etcd,
             client,
-            credentials,
-            address,
-            assets,
-            resident,
-            folder,
+            site,
         };
-        cluster.wait_for_namespaces()?;
-        cluster.apply(AGENT_RIGHTS)?;
-        Ok(cluster)
+        control_plane.wait_for_namespaces()?;
+        control_plane.apply(AGENT_RIGHTS)?;
+        Ok(control_plane)
     }
 
     /// The API server that the controllers and the tests use.
-    pub fn api_server(&mut self) -> &mut ApiServer {
+    pub fn api_server(&self) -> &ApiServer {
+        &self.api_server
+    }
+
+    /// The same, to stop and start it; the controllers and [`Self::run`] fail meanwhile.
+    pub fn api_server_mut(&mut self) -> &mut ApiServer {
         &mut self.api_server
     }
 
     /// One more API server on the same etcd, not started: for clients whose API server is to be
     /// away while the cluster lives on.
     pub fn another_api_server(&self) -> Result<ApiServer> {
-        ApiServer::prepare(
-            &self.resident,
-            &self.assets,
-            &self.folder.0,
-            &self.credentials,
-            self.address,
-        )
+        ApiServer::prepare(&self.site)
     }
 
     /// Waits for work with a client that may do everything.
@@ -137,7 +109,7 @@ impl ControlPlane {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        self.resident.run(work(self.client.clone()))
+        self.site.resident.run(work(self.client.clone()))
     }
 }
 
@@ -158,7 +130,7 @@ pub fn poll<T>(
     mut ask: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     const PAUSE: Duration = Duration::from_millis(10);
-    let begin = tokio::time::Instant::now();
+    let begin = now();
     loop {
         if let Some(answer) = ask()? {
             return Ok(answer);
@@ -170,47 +142,18 @@ pub fn poll<T>(
     }
 }
 
-fn start_controllers(
-    resident: &Resident,
-    assets: &Path,
-    folder: &Path,
-    kubeconfig: &Path,
-) -> Result<Program> {
-    let arguments = [
-        ("kubeconfig", kubeconfig.display().to_string()),
-        ("controllers", CONTROLLERS.to_owned()),
-        ("leader-elect", "false".into()),
-        // Nobody asks for its metrics, and a port could be taken.
-        ("secure-port", "0".into()),
-        ("kube-api-qps", "500".into()),
-        ("kube-api-burst", "1000".into()),
-    ];
-    let arguments = arguments.map(|(name, value)| format!("--{name}={value}"));
+fn start_controllers(site: &Site, kubeconfig: &Path) -> Result<Program> {
     Program::start(
-        resident,
-        &assets.join("kube-controller-manager"),
-        folder,
-        &arguments,
+        site,
+        "kube-controller-manager",
+        &[
+            ("kubeconfig", kubeconfig.display().to_string()),
+            ("controllers", CONTROLLERS.to_owned()),
+            ("leader-elect", "false".into()),
+            // Nobody asks for its metrics, and a port could be taken.
+            ("secure-port", "0".into()),
+            ("kube-api-qps", "500".into()),
+            ("kube-api-burst", "1000".into()),
+        ],
     )
-}
-
-/// A folder for one control plane; removed on drop.
-///
-/// Its path is short, for sockets live in it (at most 107 bytes, unix(7)).
-struct Folder(PathBuf);
-
-impl Folder {
-    fn create() -> Result<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("waggle-cp-{}-{number}", std::process::id()));
-        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
 }

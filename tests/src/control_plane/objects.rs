@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
@@ -149,6 +149,17 @@ impl ControlPlane {
     /// Removes a Pod whose processes have ended, as the kubelet does.
     pub fn remove_pod(&self, name: &str) -> Result<()> {
         self.delete_pod(name, 0)
+    }
+
+    /// Deletes a Service; its controllers delete its EndpointSlices.
+    pub fn delete_service(&self, name: &str) -> Result<()> {
+        let owned = name.to_owned();
+        self.run(|client| async move {
+            let services = Api::<Service>::namespaced(client, NAMESPACE);
+            drop(services.delete(&owned, &DeleteParams::default()).await?);
+            Ok(())
+        })
+        .with_context(|| format!("cannot delete service {name}"))
     }
 
     /// What the EndpointSlices of a Service say at this moment.

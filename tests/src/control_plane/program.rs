@@ -1,83 +1,51 @@
 //! A program of the control plane while it runs.
 
-use std::fs::{self, File};
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-
-use anyhow::{Context as _, Result, bail};
-use nix::sys::prctl;
+use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 
-use super::resident::Resident;
+use super::site::Site;
+use crate::process::Process;
 
-/// A running program with its log; killed on drop, and by the kernel if this process dies.
+/// A running program with its log; killed on drop, for nobody needs what it would save.
 pub(super) struct Program {
-    name: String,
-    child: Child,
-    log: PathBuf,
+    name: &'static str,
+    process: Process,
 }
 
 impl Program {
-    /// Starts `program` in `folder`, where its log is appended to.
+    /// Starts the program of this name with flags `--flag=value`; its log is appended to.
     pub(super) fn start(
-        resident: &Resident,
-        program: &Path,
-        folder: &Path,
-        arguments: &[String],
+        site: &Site,
+        name: &'static str,
+        flags: &[(&'static str, String)],
     ) -> Result<Self> {
-        let name = program
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let log = folder.join(format!("{name}.log"));
-        let output = File::options()
-            .append(true)
-            .create(true)
-            .open(&log)
-            .with_context(|| format!("cannot write {}", log.display()))?;
-        let mut command = Command::new(program);
+        let mut command = site.resident.namespace().command(site.program(name));
         command
-            .args(arguments)
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output);
-        #[expect(
-            unsafe_code,
-            reason = "there is no other way to have a child die with its parent"
-        )]
-        // SAFETY: between fork and exec only prctl is called, which is async-signal-safe and
-        // allocates nothing.
-        unsafe {
-            command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGKILL)?));
-        }
-        let child = resident
-            .spawn(command)
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Self { name, child, log })
+            .args(
+                flags
+                    .iter()
+                    .map(|(flag, value)| format!("--{flag}={value}")),
+            )
+            .current_dir(site.folder());
+        let log = site.folder().join(format!("{name}.log"));
+        let process = site
+            .resident
+            .run(async move { Process::start(name, command, &log) })?;
+        Ok(Self { name, process })
     }
 
     /// An error if the program has ended.
     pub(super) fn check_alive(&mut self) -> Result<()> {
-        if let Some(status) = self.ended()? {
+        if let Some(status) = self.process.ended()? {
             bail!("{} has ended: {status}", self.name);
         }
         Ok(())
     }
 
-    fn ended(&mut self) -> Result<Option<ExitStatus>> {
-        self.child
-            .try_wait()
-            .with_context(|| format!("cannot ask after {}", self.name))
-    }
-
     /// The last lines of the log, under a heading.
     pub(super) fn log_tail(&self) -> String {
         const LINES: usize = 25;
-        let log = fs::read(&self.log).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
+        let log = self.process.log();
         let lines: Vec<_> = log.lines().collect();
         let tail = lines
             .get(lines.len().saturating_sub(LINES)..)
@@ -92,8 +60,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Both fail only if it has ended already, which is what is wanted.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        // An owner that goes away has nobody to tell.
+        drop(self.process.stop(Signal::SIGKILL));
     }
 }
