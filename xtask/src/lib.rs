@@ -1,5 +1,6 @@
 //! The project's commands. One file per command; below them what they share.
 #![expect(
+    clippy::print_stderr,
     clippy::print_stdout,
     reason = "these commands talk to a person at a terminal"
 )]
@@ -7,10 +8,12 @@
 pub mod control_plane;
 pub mod ebpf;
 pub mod report;
+pub mod run;
 
 mod cache;
 mod debian;
 mod process;
 mod rust_source;
 mod toolchain;
+mod vm;
 mod workspace;

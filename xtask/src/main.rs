@@ -18,12 +18,15 @@ enum Command {
     Ebpf,
     /// Find or build etcd and the programs of Kubernetes that the tests run; print their folder
     ControlPlane,
+    /// Boot Linux in a virtual machine and play the scenario in it
+    Run(xtask::run::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Ebpf => xtask::ebpf::build(),
         Command::ControlPlane => xtask::control_plane::print(),
+        Command::Run(options) => xtask::run::run(&options),
     };
     xtask::report::exit_code(result)
 }

@@ -69,8 +69,8 @@ fn from_debian(version: &str) -> Result<PathBuf> {
         let Some(package_version) = versions.iter().find(|v| is_release(v, version)) else {
             continue;
         };
-        let archive = suite.download("rust-src", package_version)?;
-        debian::unpack(&archive, &folder)?;
+        let archives = suite.download(&[format!("rust-src={package_version}")])?;
+        debian::unpack(&archives, &folder)?;
         return Ok(source);
     }
     bail!(

@@ -96,7 +96,10 @@ impl Go {
                 let Some(version) = versions.first() else {
                     continue;
                 };
-                debian::unpack(&suite.download(&package, version)?, &unpacked)?;
+                debian::unpack(
+                    &suite.download(&[format!("{package}={version}")])?,
+                    &unpacked,
+                )?;
             }
             if let Some(version) = version_of(&program) {
                 return Ok(Self::with(version, program));

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
+use super::packages;
 use crate::{cache, process};
 
 /// The keys by which apt knows Debian's archive.
@@ -41,32 +42,49 @@ impl Suite {
         Ok(suite)
     }
 
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// All versions of a package that the suite carries, newest first.
     pub(crate) fn versions(&self, package: &str) -> Result<Vec<String>> {
         let said = process::output(self.apt("apt-cache").args(["madison", package]))?;
         Ok(madison_versions(&said))
     }
 
-    /// Downloads one package file; gives its path.
-    pub(crate) fn download(&self, package: &str, version: &str) -> Result<PathBuf> {
-        let folder = self.folder.join("archives").join(package);
-        if folder.exists() {
-            fs::remove_dir_all(&folder)
-                .with_context(|| format!("cannot empty {}", folder.display()))?;
-        }
+    /// The names of packages that match an extended regular expression.
+    pub(crate) fn names(&self, pattern: &str) -> Result<Vec<String>> {
+        let said =
+            process::output(
+                self.apt("apt-cache")
+                    .args(["search", "--names-only", pattern]),
+            )?;
+        Ok(said
+            .lines()
+            .filter_map(|line| Some(line.split_once(' ')?.0.to_owned()))
+            .collect())
+    }
+
+    /// Downloads package files, each wanted as `name` or `name=version`; gives their paths.
+    pub(crate) fn download(&self, wanted: &[String]) -> Result<Vec<PathBuf>> {
+        let folder = self.folder.join(format!("download-{}", std::process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let wanted = format!("{package}={version}");
         process::output(
             self.apt("apt-get")
-                .args(["--quiet", "download", &wanted])
+                .args(["--quiet", "download"])
+                .args(wanted)
                 .current_dir(&folder),
         )
-        .with_context(|| format!("cannot download {wanted} of Debian's {}", self.name))?;
-        let files = fs::read_dir(&folder)?.collect::<Result<Vec<_>, _>>()?;
-        match files.as_slice() {
-            [file] => Ok(file.path()),
-            _ => bail!("expected one package file in {}", folder.display()),
-        }
+        .with_context(|| {
+            format!(
+                "cannot download {} of Debian's {}",
+                wanted.join(" "),
+                self.name
+            )
+        })?;
+        let files = fs::read_dir(&folder)?.map(|file| Ok(file?.path()));
+        files.collect()
     }
 
     fn sources(&self) -> PathBuf {
@@ -85,6 +103,9 @@ impl Suite {
             format!("Dir::State::lists={}", self.folder.join("lists").display()),
             format!("Dir::Cache={}", self.folder.display()),
             // The user apt would drop root for cannot write to the cache of ours.
+            // Package lists only, no descriptions of desktop components.
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
+            "Acquire::Languages=none".to_owned(),
             "APT::Sandbox::User=root".to_owned(),
         ];
         for option in options {
@@ -95,35 +116,49 @@ impl Suite {
     }
 }
 
-/// Unpacks a package file; `destination` appears only when it is whole. The file is removed.
-pub(crate) fn unpack(archive: &Path, destination: &Path) -> Result<()> {
+/// Unpacks package files into one folder, which appears only when it is whole. The files are
+/// removed.
+pub(crate) fn unpack(archives: &[PathBuf], destination: &Path) -> Result<()> {
     let unfinished = destination.with_extension(format!("part-{}", std::process::id()));
-    process::output(
-        Command::new("dpkg-deb")
-            .arg("-x")
-            .arg(archive)
-            .arg(&unfinished),
-    )?;
+    for archive in archives {
+        process::output(
+            Command::new("dpkg-deb")
+                .arg("-x")
+                .arg(archive)
+                .arg(&unfinished),
+        )?;
+    }
     cache::publish(&unfinished, destination)?;
-    fs::remove_file(archive).with_context(|| format!("cannot remove {}", archive.display()))
+    for folder in archives.iter().filter_map(|archive| archive.parent()) {
+        if folder.exists() {
+            fs::remove_dir_all(folder)
+                .with_context(|| format!("cannot remove {}", folder.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The mirror of Debian's main archive, as the machine's apt is configured.
 fn mirror() -> Result<String> {
-    let targets = process::output(Command::new("apt-get").env("LC_ALL", "C").args([
+    if let Some(mirror) = debian_site(&index_targets()?) {
+        return Ok(mirror.to_owned());
+    }
+    // apt names its mirrors only once it has their lists.
+    packages::update_lists()?;
+    debian_site(&index_targets()?).map(str::to_owned).context(
+        "this machine's apt knows no mirror of Debian, so its kernels and sources cannot be \
+         fetched: add a Debian source to apt's, or name a kernel by `--kernel PATH`",
+    )
+}
+
+fn index_targets() -> Result<String> {
+    process::output(Command::new("apt-get").env("LC_ALL", "C").args([
         "indextargets",
         "--format",
         "$(ORIGIN) $(CODENAME) $(SITE)",
         "Created-By: Packages",
     ]))
-    .context("cannot ask apt for its mirrors: is this Debian or Ubuntu?")?;
-    let Some(mirror) = debian_site(&targets) else {
-        bail!(
-            "apt knows no mirror of Debian (its lists are empty, or this is another \
-             distribution): run `apt-get update` first"
-        );
-    };
-    Ok(mirror.to_owned())
+    .context("cannot ask apt for its mirrors: is this Debian or Ubuntu?")
 }
 
 /// Picks the site of Debian's main archive out of lines `origin codename site`.

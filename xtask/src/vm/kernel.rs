@@ -1,0 +1,218 @@
+//! Which kernel the machine boots: Debian's cloud kernels by version, or one of the user's own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::debian::{self, Suite};
+use crate::{cache, report};
+
+/// Suites that carry kernels, those with short package lists first.
+const SUITES: &[&str] = &[
+    "bookworm-backports",
+    "trixie-backports",
+    "bookworm",
+    "trixie",
+    "sid",
+];
+
+/// The name for the newest kernel that [`NEWEST_SUITE`] carries.
+const NEWEST: &str = "newest";
+const NEWEST_SUITE: &str = "trixie-backports";
+
+/// A kernel with its modules.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    /// What `uname -r` will say.
+    pub(crate) release: String,
+    /// The image that boots.
+    pub(crate) image: PathBuf,
+    /// The folder of `modules.builtin` and `kernel/`; none if everything is built in.
+    pub(crate) modules: Option<PathBuf>,
+}
+
+impl Kernel {
+    /// Finds the kernel a person asked for: a version such as `6.12`, `newest`, or a path to an
+    /// image or to the folder of an unpacked kernel package.
+    pub(crate) fn find(wanted: &str) -> Result<Self> {
+        let path = Path::new(wanted);
+        if wanted.contains('/') || path.exists() {
+            return if path.is_dir() {
+                Self::in_folder(path)
+            } else {
+                Self::from_image(path)
+            };
+        }
+        if wanted != NEWEST && version(wanted).len() < 2 {
+            bail!("--kernel {wanted}: give a version such as 6.12, `{NEWEST}`, or a path");
+        }
+        let folder = cache::folder("kernels")?.join(wanted);
+        if !folder.is_dir() {
+            report::step(&format!("fetching Debian's kernel {wanted}"), || {
+                fetch(wanted, &folder)
+            })?;
+        }
+        Self::in_folder(&folder)
+    }
+
+    /// The kernel in a folder laid out as Debian's packages are.
+    fn in_folder(folder: &Path) -> Result<Self> {
+        for modules in ["usr/lib/modules", "lib/modules"].map(|place| folder.join(place)) {
+            let Ok(mut entries) = fs::read_dir(&modules) else {
+                continue;
+            };
+            let Some(entry) = entries.next().transpose()? else {
+                continue;
+            };
+            let release = entry.file_name().to_string_lossy().into_owned();
+            let image = [
+                folder.join(format!("boot/vmlinuz-{release}")),
+                modules.join(&release).join("vmlinuz"),
+            ];
+            if let Some(image) = image.into_iter().find(|image| image.is_file()) {
+                return Ok(Self {
+                    image,
+                    modules: Some(modules.join(&release)),
+                    release,
+                });
+            }
+        }
+        bail!(
+            "no kernel in {}: expected boot/vmlinuz-* and lib/modules/*",
+            folder.display()
+        )
+    }
+
+    /// A kernel image, with the modules this machine has for its release, if any.
+    fn from_image(image: &Path) -> Result<Self> {
+        let content =
+            fs::read(image).with_context(|| format!("cannot read {}", image.display()))?;
+        let release = release_of_image(&content)
+            .with_context(|| format!("{} is not an x86 Linux image", image.display()))?;
+        let modules = Path::new("/lib/modules").join(&release);
+        Ok(Self {
+            modules: modules.is_dir().then_some(modules),
+            image: image.to_path_buf(),
+            release,
+        })
+    }
+}
+
+fn fetch(wanted: &str, folder: &Path) -> Result<()> {
+    if std::env::consts::ARCH != "x86_64" {
+        bail!("only x86-64 kernels are fetched; name another by `--kernel PATH`");
+    }
+    let suites: &[&str] = if wanted == NEWEST {
+        &[NEWEST_SUITE]
+    } else {
+        SUITES
+    };
+    for name in suites {
+        let suite = Suite::open(name)?;
+        let names = suite.names("^linux-(image|binary|modules)-[0-9].*-cloud-amd64$")?;
+        let images = names
+            .iter()
+            .filter_map(|name| name.strip_prefix("linux-image-"));
+        let Some(release) = newest(images, wanted) else {
+            continue;
+        };
+        // From 6.19 on Debian splits a kernel into several packages.
+        let packages: Vec<String> = names
+            .iter()
+            .filter(|name| is_part(name, release))
+            .cloned()
+            .collect();
+        report::note(&format!("{release} of Debian's {}", suite.name()));
+        return debian::unpack(&suite.download(&packages)?, folder);
+    }
+    bail!(
+        "Debian has no kernel {wanted} now (looked in {})",
+        suites.join(", ")
+    )
+}
+
+fn is_part(package: &str, release: &str) -> bool {
+    ["linux-image-", "linux-binary-", "linux-modules-"]
+        .iter()
+        .any(|prefix| package.strip_prefix(prefix) == Some(release))
+}
+
+/// The newest release of the wanted version, such as `6.1.0-50-cloud-amd64` for `6.1`.
+fn newest<'a>(releases: impl Iterator<Item = &'a str>, wanted: &str) -> Option<&'a str> {
+    let prefix = if wanted == NEWEST {
+        Vec::new()
+    } else {
+        version(wanted)
+    };
+    releases
+        .filter(|release| version(release).starts_with(&prefix))
+        .max_by_key(|release| version(release))
+}
+
+/// The numbers of a release, by which releases are ordered.
+fn version(release: &str) -> Vec<u32> {
+    release
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|word| word.parse().ok())
+        .collect()
+}
+
+/// The release that an x86 boot image carries (Documentation/arch/x86/boot.rst, `kernel_version`).
+fn release_of_image(image: &[u8]) -> Option<String> {
+    if image.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let offset = u16::from_le_bytes(image.get(0x20e..0x210)?.try_into().ok()?);
+    let text = image.get(usize::from(offset) + 0x200..)?;
+    let word = text.split(|byte| *byte == 0 || *byte == b' ').next()?;
+    String::from_utf8(word.to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELEASES: [&str; 5] = [
+        "6.1.0-9-cloud-amd64",
+        "6.1.0-50-cloud-amd64",
+        "6.12.90+deb12-cloud-amd64",
+        "6.12.90+deb12.1-cloud-amd64",
+        "6.9.12+bpo-cloud-amd64",
+    ];
+
+    #[test]
+    fn newest_of_a_version_is_found_by_its_numbers() {
+        let find = |wanted| newest(RELEASES.into_iter(), wanted);
+        assert_eq!(find("6.1"), Some("6.1.0-50-cloud-amd64"));
+        assert_eq!(find("6.12"), Some("6.12.90+deb12.1-cloud-amd64"));
+        assert_eq!(find("newest"), Some("6.12.90+deb12.1-cloud-amd64"));
+        assert_eq!(find("6.18"), None);
+    }
+
+    #[test]
+    fn parts_of_a_kernel_are_those_of_its_very_release() {
+        assert!(is_part(
+            "linux-modules-7.2.1+deb13-cloud-amd64",
+            "7.2.1+deb13-cloud-amd64"
+        ));
+        assert!(!is_part(
+            "linux-image-7.2.11+deb13-cloud-amd64",
+            "7.2.1+deb13-cloud-amd64"
+        ));
+        assert!(!is_part(
+            "linux-headers-7.2.1+deb13-cloud-amd64",
+            "7.2.1+deb13-cloud-amd64"
+        ));
+    }
+
+    #[test]
+    fn release_is_read_from_the_image() {
+        let mut image = vec![0; 0x400];
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x20e..0x210].copy_from_slice(&0x100_u16.to_le_bytes());
+        image[0x300..0x310].copy_from_slice(b"6.1.0-50-cloud (");
+        assert_eq!(release_of_image(&image).as_deref(), Some("6.1.0-50-cloud"));
+        assert_eq!(release_of_image(b"ELF"), None);
+    }
+}
