@@ -58,11 +58,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn job(options: &Options) -> Job {
-    let words = [
-        "sh",
-        "-c",
-        "ip -br link; nginx -v; lsmod | wc -l",
-    ];
+    let words = ["sh", "-c", "ip -br link; nginx -v; lsmod | wc -l"];
     Job {
         name: "run".to_owned(),
         commands: vec![GuestCommand {

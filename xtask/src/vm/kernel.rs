@@ -21,6 +21,9 @@ const SUITES: &[&str] = &[
 const NEWEST: &str = "newest";
 const NEWEST_SUITE: &str = "trixie-backports";
 
+/// What the names of Debian's small kernels for virtual machines end in.
+const FLAVOUR: &str = "-cloud-amd64";
+
 /// A kernel with its modules.
 #[derive(Debug)]
 pub(crate) struct Kernel {
@@ -110,7 +113,7 @@ fn fetch(wanted: &str, folder: &Path) -> Result<()> {
     };
     for name in suites {
         let suite = Suite::open(name)?;
-        let names = suite.names("^linux-(image|binary|modules)-[0-9].*-cloud-amd64$")?;
+        let names = suite.names(&format!("^linux-(image|binary|modules)-[0-9].*{FLAVOUR}$"))?;
         let images = names
             .iter()
             .filter_map(|name| name.strip_prefix("linux-image-"));
@@ -152,7 +155,8 @@ fn newest<'a>(releases: impl Iterator<Item = &'a str>, wanted: &str) -> Option<&
 
 /// The numbers of a release, by which releases are ordered.
 fn version(release: &str) -> Vec<u32> {
-    release
+    let numbers = release.strip_suffix(FLAVOUR).unwrap_or(release);
+    numbers
         .split(|c: char| !c.is_ascii_digit())
         .filter_map(|word| word.parse().ok())
         .collect()
