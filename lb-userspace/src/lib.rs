@@ -5,6 +5,9 @@
 //! ```
 pub mod agent;
 pub mod config;
+pub mod datapath;
 pub mod maps;
 pub mod model;
 pub mod watch;
+
+mod netlink;

@@ -9,6 +9,7 @@ use lb_common::{
     SlotEntry, V4, V6,
 };
 
+pub mod bpf;
 pub mod contents;
 pub mod dump;
 pub mod fake;

@@ -1,0 +1,109 @@
+//! The socket hooks, at the root of the cgroup hierarchy: every process of the machine passes them, and the programs
+//! let all but those of the node's own network namespace go on.
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    bpffs::BpfRoot,
+    link,
+    load::{Datapath, SOCKET_PROGRAMS},
+    syscall::{self, Target},
+};
+
+/// A socket hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SocketHook {
+    /// The program's name, which is that of the hook: `connect4`, …
+    pub name: String,
+    /// Whether it hangs at the cgroup root.
+    pub attached: bool,
+    /// Why not.
+    pub error: Option<String>,
+    /// How many programs of others hang there.
+    pub foreign: usize,
+}
+
+/// Where the cgroup v2 hierarchy is mounted, according to /proc/self/mounts.
+pub fn root() -> Result<PathBuf> {
+    let mounts =
+        std::fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
+    find(&mounts).context(
+        "no cgroup v2 hierarchy is mounted (see /proc/self/mounts); mount one, or say where it is by --cgroup-root",
+    )
+}
+
+/// The first cgroup2 mount of a mount table.
+fn find(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        let (_, place, kind) = (words.next()?, words.next()?, words.next()?);
+        // The kernel writes a space in a path as \040.
+        (kind == "cgroup2").then(|| PathBuf::from(place.replace("\\040", " ")))
+    })
+}
+
+/// Hangs every socket program at this cgroup, or gives the links that are pinned the new programs.
+pub fn attach(datapath: &Datapath, cgroup: &Path) -> Result<Vec<SocketHook>> {
+    let folder = File::open(cgroup)
+        .with_context(|| format!("cannot open the cgroup root {}", cgroup.display()))?;
+    // A cgroup's id is its inode number.
+    let id = folder.metadata().map(|metadata| metadata.ino())?;
+    let target = Target::Cgroup(folder.as_fd());
+    SOCKET_PROGRAMS
+        .iter()
+        .map(|(name, attach_type)| {
+            let path = datapath.root().links().join(name);
+            let attached =
+                link::attach(&path, datapath.program(name)?, target, id, *attach_type);
+            let everybody = syscall::attached(target, *attach_type).map_or(0, |all| all.len());
+            let hook = SocketHook {
+                name: (*name).to_owned(),
+                attached: attached.is_ok(),
+                foreign: everybody.saturating_sub(usize::from(attached.is_ok())),
+                error: attached.err().map(|error| error.to_string()),
+            };
+            if let Some(error) = &hook.error {
+                tracing::warn!(
+                    "cannot attach {name} to {}: {error}; processes of the node itself do not reach services by it",
+                    cgroup.display()
+                );
+            }
+            Ok(hook)
+        })
+        .collect()
+}
+
+/// Ends the links of the socket hooks; says which there were.
+pub(crate) fn detach(root: &BpfRoot) -> io::Result<Vec<&'static str>> {
+    let mut removed = Vec::new();
+    for (name, _) in SOCKET_PROGRAMS {
+        if link::remove(&root.links().join(name))? {
+            removed.push(*name);
+        }
+    }
+    Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_v2_hierarchy_is_found_wherever_it_is_mounted() {
+        let hybrid = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw,nsdelegate 0 0\n\
+                      cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n";
+        assert_eq!(find(hybrid), Some("/sys/fs/cgroup/unified".into()));
+        let odd = "none /run/my\\040cgroup cgroup2 rw 0 0\n";
+        assert_eq!(find(odd), Some("/run/my cgroup".into()));
+        assert_eq!(find("tmpfs / tmpfs rw 0 0\n"), None);
+    }
+}

@@ -1,0 +1,279 @@
+//! A network device as netlink tells of it, and what it means to us.
+use std::net::IpAddr;
+
+use netlink_packet_route::{
+    AddressFamily,
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
+    link::{
+        InfoKind, InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    },
+    route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
+};
+use serde::{Deserialize, Serialize};
+
+use super::pattern::Patterns;
+
+/// Where packets start on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layer {
+    /// At an Ethernet header.
+    Ethernet,
+    /// At the IP header: wireguard, ipip, sit, gre, tun without Ethernet.
+    Ip,
+}
+
+/// A device of the node's network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Interface index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// What kind netlink says it is (`veth`, `bridge`, `wireguard`); empty for hardware.
+    pub kind: String,
+    /// Where packets start, `None` for what carries no IP that we know how to find.
+    pub layer: Option<Layer>,
+    /// Whether it is a loopback device.
+    pub loopback: bool,
+    /// Index of the device it is enslaved to; zero if none.
+    pub master: u32,
+    /// Whether it is a port of a bridge.
+    pub bridge_port: bool,
+}
+
+impl Device {
+    /// Reads a link message; `None` for messages that do not describe a device (bridge port notices have another
+    /// family) or have no name.
+    pub fn from_message(message: &LinkMessage) -> Option<Self> {
+        if message.header.interface_family != AddressFamily::Unspec {
+            return None;
+        }
+        let mut device = Self {
+            index: message.header.index,
+            name: String::new(),
+            kind: String::new(),
+            layer: layer(message.header.link_layer_type),
+            loopback: message.header.flags.contains(LinkFlags::Loopback),
+            master: 0,
+            bridge_port: false,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => device.name.clone_from(name),
+                LinkAttribute::Controller(index) => device.master = *index,
+                LinkAttribute::LinkInfo(details) => device.read_details(details),
+                _ => {}
+            }
+        }
+        (!device.name.is_empty()).then_some(device)
+    }
+
+    fn read_details(&mut self, details: &[LinkInfo]) {
+        for detail in details {
+            match detail {
+                LinkInfo::Kind(kind) => self.kind = kind.to_string(),
+                LinkInfo::PortKind(kind) => self.bridge_port = *kind == InfoPortKind::Bridge,
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether it looks like the node's side of a pod's interface.
+    pub fn is_pod_side(&self) -> bool {
+        matches!(
+            InfoKind::from(self.kind.as_str()),
+            InfoKind::Veth | InfoKind::Netkit
+        )
+    }
+}
+
+/// What the address families other than Ethernet look like at TC. ARPHRD numbers are those of linux/if_arp.h.
+fn layer(kind: LinkLayerType) -> Option<Layer> {
+    match kind {
+        LinkLayerType::Ether => Some(Layer::Ethernet),
+        LinkLayerType::None
+        | LinkLayerType::Rawip
+        | LinkLayerType::Tunnel
+        | LinkLayerType::Tunnel6
+        | LinkLayerType::Sit
+        | LinkLayerType::Ipgre
+        | LinkLayerType::Ip6gre
+        | LinkLayerType::Ppp => Some(Layer::Ip),
+        _ => None,
+    }
+}
+
+/// Which devices are attached to.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of the node's own devices: uplinks, tunnels, bridges. `None`: all.
+    pub devices: Option<Patterns>,
+    /// Of the node's sides of pods' interfaces: veth, netkit. `None`: all.
+    pub pod_interfaces: Option<Patterns>,
+}
+
+impl Filter {
+    /// `None` if the device is to be attached to, else why not.
+    pub fn reason_against(&self, device: &Device) -> Option<&'static str> {
+        if device.loopback {
+            return Some("loopback: the socket hooks serve the node's own processes");
+        }
+        if device.layer.is_none() {
+            return Some("neither Ethernet nor plain IP");
+        }
+        let named = |patterns: &Option<Patterns>| {
+            patterns
+                .as_ref()
+                .is_some_and(|patterns| patterns.matches(&device.name))
+        };
+        let (own, flag) = if device.is_pod_side() {
+            (&self.pod_interfaces, "left out by --pod-interfaces")
+        } else {
+            (&self.devices, "left out by --devices")
+        };
+        let chosen = own.is_none() || named(&self.devices) || named(&self.pod_interfaces);
+        (!chosen).then_some(flag)
+    }
+}
+
+/// An address of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DeviceAddress {
+    /// Interface index.
+    pub index: u32,
+    /// The device's own end.
+    pub address: IpAddr,
+    /// Fit to masquerade with: global, primary, not on its way out or in.
+    pub usable: bool,
+}
+
+impl DeviceAddress {
+    /// Reads an address message.
+    pub fn from_message(message: &AddressMessage) -> Option<Self> {
+        let (mut address, mut local, mut flags) = (None, None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                AddressAttribute::Address(found) => address = Some(*found),
+                AddressAttribute::Local(found) => local = Some(*found),
+                AddressAttribute::Flags(found) => flags = Some(*found),
+                _ => {}
+            }
+        }
+        let flags = flags.unwrap_or(AddressFlags::from_bits_retain(
+            message.header.flags.bits().into(),
+        ));
+        // The same bit means "secondary" for IPv4 and "temporary" for IPv6: neither stays.
+        let unfit = AddressFlags::Secondary
+            | AddressFlags::Deprecated
+            | AddressFlags::Tentative
+            | AddressFlags::Dadfailed;
+        let usable = message.header.scope == AddressScope::Universe && !flags.intersects(unfit);
+        Some(Self {
+            index: message.header.index,
+            // On a point-to-point device `Address` is the other end.
+            address: local.or(address)?,
+            usable,
+        })
+    }
+}
+
+/// A default route of the main table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DefaultRoute {
+    /// Lower wins.
+    pub metric: u32,
+    /// IPv4 or IPv6.
+    pub is_v4: bool,
+    /// The device it leaves by.
+    pub index: u32,
+}
+
+impl DefaultRoute {
+    /// Reads a route message; `None` for every other route.
+    pub fn from_message(message: &RouteMessage) -> Option<Self> {
+        let header = &message.header;
+        if header.destination_prefix_length != 0
+            || header.table != RouteHeader::RT_TABLE_MAIN
+            || header.kind != RouteType::Unicast
+        {
+            return None;
+        }
+        let (mut metric, mut index) = (0, None);
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Priority(found) => metric = *found,
+                RouteAttribute::Oif(found) => index = Some(*found),
+                RouteAttribute::MultiPath(hops) => {
+                    index = index.or(hops.first().map(|hop| hop.interface_index));
+                }
+                _ => {}
+            }
+        }
+        Some(Self {
+            metric,
+            is_v4: header.address_family == AddressFamily::Inet,
+            index: index?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(name: &str, kind: &str) -> Device {
+        Device {
+            index: 7,
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            layer: Some(Layer::Ethernet),
+            loopback: false,
+            master: 0,
+            bridge_port: false,
+        }
+    }
+
+    #[test]
+    fn without_filters_everything_but_loopback_is_attached_to() {
+        let filter = Filter::default();
+        for kind in ["", "veth", "bridge", "vxlan", "wireguard"] {
+            assert_eq!(filter.reason_against(&device("x0", kind)), None, "{kind}");
+        }
+        let loopback = Device {
+            loopback: true,
+            ..device("lo", "")
+        };
+        assert!(filter.reason_against(&loopback).is_some());
+        let infiniband = Device {
+            layer: None,
+            ..device("ib0", "")
+        };
+        assert!(filter.reason_against(&infiniband).is_some());
+    }
+
+    #[test]
+    fn each_filter_speaks_of_its_own_devices_and_may_name_any() {
+        let filter = Filter {
+            devices: Some("eth*,vethuplink".parse().unwrap()),
+            pod_interfaces: None,
+        };
+        assert!(filter.reason_against(&device("cali1", "veth")).is_none());
+        assert!(filter.reason_against(&device("eth0", "")).is_none());
+        assert!(
+            filter
+                .reason_against(&device("docker0", "bridge"))
+                .is_some()
+        );
+        let filter = Filter {
+            devices: Some("eth*,vethuplink".parse().unwrap()),
+            pod_interfaces: Some("cali*".parse().unwrap()),
+        };
+        assert!(
+            filter
+                .reason_against(&device("vethuplink", "veth"))
+                .is_none()
+        );
+        assert!(filter.reason_against(&device("veth1", "veth")).is_some());
+    }
+}

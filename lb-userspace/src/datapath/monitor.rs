@@ -1,0 +1,410 @@
+//! Watches the network namespace's devices: attaches to those that come, lets go of those that leave, keeps DEVICES
+//! true. A thread of its own, because attaching waits for the kernel's routing lock.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd as _,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use lb_common::DeviceEntry;
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage, address::AddressMessage, link::LinkMessage,
+    route::RouteMessage,
+};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::eventfd::EventFd,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::{
+    attach::{AttachError, Attacher, Hook},
+    clsact::Route,
+    device::{DefaultRoute, Device, DeviceAddress, Filter, Layer},
+    masquerade,
+};
+use crate::{maps::bpf::DeviceTable, netlink::Received};
+
+/// Multicast groups of linux/rtnetlink.h: link, TC, IPv4 and IPv6 addresses, IPv4 and IPv6 routes.
+const GROUPS: &[u32] = &[1, 4, 5, 9, 7, 11];
+
+/// How often everything is looked at again, for changes of which netlink tells nothing: links that somebody removed.
+const RECHECK: Duration = Duration::from_secs(30);
+
+/// What is known of a device, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceReport {
+    /// Interface index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// `veth`, `bridge`, `wireguard` …; empty for hardware.
+    pub kind: String,
+    /// Where packets start.
+    pub layer: Option<Layer>,
+    /// The bridge it is a port of.
+    pub bridge: Option<String>,
+    /// The source of masqueraded IPv4 packets that leave here.
+    pub masquerade_v4: Option<Ipv4Addr>,
+    /// The source of masqueraded IPv6 packets that leave here.
+    pub masquerade_v6: Option<Ipv6Addr>,
+    /// Where our programs hang.
+    pub hooks: Vec<Hook>,
+    /// Why they hang nowhere.
+    pub not_attached: Option<String>,
+}
+
+/// All devices, by index; replaced as a whole.
+pub type Reports = Arc<BTreeMap<u32, DeviceReport>>;
+
+/// The running watch. Dropping it ends the thread and leaves everything attached.
+#[derive(Debug)]
+pub struct Monitor {
+    reports: watch::Receiver<Reports>,
+    stop: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Monitor {
+    /// Attaches to every device there is, then goes on watching in a thread of the same network namespace.
+    pub(crate) fn start(
+        attacher: Attacher,
+        table: DeviceTable,
+        filter: Filter,
+    ) -> io::Result<Self> {
+        let mut events = Route::route()?;
+        events.subscribe(GROUPS)?;
+        let written = table.read();
+        let (sender, reports) = watch::channel(Reports::default());
+        let mut watched = Watched {
+            events,
+            questions: Route::route()?,
+            attacher,
+            table,
+            filter,
+            devices: BTreeMap::new(),
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            written,
+            reports: BTreeMap::new(),
+            sender,
+        };
+        watched.refresh()?;
+        let stop = Arc::new(EventFd::new()?);
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("devices".to_owned())
+            .spawn(move || watched.run(&stopped))?;
+        Ok(Self {
+            reports,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// The devices as they are, and a way to wait until that changes.
+    pub fn reports(&self) -> watch::Receiver<Reports> {
+        self.reports.clone()
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        if self.stop.write(1).is_ok()
+            && let Some(thread) = self.thread.take()
+        {
+            drop(thread.join());
+        }
+    }
+}
+
+struct Watched {
+    events: Route,
+    questions: Route,
+    attacher: Attacher,
+    table: DeviceTable,
+    filter: Filter,
+    devices: BTreeMap<u32, Device>,
+    addresses: Vec<DeviceAddress>,
+    routes: Vec<DefaultRoute>,
+    /// What DEVICES holds.
+    written: BTreeMap<u32, DeviceEntry>,
+    reports: BTreeMap<u32, DeviceReport>,
+    sender: watch::Sender<Reports>,
+}
+
+impl Watched {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a loop that waits must read the clock"
+    )]
+    fn run(mut self, stop: &EventFd) {
+        let mut next_check = Instant::now() + RECHECK;
+        loop {
+            let left = next_check.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let mut waiting = [
+                PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.events.as_fd(), PollFlags::POLLIN),
+            ];
+            // An interrupted wait is a short one.
+            drop(poll(&mut waiting, timeout));
+            let [stopping, _] = &waiting;
+            if stopping.any() == Some(true) {
+                return;
+            }
+            let result = if Instant::now() >= next_check {
+                next_check = Instant::now() + RECHECK;
+                self.refresh()
+            } else {
+                self.take_events()
+            };
+            if let Err(error) = result {
+                tracing::warn!(
+                    "cannot watch the network devices: {error}; trying again in {} s",
+                    RECHECK.as_secs()
+                );
+            }
+        }
+    }
+
+    /// Learns everything anew.
+    fn refresh(&mut self) -> io::Result<()> {
+        // What has come in up to here is part of what is asked for now.
+        drop(self.events.received()?);
+        let mut links = LinkMessage::default();
+        links.header.interface_family = AddressFamily::Unspec;
+        self.devices = self
+            .questions
+            .dump(RouteNetlinkMessage::GetLink(links))?
+            .messages
+            .iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewLink(message) => Device::from_message(message),
+                _ => None,
+            })
+            .map(|device| (device.index, device))
+            .collect();
+        self.addresses = self
+            .questions
+            .dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?
+            .messages
+            .iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewAddress(message) => DeviceAddress::from_message(message),
+                _ => None,
+            })
+            .collect();
+        self.routes = self
+            .questions
+            .dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()))?
+            .messages
+            .iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewRoute(message) => DefaultRoute::from_message(message),
+                _ => None,
+            })
+            .collect();
+        let gone: Vec<_> = self.reports.keys().copied().collect();
+        let left_behind = self.attacher.pinned_devices()?;
+        for index in gone.into_iter().chain(left_behind) {
+            if !self.devices.contains_key(&index) {
+                self.forget(index);
+            }
+        }
+        let all = self.devices.keys().copied().collect();
+        self.settle(&all);
+        Ok(())
+    }
+
+    /// Takes notice of what netlink tells.
+    fn take_events(&mut self) -> io::Result<()> {
+        let messages = match self.events.received()? {
+            Received::Messages(messages) => messages,
+            Received::Lost => return self.refresh(),
+        };
+        let mut touched = BTreeSet::new();
+        for message in messages {
+            self.take(message, &mut touched);
+        }
+        self.settle(&touched);
+        Ok(())
+    }
+
+    fn take(&mut self, message: RouteNetlinkMessage, touched: &mut BTreeSet<u32>) {
+        match message {
+            RouteNetlinkMessage::NewLink(message) => {
+                if let Some(device) = Device::from_message(&message) {
+                    let index = device.index;
+                    if self.devices.get(&index) != Some(&device) {
+                        self.devices.insert(index, device);
+                        touched.insert(index);
+                    }
+                }
+            }
+            RouteNetlinkMessage::DelLink(message) => {
+                // A bridge says of a port that leaves it that a link is deleted, too: in its own family.
+                if message.header.interface_family == AddressFamily::Unspec {
+                    touched.remove(&message.header.index);
+                    self.forget(message.header.index);
+                }
+            }
+            RouteNetlinkMessage::NewAddress(message) => {
+                if let Some(address) = DeviceAddress::from_message(&message) {
+                    let same = |known: &DeviceAddress| {
+                        (known.index, known.address) == (address.index, address.address)
+                    };
+                    match self.addresses.iter_mut().find(|known| same(known)) {
+                        Some(known) => *known = address,
+                        None => self.addresses.push(address),
+                    }
+                }
+            }
+            RouteNetlinkMessage::DelAddress(message) => {
+                if let Some(gone) = DeviceAddress::from_message(&message) {
+                    self.addresses
+                        .retain(|known| (known.index, known.address) != (gone.index, gone.address));
+                }
+            }
+            RouteNetlinkMessage::NewRoute(message) => {
+                self.routes.extend(DefaultRoute::from_message(&message));
+            }
+            RouteNetlinkMessage::DelRoute(message) => {
+                if let Some(gone) = DefaultRoute::from_message(&message)
+                    && let Some(position) = self.routes.iter().position(|route| *route == gone)
+                {
+                    self.routes.remove(position);
+                }
+            }
+            RouteNetlinkMessage::NewTrafficFilter(message)
+            | RouteNetlinkMessage::DelTrafficFilter(message)
+            | RouteNetlinkMessage::DelQueueDiscipline(message) => {
+                touched.insert(message.header.index.cast_unsigned());
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets go of a device that has left this network namespace.
+    fn forget(&mut self, index: u32) {
+        self.devices.remove(&index);
+        self.addresses.retain(|address| address.index != index);
+        self.routes.retain(|route| route.index != index);
+        if let Some(report) = self.reports.remove(&index) {
+            tracing::info!("{} is gone", report.name);
+        }
+        if let Err(error) = self.attacher.detach(index) {
+            tracing::debug!("nothing to detach from device {index}: {error}");
+        }
+    }
+
+    /// Brings DEVICES and the touched devices' programs to what they should be.
+    fn settle(&mut self, touched: &BTreeSet<u32>) {
+        let entries = masquerade::entries(&self.devices, &self.addresses, &self.routes);
+        self.write(&entries);
+        for index in touched {
+            if let Some(device) = self.devices.get(index).cloned() {
+                self.attach(&device);
+            }
+        }
+        for (index, report) in &mut self.reports {
+            let (device, entry) = (self.devices.get(index), entries.get(index));
+            let (v4, v6) = entry.map_or_else(Default::default, |entry| {
+                (entry.masquerade_v4, entry.masquerade_v6)
+            });
+            report.masquerade_v4 = Some(v4.into()).filter(|v4: &Ipv4Addr| !v4.is_unspecified());
+            report.masquerade_v6 = Some(v6.into()).filter(|v6: &Ipv6Addr| !v6.is_unspecified());
+            report.bridge = device
+                .filter(|device| device.bridge_port)
+                .and_then(|device| self.devices.get(&device.master))
+                .map(|bridge| bridge.name.clone());
+        }
+        let reports = Arc::new(self.reports.clone());
+        self.sender.send_if_modified(|current| {
+            let changed = *current != reports;
+            *current = reports;
+            changed
+        });
+    }
+
+    fn attach(&mut self, device: &Device) {
+        let mut report = DeviceReport {
+            index: device.index,
+            name: device.name.clone(),
+            kind: device.kind.clone(),
+            layer: device.layer,
+            bridge: None,
+            masquerade_v4: None,
+            masquerade_v6: None,
+            hooks: Vec::new(),
+            not_attached: self.filter.reason_against(device).map(str::to_owned),
+        };
+        let before = self.reports.get(&device.index);
+        match (&report.not_attached, device.layer) {
+            (None, Some(layer)) => match self.attacher.attach(device, layer) {
+                Ok(hooks) => {
+                    if before.is_none_or(|before| before.hooks != hooks) {
+                        log(device, &hooks);
+                    }
+                    report.hooks = hooks;
+                }
+                Err(AttachError::Gone) => {
+                    tracing::debug!("{} went away while it was attached to", device.name);
+                    return self.forget(device.index);
+                }
+                Err(AttachError::Io(error)) => report.not_attached = Some(error.to_string()),
+            },
+            // It may have been chosen under its old name, or by an earlier agent.
+            _ => match self.attacher.detach(device.index) {
+                Ok(true) => tracing::info!("detached from {}", device.name),
+                Ok(false) => {}
+                Err(error) => tracing::debug!("cannot detach from {}: {error}", device.name),
+            },
+        }
+        self.reports.insert(device.index, report);
+    }
+
+    fn write(&mut self, entries: &BTreeMap<u32, DeviceEntry>) {
+        let stale: Vec<_> = self
+            .written
+            .keys()
+            .copied()
+            .filter(|index| !entries.contains_key(index))
+            .collect();
+        for index in stale {
+            self.table.remove(index);
+            self.written.remove(&index);
+        }
+        for (index, entry) in entries {
+            if self.written.get(index) == Some(entry) {
+                continue;
+            }
+            match self.table.put(*index, entry) {
+                Ok(()) => {
+                    self.written.insert(*index, *entry);
+                }
+                Err(error) => tracing::warn!("cannot note device {index}: {error}"),
+            }
+        }
+    }
+}
+
+fn log(device: &Device, hooks: &[Hook]) {
+    for hook in hooks {
+        let side = hook.direction.name();
+        match (&hook.how, &hook.error) {
+            (Some(how), _) => tracing::info!("attached to {} {side} by {how:?}", device.name),
+            (None, Some(error)) => tracing::warn!(
+                "cannot attach to {} {side}: {error}; services are not reachable through it",
+                device.name
+            ),
+            (None, None) => {}
+        }
+    }
+}
