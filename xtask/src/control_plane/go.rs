@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::version::Version;
 use crate::debian::Suite;
+use crate::debian::packages::{self, Package, Proof};
 use crate::{cache, debian, process, report};
 
 /// The oldest Go that builds Kubernetes 1.36 (the `go` line of its go.mod).
@@ -28,6 +29,13 @@ const SUITES: [(&str, &str); 3] = [
     ("sid", "1.26"),
 ];
 
+/// The machine's own package, for machines whose apt knows no mirror of Debian.
+const GO: Package = Package {
+    name: "golang-go",
+    proof: Proof::Program("go"),
+    why: "builds the control plane that tests run against, or fetches the Go that does",
+};
+
 /// How often a long build says that it is alive.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 
@@ -41,14 +49,7 @@ pub(super) struct Go {
 impl Go {
     /// Looks for Go where it is usually found; fetches it if there is none of use.
     pub(super) fn find() -> Result<Self> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders = std::env::split_paths(&path)
-            .chain(["/usr/local/go/bin", "/usr/lib/go/bin"].map(PathBuf::from));
-        let best = folders
-            .map(|folder| folder.join("go"))
-            .filter_map(|program| Some((version_of(&program)?, program)))
-            .max_by_key(|(version, _)| *version);
-        match best {
+        match best() {
             Some((version, program)) if version >= ABLE_TO_FETCH => {
                 Ok(Self::with(version, program))
             }
@@ -57,11 +58,11 @@ impl Go {
                     "{} is Go {version}, too old to build Kubernetes or to fetch a newer Go",
                     program.display()
                 ));
-                Self::from_debian()
+                Self::fetch()
             }
             None => {
                 report::note("there is no Go, which builds etcd and Kubernetes");
-                Self::from_debian()
+                Self::fetch()
             }
         }
     }
@@ -80,35 +81,29 @@ impl Go {
         Self { program, toolchain }
     }
 
-    /// Unpacks Debian's package into the cache. The machine's own packages are left as they are,
-    /// and no root is needed.
-    fn from_debian() -> Result<Self> {
-        let folder = cache::folder("go")?;
-        for (name, series) in SUITES {
-            let unpacked = folder.join(series);
-            let program = unpacked.join(format!("usr/lib/go-{series}/bin/go"));
-            if version_of(&program).is_none() {
-                // Without its standard library, which the Go it fetches has too.
-                let package = format!("golang-{series}-go");
-                report::note(&format!("fetching {package} of Debian's {name}"));
-                let suite = Suite::open(name)?;
-                let versions = suite.versions(&package)?;
-                let Some(version) = versions.first() else {
-                    continue;
-                };
-                debian::unpack(
-                    &suite.download(&[format!("{package}={version}")])?,
-                    &unpacked,
-                )?;
-            }
-            if let Some(version) = version_of(&program) {
-                return Ok(Self::with(version, program));
+    /// A Go that can at least fetch another: Debian's, unpacked into the cache, which leaves the
+    /// machine's packages as they are and needs no root; else the machine's own package.
+    fn fetch() -> Result<Self> {
+        for (suite, series) in SUITES {
+            match unpacked(suite, series) {
+                Ok(program) => {
+                    if let Some(version) = version_of(&program) {
+                        return Ok(Self::with(version, program));
+                    }
+                }
+                Err(error) => report::note(&format!("not from Debian's {suite}: {error}")),
             }
         }
-        bail!(
-            "no Go to build the control plane with: install Go {NEEDED} or newer, or name a folder \
-             with the built programs in KUBEBUILDER_ASSETS"
-        )
+        packages::ensure(&[&[GO]])?;
+        match best() {
+            Some((version, program)) if version >= ABLE_TO_FETCH => {
+                Ok(Self::with(version, program))
+            }
+            _ => bail!(
+                "no Go to build the control plane with: install Go {ABLE_TO_FETCH} or newer, or \
+                 name a folder with the built programs in KUBEBUILDER_ASSETS"
+            ),
+        }
     }
 
     /// The text of the go.mod of `module@version`, fetched if need be.
@@ -181,6 +176,38 @@ impl Go {
         }
         command
     }
+}
+
+/// The newest Go in the folders where it usually is.
+fn best() -> Option<(Version, PathBuf)> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/local/go/bin", "/usr/lib/go/bin"].map(PathBuf::from))
+        .map(|folder| folder.join("go"))
+        .filter_map(|program| Some((version_of(&program)?, program)))
+        .max_by_key(|(version, _)| *version)
+}
+
+/// The program of Debian's package of a series, in the cache.
+fn unpacked(suite: &str, series: &str) -> Result<PathBuf> {
+    let folder = cache::folder("go")?.join(series);
+    let program = folder.join(format!("usr/lib/go-{series}/bin/go"));
+    if program.is_file() {
+        return Ok(program);
+    }
+    // Without its standard library, which the Go it fetches has too.
+    let package = format!("golang-{series}-go");
+    report::note(&format!("fetching {package} of Debian's {suite}"));
+    let opened = Suite::open(suite)?;
+    let versions = opened.versions(&package)?;
+    let Some(version) = versions.first() else {
+        bail!("it has no {package}");
+    };
+    debian::unpack(
+        &opened.download(&[format!("{package}={version}")])?,
+        &folder,
+    )?;
+    Ok(program)
 }
 
 /// A go.mod of a module that only exists to build others.
