@@ -91,9 +91,12 @@ impl std::fmt::Display for HttpFailure {
 impl std::error::Error for HttpFailure {}
 
 fn failure(step: &'static str) -> impl Fn(std::io::Error) -> HttpFailure {
-    move |error| match error.kind() {
-        ErrorKind::TimedOut | ErrorKind::WouldBlock => HttpFailure::TimedOut(step),
-        _ => HttpFailure::Broken(format!("{step}: {error}")),
+    move |error| {
+        if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) {
+            HttpFailure::TimedOut(step)
+        } else {
+            HttpFailure::Broken(format!("{step}: {error}"))
+        }
     }
 }
 

@@ -8,14 +8,20 @@
 //! A test that lacks an ability says so by [`skip`]; with `WAGGLE_REQUIRE_ROOT=1` a missing ability
 //! is a failure, so that CI cannot pass by skipping.
 
+pub mod agent_process;
 pub mod client;
+pub mod cluster_scenario;
+pub mod cluster_state;
 pub mod control_plane;
+pub mod download;
 pub mod kubernetes_cluster;
+pub mod load;
 pub mod netns;
 pub mod nginx;
 pub mod process;
 pub mod require;
 pub mod scratch;
+pub mod service_cluster;
 pub mod topology;
 pub mod udp;
 

@@ -11,9 +11,13 @@ pub fn test_name() -> String {
 
 /// Prints `SKIPPED <test>: <reason>` where no capture hides it; `cargo xtask test` counts these lines.
 pub fn skip(reason: &str) {
-    let line = format!("SKIPPED {}: {reason}\n", test_name());
+    print(&format!("SKIPPED {}: {reason}\n", test_name()));
+}
+
+/// Writes to standard error where libtest does not capture it.
+pub(crate) fn print(text: &str) {
     // A closed standard error leaves nowhere to say it.
-    drop(std::io::stderr().write_all(line.as_bytes()));
+    drop(std::io::stderr().write_all(text.as_bytes()));
 }
 
 /// Whether this run must not skip for want of root (`WAGGLE_REQUIRE_ROOT=1`, set by CI and the VM).
@@ -21,7 +25,7 @@ fn is_root_required() -> bool {
     env::var_os("WAGGLE_REQUIRE_ROOT").is_some_and(|value| value == "1")
 }
 
-/// True if the process is root; else skips the test, or panics if root is required.
+/// True if the process is root; else skips the test.
 ///
 /// ```no_run
 /// # fn test() -> anyhow::Result<()> {
@@ -30,11 +34,17 @@ fn is_root_required() -> bool {
 /// }
 /// # Ok(()) }
 /// ```
+///
+/// # Panics
+/// If it is not and root is required (`WAGGLE_REQUIRE_ROOT=1`).
 pub fn require_root() -> bool {
     require(nix::unistd::geteuid().is_root(), "needs root")
 }
 
-/// True if `is_there`; else skips the test with `reason`, or panics if abilities are required.
+/// True if `is_there`; else skips the test with `reason`.
+///
+/// # Panics
+/// If it is missing and abilities are required (`WAGGLE_REQUIRE_ROOT=1`).
 pub fn require(is_there: bool, reason: &str) -> bool {
     assert!(
         is_there || !is_root_required(),

@@ -5,8 +5,8 @@
 //!   outside 192.168.77.1 ── bridge ──┬── eth0 node1 192.168.77.11 ── pods 10.244.1.0/24
 //!                                    └── eth0 node2 192.168.77.12 ── pods 10.244.2.0/24
 //! ```
-//! Every IPv4 address a.b.c.d has an IPv6 companion: 10.244.1.2 is fd00:10:244:1::2, 192.168.77.11 is
-//! fd00:192:168:77::11. All interfaces have `rp_filter=1`.
+//! Every IPv4 address a.b.c.d has an IPv6 companion: 10.244.1.2 is `fd00:10:244:1::2`, 192.168.77.11 is
+//! `fd00:192:168:77::11`. All interfaces have `rp_filter=1`.
 
 mod pod;
 mod pod_network;

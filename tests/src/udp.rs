@@ -86,7 +86,7 @@ fn answer_until(
     stop: &AtomicBool,
     received: &AtomicU64,
 ) -> Result<()> {
-    let mut buffer = [0; 65_536];
+    let mut buffer = vec![0; 65_536];
     while !stop.load(Ordering::Relaxed) {
         match socket.recv_from(&mut buffer) {
             Ok((count, peer)) => {
@@ -144,7 +144,7 @@ pub fn exchange_connected(socket: &UdpSocket, text: &str) -> Result<Option<UdpAn
 
 /// Waits for the answer to `text`, past answers to other texts.
 fn receive(socket: &UdpSocket, text: &str) -> Result<Option<UdpAnswer>> {
-    let mut buffer = [0; 65_536];
+    let mut buffer = vec![0; 65_536];
     loop {
         match socket.recv_from(&mut buffer) {
             Ok((count, from)) => {

@@ -14,7 +14,7 @@ pub struct Pod {
     pub name: String,
     /// 10.244.N.X
     pub v4: Ipv4Addr,
-    /// fd00:10:244:N::X
+    /// `fd00:10:244:N::X`
     pub v6: Ipv6Addr,
     /// The pod's namespace.
     pub namespace: Namespace,

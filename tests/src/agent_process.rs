@@ -1,0 +1,236 @@
+//! The agent's own program, `waggle`, run on a node of a test's cluster.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
+
+use crate::now;
+use crate::process::Process;
+use crate::scratch::{Scratch, unique_tag};
+use crate::topology::Node;
+
+/// How long the agent may take to be ready, on a machine that is busy with other tests.
+const READY_WITHIN: Duration = Duration::from_mins(1);
+
+/// How long the agent may take to follow a change of its source.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(20);
+
+/// Where pinned objects live.
+const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
+
+/// The program: `WAGGLE_BIN`, else beside the folder of the test's own executable.
+pub fn program() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("WAGGLE_BIN") {
+        return Ok(path.into());
+    }
+    let own = env::current_exe().context("the path of the test's executable")?;
+    let mut folders = own.ancestors().skip(1);
+    let found = folders.find_map(|folder| {
+        let path = folder.join("waggle");
+        path.is_file().then_some(path)
+    });
+    found.with_context(|| {
+        format!(
+            "no waggle beside {}: cargo build -p lb-userspace, or name it in WAGGLE_BIN",
+            own.display()
+        )
+    })
+}
+
+/// An agent on a node; dropping it removes all it has put into the kernel (`waggle cleanup`).
+#[derive(Debug)]
+pub struct Agent {
+    node: Node,
+    program: PathBuf,
+    source: Vec<OsString>,
+    extra: Vec<OsString>,
+    bpf_root: PathBuf,
+    scratch: Scratch,
+    process: Option<Process>,
+}
+
+impl Agent {
+    /// Starts the agent of `node` and waits until it is ready. `source` names where it reads from
+    /// ([`crate::cluster_state::ClusterState::agent_arguments`]).
+    pub fn start(node: &Node, source: Vec<OsString>) -> Result<Self> {
+        Self::start_with(node, source, Vec::new())
+    }
+
+    /// The same, with further arguments.
+    pub fn start_with(node: &Node, source: Vec<OsString>, extra: Vec<OsString>) -> Result<Self> {
+        mount_bpf_file_system()?;
+        let mut agent = Self {
+            node: node.clone(),
+            program: program()?,
+            source,
+            extra,
+            bpf_root: Path::new(BPF_FILE_SYSTEM).join(unique_tag()),
+            scratch: Scratch::new()?,
+            process: None,
+        };
+        agent.launch()?;
+        Ok(agent)
+    }
+
+    /// Starts the process (again) and waits until it is ready.
+    pub fn launch(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "the agent runs already");
+        let mut command = self.command("run");
+        command.args(&self.source);
+        command.args(&self.extra);
+        command.args(["--node-name", &self.node.name()]);
+        let name = format!("waggle of {}", self.node.name());
+        let mut process = Process::start(&name, command, &self.scratch.path().join("log"))?;
+        process.wait_until(READY_WITHIN, || {
+            sleep(Duration::from_millis(20));
+            Ok(self.is_ready())
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn is_ready(&self) -> bool {
+        let mut status = self.command("status");
+        status.output().is_ok_and(|output| output.status.success())
+    }
+
+    /// A command `waggle <word>` in the node's namespace with this agent's paths.
+    fn command(&self, word: &str) -> Command {
+        let mut command = self.node.namespace.command(&self.program);
+        command.arg(word);
+        command.arg("--bpf-root").arg(&self.bpf_root);
+        command.arg("--run-dir").arg(self.run_dir());
+        command
+    }
+
+    /// The flags that name this agent, for messages to a person.
+    pub fn flags(&self) -> String {
+        let (root, run) = (self.bpf_root.display(), self.run_dir());
+        format!("--bpf-root {root} --run-dir {}", run.display())
+    }
+
+    fn run_dir(&self) -> PathBuf {
+        self.scratch.path().join("run")
+    }
+
+    /// The node it serves.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Where it pins its maps and links.
+    pub fn bpf_root(&self) -> &Path {
+        &self.bpf_root
+    }
+
+    /// All the agent has printed.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default()
+    }
+
+    /// What `waggle <words>` prints, for instance `get services -o wide`.
+    pub fn waggle(&self, words: &str) -> Result<String> {
+        let mut words = words.split_whitespace();
+        let mut command = self.command(words.next().unwrap_or_default());
+        command.args(words);
+        let output = command.output().with_context(|| format!("{command:?}"))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("{command:?}: {}: {text}{said}", output.status);
+        }
+        Ok(text)
+    }
+
+    /// Waits until `waggle <words>` prints something that `is_as_wanted`.
+    pub fn wait_until(&self, words: &str, is_as_wanted: impl Fn(&str) -> bool) -> Result<()> {
+        let begin = now();
+        loop {
+            let text = self.waggle(words)?;
+            if is_as_wanted(&text) {
+                return Ok(());
+            }
+            ensure!(
+                begin.elapsed() < FOLLOWS_WITHIN,
+                "after {FOLLOWS_WITHIN:?} `waggle {words}` on {} still says\n{text}",
+                self.node.name()
+            );
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Ends the agent as a service manager does (SIGTERM); the datapath stays.
+    pub fn terminate(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            let status = process.stop(Signal::SIGTERM)?;
+            ensure!(status.success(), "the agent ended with {status}");
+        }
+        Ok(())
+    }
+
+    /// Ends the agent as a crash does (SIGKILL); the datapath stays.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.stop(Signal::SIGKILL)?;
+        }
+        Ok(())
+    }
+
+    /// Removes all that the agent has put into the kernel.
+    pub fn cleanup(&self) -> Result<()> {
+        self.waggle("cleanup")?;
+        Ok(())
+    }
+
+    /// What a person needs to understand a failed test.
+    pub fn report(&self) -> String {
+        let mut report = format!(
+            "---- log of the agent of {}:\n{}",
+            self.node.name(),
+            self.log()
+        );
+        for words in [
+            "status",
+            "get services -o wide",
+            "get backends",
+            "get flows",
+        ] {
+            let text = self
+                .waggle(words)
+                .unwrap_or_else(|error| format!("{error:#}"));
+            report.extend(["---- waggle ", words, ":\n", &text, "\n"]);
+        }
+        report
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        drop(self.process.take());
+        drop(self.cleanup());
+        // What a failed clean-up leaves is in this folder, and pins are all that keeps it alive.
+        drop(fs::remove_dir_all(&self.bpf_root));
+    }
+}
+
+/// Mounts bpffs where the kernel's tools expect it, if nobody has.
+fn mount_bpf_file_system() -> Result<()> {
+    use nix::mount::{MsFlags, mount};
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let is_mounted = mounts
+        .lines()
+        .any(|line| line.split(' ').nth(1) == Some(BPF_FILE_SYSTEM));
+    if !is_mounted {
+        let none = None::<&str>;
+        mount(none, BPF_FILE_SYSTEM, Some("bpf"), MsFlags::empty(), none)
+            .with_context(|| format!("mount bpf at {BPF_FILE_SYSTEM}"))?;
+    }
+    Ok(())
+}

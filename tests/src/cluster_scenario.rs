@@ -1,0 +1,264 @@
+//! The cluster of the README played through: a Service with three nginx pods, a pod too many and one
+//! too few labels, clients everywhere, and a pod that is replaced under load.
+//!
+//! The story goes to a writer, for a person to follow; it ends at the first step that does not hold.
+
+mod stage;
+mod table;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::cluster_state::ClusterState;
+use crate::download::SlowDownload;
+use crate::load::{Load, LoadReport, LongConnection};
+use crate::now;
+use crate::topology::PodNetwork;
+pub use stage::Stage;
+use table::Seen;
+
+/// The Service's ClusterIP and port.
+pub const FRONTEND: &str = "10.103.145.6:80";
+
+/// New connections per second of each of the four clients.
+const RATE: u32 = 50;
+
+/// How long the load runs before and after the pod is exchanged.
+const CALM: Duration = Duration::from_secs(2);
+
+/// No load runs longer than this, whatever happens.
+const LOAD_LIMIT: Duration = Duration::from_mins(3);
+
+/// How long nginx serves on after its pod has turned terminating.
+const STOPS_AFTER: Duration = Duration::from_secs(1);
+
+/// A played scenario: its story, and the cluster while it is there.
+#[expect(missing_debug_implementations, reason = "a writer has nothing to show")]
+pub struct Scenario<'a, S> {
+    stage: Stage<S>,
+    out: &'a mut dyn Write,
+    steps: u32,
+}
+
+impl<'a, S: ClusterState> Scenario<'a, S> {
+    /// Builds the cluster and starts its pods and agents, the story going to `out`.
+    pub fn new(network: PodNetwork, state: S, out: &'a mut dyn Write) -> Result<Self> {
+        writeln!(
+            out,
+            "A cluster of two nodes (network namespaces), pod network: {network:?}."
+        )?;
+        let stage = Stage::new(network, state)?;
+        Ok(Self {
+            stage,
+            out,
+            steps: 0,
+        })
+    }
+
+    /// Plays it to the end.
+    pub fn play(&mut self) -> Result<()> {
+        self.play_steps().map_err(|error| {
+            let report = self.stage.report();
+            error
+                .context(format!("step {} did not hold", self.steps))
+                .context(report)
+        })
+    }
+
+    fn play_steps(&mut self) -> Result<()> {
+        self.step("the Service and its pods are published, an agent runs on each node")?;
+        self.stage.raise()?;
+        Stage::<S>::describe(self.out)?;
+        self.stage
+            .wait_for_backends(&["web-1", "web-2", "web-3", "web-canary"])?;
+        self.show_agents()?;
+
+        self.step("every client meets all four pods of the Service, and no other")?;
+        self.all_answer(&["web-1", "web-2", "web-3", "web-canary"])?;
+
+        self.step("a steady load of new connections begins; two downloads from web-1 begin")?;
+        let load = self.begin_load()?;
+        std::thread::sleep(CALM);
+
+        self.step("web-1 (10.244.1.2) is deleted, web-4 (10.244.1.8) takes its place")?;
+        self.stage.add_pod(1, "web-4", 8, &[("app", "nginx")])?;
+        self.stage.state.set_terminating("web-1")?;
+        self.stage
+            .wait_for_backends(&["web-2", "web-3", "web-canary", "web-4"])?;
+        let left = now();
+        writeln!(
+            self.out,
+            "web-1 is terminating and out of the endpoints, web-4 is in."
+        )?;
+        self.show_agents()?;
+        std::thread::sleep(STOPS_AFTER);
+        self.stage.quit_nginx("web-1")?;
+        writeln!(
+            self.out,
+            "nginx of web-1 has been told to quit; it serves what is open."
+        )?;
+        let ended = self.stage.wait_nginx_ended("web-1")?;
+        writeln!(
+            self.out,
+            "It has quit after {ended:.1?}; its pod is removed."
+        )?;
+        self.stage.state.delete_pod("web-1")?;
+        self.stage.remove_pod("web-1");
+        std::thread::sleep(CALM);
+
+        self.step("no request failed, established connections finished, web-4 is used")?;
+        self.end_load(load, left)?;
+
+        self.step("every client meets the new set of pods")?;
+        self.stage
+            .wait_for_backends(&["web-2", "web-3", "web-canary", "web-4"])?;
+        self.show_agents()?;
+        self.all_answer(&["web-2", "web-3", "web-canary", "web-4"])?;
+        writeln!(self.out, "\nAll {} steps held.", self.steps)?;
+        Ok(())
+    }
+
+    fn step(&mut self, text: &str) -> Result<()> {
+        self.steps += 1;
+        writeln!(self.out, "\n=== {}. {text}", self.steps)?;
+        self.out.flush()?;
+        Ok(())
+    }
+
+    /// Both agents' view, node 1's in full.
+    fn show_agents(&mut self) -> Result<()> {
+        for agent in self.stage.agents() {
+            let node = agent.node().name();
+            for words in ["get services -o wide", "get backends"] {
+                let text = agent.waggle(words)?;
+                writeln!(self.out, "\n{node}# waggle {words}\n{}", text.trim_end())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// curl from every client, often enough that each pod must answer; none but `pods` may.
+    fn all_answer(&mut self, pods: &[&str]) -> Result<()> {
+        let times = crate::client::requests_to_meet_all(pods.len());
+        let mut seen = Seen::default();
+        for (name, namespace) in self.stage.clients() {
+            let url = format!("http://{FRONTEND}/");
+            let answers = crate::client::curl(&namespace, &url, times)
+                .with_context(|| format!("curl {url} from {name}"))?;
+            seen.add(&name, &answers);
+        }
+        writeln!(
+            self.out,
+            "\ncurl http://{FRONTEND}/, {times} times from each client:"
+        )?;
+        write!(self.out, "{seen}")?;
+        seen.expect_exactly(pods)
+    }
+
+    fn begin_load(&mut self) -> Result<RunningLoad> {
+        let frontend: SocketAddr = FRONTEND.parse()?;
+        let clients = self.stage.clients();
+        let mut load = RunningLoad::default();
+        for (name, namespace) in &clients {
+            let started = Load::start(namespace, frontend, RATE, LOAD_LIMIT)?;
+            load.loads.push((name.clone(), started));
+        }
+        for (name, namespace) in clients.iter().filter(|(name, _)| name.ends_with('1')) {
+            let download = SlowDownload::start_from(namespace, frontend, "web-1")
+                .with_context(|| format!("a download through {FRONTEND} from {name}"))?;
+            load.downloads.push((name.clone(), download));
+        }
+        for (name, namespace) in &clients {
+            // One that web-1 serves would rightly end with its nginx, between two requests.
+            for _ in 0..100 {
+                let connection = LongConnection::start(namespace, frontend, LOAD_LIMIT)?;
+                if !connection.server().starts_with("web-1 ") {
+                    load.connections.push((name.clone(), connection));
+                    break;
+                }
+            }
+        }
+        writeln!(
+            self.out,
+            "{RATE} new connections a second from each of {} clients, a slow download from web-1 to \
+             each client of node 1, and a connection with a request every 20 ms from each client.",
+            clients.len()
+        )?;
+        Ok(load)
+    }
+
+    fn end_load(&mut self, load: RunningLoad, left: std::time::Instant) -> Result<()> {
+        let mut before = Seen::default();
+        let mut after = Seen::default();
+        let mut reports: Vec<(String, LoadReport)> = Vec::new();
+        for (name, load) in load.loads {
+            let report = load.stop()?;
+            if let (Some(first), Some(last)) = (report.samples.first(), report.samples.last()) {
+                before.add(&name, &report.answers_between(first.begun, left));
+                let end = last.begun + Duration::from_nanos(1);
+                after.add(&name, &report.answers_between(left, end));
+            }
+            reports.push((name, report));
+        }
+        writeln!(
+            self.out,
+            "\nanswers before web-1 had left the endpoints:\n{before}"
+        )?;
+        writeln!(self.out, "answers after that:\n{after}")?;
+        for (name, report) in &reports {
+            let (total, slow) = (report.samples.len(), report.slow());
+            let failed = report
+                .samples
+                .iter()
+                .filter(|one| one.result.is_err())
+                .count();
+            writeln!(
+                self.out,
+                "{name}: {total} requests, {failed} failed, {slow} took long"
+            )?;
+        }
+        for (name, report) in &reports {
+            report
+                .check(100)
+                .with_context(|| format!("the load from {name}"))?;
+        }
+        after.expect_exactly(&["web-2", "web-3", "web-canary", "web-4"])?;
+        for (name, download) in load.downloads {
+            let bytes = download.finish().with_context(|| format!("to {name}"))?;
+            writeln!(
+                self.out,
+                "{name}: the download from web-1 is complete, {bytes} bytes"
+            )?;
+        }
+        for (name, connection) in load.connections {
+            let (server, count) = connection
+                .stop()
+                .with_context(|| format!("the long connection of {name}"))?;
+            writeln!(
+                self.out,
+                "{name}: {count} requests over one connection to {server}"
+            )?;
+            ensure!(
+                count > 50,
+                "only {count} requests over the connection of {name}"
+            );
+        }
+        Ok(())
+    }
+
+    /// The cluster, for whoever wants to look around in it.
+    pub fn stage(&self) -> &Stage<S> {
+        &self.stage
+    }
+}
+
+/// All that runs while the pod is exchanged.
+#[derive(Debug, Default)]
+struct RunningLoad {
+    loads: Vec<(String, Load)>,
+    downloads: Vec<(String, SlowDownload)>,
+    connections: Vec<(String, LongConnection)>,
+}
