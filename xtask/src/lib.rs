@@ -9,6 +9,7 @@ pub mod control_plane;
 pub mod ebpf;
 pub mod report;
 pub mod run;
+pub mod test;
 
 mod cache;
 mod debian;

@@ -20,6 +20,8 @@ enum Command {
     ControlPlane,
     /// Boot Linux in a virtual machine and play the scenario in it
     Run(xtask::run::Options),
+    /// Run the tests: all, or those of one layer
+    Test(xtask::test::Options),
 }
 
 fn main() -> ExitCode {
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         Command::Ebpf => xtask::ebpf::build(),
         Command::ControlPlane => xtask::control_plane::print(),
         Command::Run(options) => xtask::run::run(&options),
+        Command::Test(options) => xtask::test::run(&options),
     };
     xtask::report::exit_code(result)
 }

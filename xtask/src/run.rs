@@ -6,10 +6,10 @@ use anyhow::{Result, bail};
 
 use crate::debian::packages;
 use crate::vm::{self, GuestCommand, Job, Kernel, Line};
-use crate::{ebpf, report};
+use crate::{ebpf, report, workspace};
 
 /// The kernel that boots if none is named: the one of Debian's stable release.
-const DEFAULT_KERNEL: &str = "6.12";
+pub(crate) const DEFAULT_KERNEL: &str = "6.12";
 
 /// The whole machine's time, emulated on a slow host.
 const TIME_LIMIT: Duration = Duration::from_mins(10);
@@ -35,37 +35,13 @@ pub fn run(options: &Options) -> Result<()> {
     ebpf::build()?;
     report::step("building waggle and the scenario", || {
         vm::build("lb-userspace", &["waggle"])?;
-        vm::build("tests", &["init"])
+        build_scenario()
     })?;
     let kernel = Kernel::find(&options.kernel)?;
-    let verdict = report::step("running the scenario in a virtual machine", || {
-        let mut show = |line: &Line<'_>| match line {
-            Line::Text(text) if !options.shell => println!("{text}"),
-            Line::Notice(text) => report::note(text),
-            Line::ReachedInit(_)
-            | Line::Begins(_)
-            | Line::Exited(..)
-            | Line::Verdict(_)
-            | Line::Text(_) => {}
-        };
-        Ok(vm::run(&job(options), &kernel, &mut show)?.verdict)
-    })?;
-    if verdict != 0 {
-        bail!("the scenario failed with status {verdict}; the kernel's log is in target/vm");
-    }
-    println!("Every step held.");
-    Ok(())
-}
-
-fn job(options: &Options) -> Job {
-    let words = ["sh", "-c", "ip -br link; nginx -v; lsmod | wc -l"];
-    Job {
+    let mut job = Job {
         name: "run".to_owned(),
-        commands: vec![GuestCommand {
-            variables: vec![("WAGGLE_BIN".to_owned(), "/usr/bin/waggle".to_owned())],
-            words: words.map(str::to_owned).to_vec(),
-        }],
-        programs: vec![(vm::program("waggle"), "/usr/bin/waggle".into())],
+        commands: Vec::new(),
+        programs: Vec::new(),
         data: Vec::new(),
         time_limit: if options.shell {
             SHELL_LIMIT
@@ -74,5 +50,67 @@ fn job(options: &Options) -> Job {
         },
         is_interactive: options.shell,
         is_probe: false,
+    };
+    add_scenario(&mut job, options.shell);
+    let verdict = report::step("playing the scenario in a virtual machine", || {
+        let mut show = |line: &Line<'_>| match line {
+            // In the shell's machine every byte is on the terminal already.
+            Line::Text(text) if !options.shell => println!("{text}"),
+            Line::Notice(text) => report::note(text),
+            Line::ReachedInit(_)
+            | Line::Begins(_)
+            | Line::Exited(..)
+            | Line::Verdict(_)
+            | Line::Text(_) => {}
+        };
+        Ok(vm::run(&job, &kernel, &mut show)?.verdict)
+    })?;
+    if verdict != 0 {
+        bail!("the scenario failed with status {verdict}; the kernel's log is in target/vm");
+    }
+    println!("Every step held.");
+    Ok(())
+}
+
+/// Whether there is a scenario to play.
+pub(crate) fn has_scenario() -> bool {
+    workspace::root()
+        .join("tests/src/bin/scenario.rs")
+        .is_file()
+}
+
+/// Builds the scenario and the machine's PID 1.
+pub(crate) fn build_scenario() -> Result<()> {
+    vm::build(
+        "tests",
+        if has_scenario() {
+            &["init", "scenario"]
+        } else {
+            &["init"]
+        },
+    )
+}
+
+/// Adds the scenario to what a machine does, with the programs it needs, at their own places.
+pub(crate) fn add_scenario(job: &mut Job, with_shell: bool) {
+    let waggle = vm::program("waggle");
+    let scenario = vm::program("scenario");
+    let words = if has_scenario() {
+        let shell = with_shell.then(|| "--shell".to_owned());
+        std::iter::once(scenario.display().to_string())
+            .chain(shell)
+            .collect()
+    } else {
+        ["sh", "-c", "ip -br link; nginx -v; lsmod | wc -l"]
+            .map(str::to_owned)
+            .to_vec()
+    };
+    job.commands.push(GuestCommand {
+        variables: vec![("WAGGLE_BIN".to_owned(), waggle.display().to_string())],
+        words,
+    });
+    job.programs.push((waggle.clone(), waggle));
+    if has_scenario() {
+        job.programs.push((scenario.clone(), scenario));
     }
 }

@@ -10,7 +10,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -29,6 +28,7 @@ const MARK: &str = "[waggle-vm]";
 const LINE: &str = "/dev/ttyS1";
 
 /// One command a line: `NAME=value` fields, then the program and its arguments, separated by tabs.
+/// The variable PWD is the folder the command starts in.
 /// The word `!terminal` in front gives the command the line as its controlling terminal.
 const JOB: &str = "/job";
 
@@ -178,13 +178,15 @@ fn start(line: &str) -> Result<Child> {
         command.stdin(Stdio::null());
         command
     };
-    let home = Path::new("/tmp");
+    let home = "/tmp";
+    let folder = parts.variables.iter().find(|(name, _)| *name == "PWD");
+    let folder = folder.map_or(home, |(_, folder)| folder);
     command
         .args(parts.arguments)
         .env("PATH", PATH)
         .env("HOME", home)
         .envs(parts.variables)
-        .current_dir(home);
+        .current_dir(folder);
     command
         .spawn()
         .with_context(|| format!("cannot start {}", parts.program))

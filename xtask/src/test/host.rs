@@ -1,0 +1,113 @@
+//! Test programs run on this machine.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::suites::Suite;
+use super::tally::{SuiteRun, Tally};
+use crate::{process, report, workspace};
+
+/// A suite that takes longer hangs.
+const TIME_LIMIT: Duration = Duration::from_mins(15);
+
+/// Runs one suite; prints its line, and all it said if it failed.
+pub(super) fn run(
+    suite: &Suite,
+    variables: &[(&str, &str)],
+    filter: Option<&str>,
+    tally: &mut Tally,
+) -> Result<()> {
+    let mut command = Command::new(&suite.executable);
+    command
+        .args(filter)
+        .current_dir(&suite.folder)
+        .env("CARGO_MANIFEST_DIR", &suite.folder)
+        .envs(variables.iter().copied());
+    watch(&suite.title(), &mut command, tally)
+}
+
+/// Runs the examples in the documentation.
+pub(super) fn documentation(filter: Option<&str>, tally: &mut Tally) -> Result<()> {
+    let mut cargo = process::cargo();
+    cargo.args([
+        "test",
+        "--quiet",
+        "--doc",
+        "--workspace",
+        "--no-fail-fast",
+        "--",
+    ]);
+    cargo.args(filter).current_dir(workspace::root());
+    watch("examples in the documentation", &mut cargo, tally)
+}
+
+fn watch(title: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
+    let begin = report::now();
+    let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+    command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer);
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start {}", process::line(command)))?;
+    // Our ends of the pipe would keep it open for ever.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
+            if sender
+                .send(String::from_utf8_lossy(&line).into_owned())
+                .is_err()
+            {
+                break;
+            }
+        }
+    });
+    let mut run = SuiteRun::new(title);
+    loop {
+        let left = TIME_LIMIT.saturating_sub(begin.elapsed());
+        match lines.recv_timeout(left) {
+            Ok(line) => run.line(&line),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                child
+                    .kill()
+                    .with_context(|| format!("cannot end {title}"))?;
+                run.line(&format!(
+                    "not done within {}: ended",
+                    report::seconds(TIME_LIMIT)
+                ));
+                break;
+            }
+        }
+    }
+    let status = child
+        .wait()
+        .with_context(|| format!("cannot wait for {title}"))?;
+    end(
+        run,
+        title,
+        status.code().unwrap_or(-1),
+        begin.elapsed(),
+        tally,
+    );
+    Ok(())
+}
+
+/// Counts a suite that ended; prints its line, and all it said if it failed.
+pub(super) fn end(run: SuiteRun, title: &str, status: i32, took: Duration, tally: &mut Tally) {
+    let output = run.output().to_owned();
+    let counts = tally.add(run, status);
+    if counts.failed > 0 {
+        println!("{output}");
+    }
+    if !counts.is_empty() {
+        println!("    {title}: {counts} ({})", report::seconds(took));
+    }
+}

@@ -1,0 +1,179 @@
+//! Test programs and the scenario run in virtual machines.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::suites::{self, Suite};
+use super::tally::{SuiteRun, Tally};
+use super::{Layer, host};
+use crate::vm::{self, GuestCommand, Job, Kernel, Line};
+use crate::{control_plane, report, run, workspace};
+
+/// The oldest kernel that is supported, the one of Debian's stable release, and the newest.
+const KERNELS: &[&str] = &["6.1", run::DEFAULT_KERNEL, "newest"];
+
+/// The kernels of the short form: programs that the oldest and the newest verifier accept are
+/// accepted in between, as far as was ever seen.
+const KERNELS_IN_SHORT: &[&str] = &["6.1", "newest"];
+
+/// Suites that need modules a host's kernel may lack; the short form runs these.
+const SUITES_IN_SHORT: &[&str] = &["verifier_accepts", "kernel_matches_host", "netns_modules"];
+
+/// All suites of a machine together, emulated on two slow cores.
+const TIME_LIMIT: Duration = Duration::from_mins(40);
+
+/// Folders whose files tests may open by their path, on both machines the same.
+const DATA: &[&str] = &["tests", "examples", "lb-userspace/deploy"];
+
+/// Runs a layer in a machine of the default kernel.
+pub(super) fn layer(layer: Layer, filter: Option<&str>, tally: &mut Tally) -> Result<()> {
+    let suites = suites::build(layer)?;
+    boot(run::DEFAULT_KERNEL, &suites, false, filter, tally)
+}
+
+/// Runs the layers kernel and netns and the scenario on every kernel, or the short form of it.
+pub(super) fn matrix(is_short: bool, filter: Option<&str>, tally: &mut Tally) -> Result<()> {
+    let mut suites = suites::build(Layer::Kernel)?;
+    suites.extend(suites::build(Layer::Netns)?);
+    if is_short {
+        suites.retain(|suite| SUITES_IN_SHORT.contains(&suite.name.as_str()));
+    }
+    let kernels = if is_short { KERNELS_IN_SHORT } else { KERNELS };
+    for kernel in kernels {
+        boot(kernel, &suites, filter.is_none(), filter, tally)?;
+    }
+    Ok(())
+}
+
+/// Boots one kernel and runs the suites in it.
+fn boot(
+    kernel: &str,
+    suites: &[Suite],
+    with_scenario: bool,
+    filter: Option<&str>,
+    tally: &mut Tally,
+) -> Result<()> {
+    let with_scenario = with_scenario && run::has_scenario();
+    if suites.is_empty() && !with_scenario {
+        return Ok(());
+    }
+    let kernel = Kernel::find(kernel)?;
+    let mut job = job(&kernel, suites, filter)?;
+    let mut titles: Vec<String> = suites
+        .iter()
+        .map(|suite| format!("{} on Linux {}", suite.title(), kernel.release))
+        .collect();
+    if with_scenario {
+        run::build_scenario()?;
+        run::add_scenario(&mut job, false);
+        titles.push(format!("scenario on Linux {}", kernel.release));
+    }
+    let mut current: Option<SuiteRun> = None;
+    let mut ended = 0;
+    let what = format!("tests in a virtual machine with Linux {}", kernel.release);
+    let result = report::step(&what, || {
+        vm::run(&job, &kernel, &mut |line| match *line {
+            Line::Begins(number) => {
+                current = titles.get(number - 1).map(|title| SuiteRun::new(title));
+            }
+            Line::Text(text) => {
+                if let Some(run) = &mut current {
+                    run.line(text);
+                }
+            }
+            Line::Exited(number, status, took) => {
+                ended = number;
+                let (Some(run), Some(title)) = (current.take(), titles.get(number - 1)) else {
+                    return;
+                };
+                if number > suites.len() {
+                    if status != 0 {
+                        println!("{}", run.output());
+                    }
+                    let counts = tally.add_single(title, status == 0);
+                    println!("    {title}: {counts} ({})", report::seconds(took));
+                } else {
+                    host::end(run, title, status, took, tally);
+                }
+            }
+            Line::Notice(text) => report::note(text),
+            Line::ReachedInit(_) | Line::Verdict(_) => {}
+        })
+    });
+    if let Err(error) = result {
+        println!("{error:#}");
+        // The machine died: whatever it had not finished failed.
+        for title in titles.iter().skip(ended) {
+            tally.add_single(title, false);
+        }
+    }
+    Ok(())
+}
+
+fn job(kernel: &Kernel, suites: &[Suite], filter: Option<&str>) -> Result<Job> {
+    let waggle = vm::program("waggle");
+    let mut variables = vec![
+        ("WAGGLE_BIN".to_owned(), waggle.display().to_string()),
+        ("WAGGLE_REQUIRE_ROOT".to_owned(), "1".to_owned()),
+        ("RUST_BACKTRACE".to_owned(), "0".to_owned()),
+    ];
+    let mut data = Vec::new();
+    for folder in DATA {
+        files_below(&workspace::root().join(folder), &mut data)?;
+    }
+    let mut programs = vec![waggle];
+    if suites
+        .iter()
+        .any(|suite| Layer::of_suite(&suite.name) == Layer::Kubernetes)
+    {
+        let assets = control_plane::assets()?;
+        for entry in fs::read_dir(&assets)? {
+            programs.push(entry?.path());
+        }
+        variables.push((
+            "KUBEBUILDER_ASSETS".to_owned(),
+            assets.display().to_string(),
+        ));
+    }
+    programs.extend(suites.iter().map(|suite| suite.executable.clone()));
+    let command = |suite: &Suite| {
+        let folder = suite.folder.display().to_string();
+        let mut variables = variables.clone();
+        variables.push(("CARGO_MANIFEST_DIR".to_owned(), folder.clone()));
+        variables.push(("PWD".to_owned(), folder));
+        let mut words = vec![suite.executable.display().to_string()];
+        words.extend(filter.map(str::to_owned));
+        GuestCommand { variables, words }
+    };
+    let at_same_place = |path: PathBuf| (path.clone(), path);
+    Ok(Job {
+        name: format!("test-{}", kernel.release),
+        commands: suites.iter().map(command).collect(),
+        programs: programs.into_iter().map(at_same_place).collect(),
+        data: data.into_iter().map(at_same_place).collect(),
+        time_limit: TIME_LIMIT,
+        is_interactive: false,
+        is_probe: false,
+    })
+}
+
+/// Every file below a folder that is not Rust's; nothing if the folder is not there.
+fn files_below(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let path = entry
+            .with_context(|| format!("cannot list {}", folder.display()))?
+            .path();
+        if path.is_dir() {
+            files_below(&path, files)?;
+        } else if path.extension().is_none_or(|extension| extension != "rs") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
