@@ -2,17 +2,29 @@
 //!
 //! [`Agent`] is a plain value that is told the time; [`run`] is the loop around it, and the only place that reads the
 //! clock.
-use std::{collections::BTreeSet, time::Duration};
-
-use tokio::sync::mpsc;
-
-use crate::maps::{LbMaps, MapError};
+mod round;
+mod show;
 
 pub mod event;
 pub mod view;
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
 pub use event::{Event, RestingBackend, Source};
 pub use view::View;
+
+use crate::{
+    desired::{Ledger, Limits, Refusal, Scope},
+    maps::{LbMaps, MapContents, MapError, read_contents},
+    model::{Dirty, ServiceName, Snapshot, Warning},
+    reconcile::Backoff,
+};
 
 /// What the agent must know before it starts.
 #[derive(Clone, Debug)]
@@ -31,14 +43,21 @@ pub struct Settings {
     pub list_timeout: Duration,
 }
 
+/// A Service that did not fit is tried again so long after something has become free: many ids become free together.
+const RETRY_REFUSED: Duration = Duration::from_millis(200);
+
 /// Told after each plan. Runs inside the agent's loop: it must not block.
 pub trait Observer {
     /// A plan was carried out, or stopped at an error.
     fn applied(&mut self, report: &Report);
 }
 
+impl Observer for () {
+    fn applied(&mut self, _: &Report) {}
+}
+
 /// What a plan did.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Changes made.
     pub changes: usize,
@@ -46,8 +65,15 @@ pub struct Report {
     pub duration: Duration,
     /// What stopped it.
     pub error: Option<String>,
-    /// Backends that left their services: connected UDP sockets to them can be destroyed.
+    /// Backends that left their services or are gone: connected UDP sockets to them can be destroyed.
     pub retired: Vec<RestingBackend>,
+}
+
+/// What is known of a source.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    listed: bool,
+    last_event: Option<Duration>,
 }
 
 /// The agent's state.
@@ -55,28 +81,177 @@ pub struct Report {
 pub struct Agent<M> {
     maps: M,
     settings: Settings,
+    snapshot: Snapshot,
+    ledger: Ledger,
+    /// What the maps say, as far as is known.
+    actual: MapContents,
+    /// Services to look at with the next plan.
+    dirty: Dirty,
+    /// Keys that the next plan compares: what was touched, and what earlier plans did not get done.
+    pending: Scope,
+    sources: BTreeMap<Source, Seen>,
+    trouble: BTreeMap<Source, Vec<Warning>>,
+    refused: BTreeMap<ServiceName, Refusal>,
+    retry_refused: Option<Duration>,
+    /// A plan has been made since the start: what the maps said before is accounted for.
+    started: bool,
+    complained: bool,
+    /// A change failed: what the maps say is not known any more.
+    doubtful: bool,
+    backoff: Backoff,
+    /// The last plan, and when it ended.
+    last: Option<(Report, Duration)>,
 }
 
 impl<M: LbMaps> Agent<M> {
     /// An agent that knows what the maps say, and nothing else.
+    ///
+    /// # Errors
+    /// If the maps cannot be read.
     pub fn new(settings: Settings, maps: M) -> Result<Self, MapError> {
-        Ok(Self { maps, settings })
+        let limits = Limits {
+            capacities: maps.capacities(),
+            region_rest: settings.region_rest,
+            gone_grace: settings.gone_grace,
+        };
+        let actual = read_contents(&maps)?;
+        let ledger = Ledger::restore(limits, &actual);
+        let sources = settings
+            .sources
+            .iter()
+            .map(|source| (*source, Seen::default()));
+        Ok(Self {
+            sources: sources.collect(),
+            backoff: Backoff::new(settings.backoff.0, settings.backoff.1),
+            maps,
+            settings,
+            snapshot: Snapshot::default(),
+            ledger,
+            actual,
+            dirty: Dirty::new(),
+            pending: Scope::default(),
+            trouble: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            retry_refused: None,
+            started: false,
+            complained: false,
+            doubtful: false,
+            last: None,
+        })
     }
 
-    /// Takes notice of an event. `now` is the time since the agent's start.
+    /// The maps.
+    pub fn maps(&self) -> &M {
+        &self.maps
+    }
+    /// The maps.
+    pub fn maps_mut(&mut self) -> &mut M {
+        &mut self.maps
+    }
+
+    /// Takes notice of an event; nothing is written. `now` is the time since the agent's start.
     pub fn handle(&mut self, event: Event, now: Duration) {
-        drop((event, now, &self.settings, &self.maps));
+        match event {
+            Event::Replaced {
+                services,
+                slices,
+                vanished_pods,
+            } => {
+                self.seen(Source::Manifests, true, now);
+                let vanished = vanished_pods.into_iter().collect();
+                self.ledger.vanished(&vanished, now);
+                let dirty = self.snapshot.replace_services(services);
+                self.look_at(dirty);
+                let dirty = self.snapshot.replace_slices(slices);
+                self.look_at(dirty);
+            }
+            Event::ServicesListed(services) => {
+                self.seen(Source::Services, true, now);
+                let dirty = self.snapshot.replace_services(services);
+                self.look_at(dirty);
+            }
+            Event::ServiceApplied(service) => {
+                self.seen(Source::Services, false, now);
+                let dirty = self.snapshot.apply_service(*service);
+                self.look_at(dirty);
+            }
+            Event::ServiceDeleted(name) => {
+                self.seen(Source::Services, false, now);
+                let dirty = self.snapshot.delete_service(&name);
+                self.look_at(dirty);
+            }
+            Event::SlicesListed(slices) => {
+                self.seen(Source::EndpointSlices, true, now);
+                let dirty = self.snapshot.replace_slices(slices);
+                self.look_at(dirty);
+            }
+            Event::SliceApplied(slice) => {
+                self.seen(Source::EndpointSlices, false, now);
+                let dirty = self.snapshot.apply_slice(*slice);
+                self.look_at(dirty);
+            }
+            Event::SliceDeleted(name) => {
+                self.seen(Source::EndpointSlices, false, now);
+                let dirty = self.snapshot.delete_slice(&name);
+                self.look_at(dirty);
+            }
+            Event::NodeChanged(node) => {
+                self.seen(Source::Node, true, now);
+                self.snapshot.set_node(node.map(|node| *node));
+            }
+            Event::Trouble { source, warnings } => self.trouble(source, warnings),
+            Event::Unreferenced(backends) => self.ledger.release(&backends),
+            // Whoever asked may have gone away meanwhile: that is no concern of the agent's.
+            Event::Resting(answer) => drop(answer.send(self.resting())),
+            Event::View(answer) => drop(answer.send(self.view(now))),
+            Event::Stop => {}
+        }
     }
 
-    /// When [`Agent::reconcile`] has something to do, if nothing else happens.
-    pub fn wake_at(&self) -> Option<Duration> {
-        None
+    /// Backends that have left, and are known to have left in the maps.
+    fn resting(&self) -> Vec<RestingBackend> {
+        let resting = self.ledger.resting();
+        resting
+            .filter(|backend| backend.has_left(&self.actual))
+            .collect()
     }
 
-    /// Brings the maps to what is wanted, if it is time to.
-    pub fn reconcile(&mut self, now: Duration) -> Option<Report> {
-        drop(now);
-        None
+    fn seen(&mut self, source: Source, listed: bool, now: Duration) {
+        let seen = self.sources.entry(source).or_default();
+        if listed && !seen.listed {
+            info!(%source, "first list");
+        }
+        seen.listed |= listed;
+        seen.last_event = Some(now);
+    }
+
+    fn look_at(&mut self, names: impl IntoIterator<Item = ServiceName>) {
+        for name in names {
+            for warning in self.warnings_about(&name) {
+                warn!("{warning}");
+            }
+            self.dirty.insert(name);
+        }
+    }
+
+    fn trouble(&mut self, source: Source, warnings: Vec<Warning>) {
+        let known = self.trouble.get(&source).map_or(&[][..], Vec::as_slice);
+        for warning in warnings.iter().filter(|warning| !known.contains(warning)) {
+            warn!("{warning}");
+        }
+        if warnings.is_empty() && !known.is_empty() {
+            info!(%source, "no more trouble");
+        }
+        self.trouble.insert(source, warnings);
+    }
+
+    /// The sources that nothing can be written without and that have not listed yet.
+    fn awaited(&self) -> impl Iterator<Item = Source> {
+        let awaited = self
+            .sources
+            .iter()
+            .filter(|(source, seen)| !seen.listed && **source != Source::Node);
+        awaited.map(|(source, _)| *source)
     }
 }
 
@@ -87,14 +262,36 @@ pub async fn run<M: LbMaps, O: Observer>(
     mut observer: O,
 ) -> Agent<M> {
     let start = tokio::time::Instant::now();
-    while let Some(event) = events.recv().await {
-        if matches!(event, Event::Stop) {
-            break;
+    let clock = || start.elapsed();
+    loop {
+        let event = match agent.wake_at() {
+            Some(moment) => {
+                // An event that is there already belongs to the same plan: it is taken before the clock is asked.
+                match tokio::time::timeout_at(start + moment, events.recv()).await {
+                    Ok(event) => event.map(Some),
+                    Err(_) => Some(None),
+                }
+            }
+            None => events.recv().await.map(Some),
+        };
+        match event {
+            Some(Some(Event::Stop)) | None => return agent,
+            Some(Some(event)) => agent.handle(event, clock()),
+            Some(None) => {}
         }
-        agent.handle(event, start.elapsed());
-        if let Some(report) = agent.reconcile(start.elapsed()) {
+        // Everything that has happened so far goes into one plan; the bound keeps a flood from putting it off.
+        for _ in 0..events.len().min(DRAIN) {
+            match events.try_recv() {
+                Ok(Event::Stop) => return agent,
+                Ok(event) => agent.handle(event, clock()),
+                Err(_) => break,
+            }
+        }
+        if let Some(report) = agent.reconcile(&clock) {
             observer.applied(&report);
         }
     }
-    agent
 }
+
+/// How many events that wait already are taken into a plan.
+const DRAIN: usize = 4096;

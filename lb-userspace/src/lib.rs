@@ -6,8 +6,10 @@
 pub mod agent;
 pub mod config;
 pub mod datapath;
+pub mod desired;
 pub mod maps;
 pub mod model;
+pub mod reconcile;
 pub mod watch;
 
 mod netlink;

@@ -3,12 +3,14 @@ mod endpoint;
 mod name;
 mod node;
 mod service;
+mod snapshot;
 mod warning;
 
 pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, Target};
 pub use name::{ObjectName, ServiceName, ServicePortName, SliceName};
 pub use node::Node;
 pub use service::{NotServed, Service, ServicePort};
+pub use snapshot::{Dirty, Snapshot};
 pub use warning::Warning;
 
 use std::{fmt, net::IpAddr};

@@ -1,0 +1,152 @@
+//! The agent's state for people.
+use std::time::Duration;
+
+use crate::{
+    agent::{
+        Agent, Source,
+        view::{BackendView, NotServedView, PlanView, ServiceView, SourceView, View},
+    },
+    maps::{LbMaps, dump},
+    model::{Family, ServiceName, Warning},
+};
+
+impl<M: LbMaps> Agent<M> {
+    /// The state at this moment. Costs time in proportion to everything there is; nobody pays for it who does not ask.
+    pub fn view(&self, now: Duration) -> View {
+        let refused: Vec<Warning> = self
+            .refused
+            .iter()
+            .map(|(name, refusal)| refusal.warning(name))
+            .chain(self.ledger.disputes())
+            .collect();
+        let pending = self.dirty.len().max(self.pending.services.len());
+        View {
+            services: self.services(),
+            backends: Family::ALL
+                .into_iter()
+                .flat_map(|family| self.backends(family))
+                .collect(),
+            not_served: self.not_served(),
+            warnings: self.warnings(&refused, now),
+            in_sync: self.started && !self.doubtful && pending == 0 && refused.is_empty(),
+            refused,
+            sources: self.sources(now),
+            last_plan: self.last_plan(now),
+            pending,
+        }
+    }
+
+    fn services(&self) -> Vec<ServiceView> {
+        let served = self.ledger.served();
+        let views = served.map(|shown| ServiceView {
+            id: shown.id,
+            namespace: shown.key.port.service.namespace.clone(),
+            name: shown.key.port.service.name.clone(),
+            port: shown.key.port.port.clone(),
+            protocol: shown.key.port.protocol.to_string(),
+            family: shown.key.family,
+            frontends: shown
+                .frontends
+                .iter()
+                .map(crate::desired::Frontend::socket_address)
+                .collect(),
+            backends: shown.slots.to_vec(),
+        });
+        views.collect()
+    }
+
+    fn backends(&self, family: Family) -> impl Iterator<Item = BackendView> {
+        let backends = self.ledger.backends(family);
+        backends.map(move |(id, backend)| BackendView {
+            id,
+            family,
+            address: backend.address,
+            state: dump::state(backend.state).to_owned(),
+            generation: backend.generation,
+            service_id: backend.service_id,
+            service: self
+                .ledger
+                .name(backend.service_id)
+                .map(|key| key.port.to_string()),
+            pod: backend.target.as_ref().map(|target| target.name.clone()),
+            node: backend.node.clone(),
+        })
+    }
+
+    fn not_served(&self) -> Vec<NotServedView> {
+        let services = self.snapshot.services();
+        let views = services.filter_map(|service| {
+            let reason = service.not_served?;
+            Some(NotServedView {
+                service: service.name.to_string(),
+                reason: reason.to_string(),
+            })
+        });
+        views.collect()
+    }
+
+    fn warnings(&self, refused: &[Warning], now: Duration) -> Vec<Warning> {
+        let awaited = self.awaited().filter(|_| now >= self.settings.list_timeout);
+        let awaited = awaited.map(|source: Source| {
+            Warning::new(
+                format!("Source {source}"),
+                format!(
+                    "has not said what there is for {} s; nothing is written before",
+                    now.as_secs()
+                ),
+                "see that it can be reached; what the maps said at the start is served meanwhile",
+            )
+        });
+        let services = self
+            .snapshot
+            .services()
+            .flat_map(|service| &service.warnings);
+        let slices = self.snapshot.slices().flat_map(|slice| &slice.warnings);
+        let trouble = self.trouble.values().flatten();
+        let all = trouble
+            .chain(services)
+            .chain(slices)
+            .chain(refused)
+            .cloned();
+        awaited.chain(all).collect()
+    }
+
+    /// What is wrong with a Service and its slices.
+    pub(super) fn warnings_about(&self, name: &ServiceName) -> Vec<&Warning> {
+        let service = self
+            .snapshot
+            .service(name)
+            .into_iter()
+            .flat_map(|service| &service.warnings);
+        let slices = self
+            .snapshot
+            .slices_of(name)
+            .flat_map(|slice| &slice.warnings);
+        service.chain(slices).collect()
+    }
+
+    fn sources(&self, now: Duration) -> Vec<SourceView> {
+        let views = self.sources.iter().map(|(source, seen)| SourceView {
+            source: *source,
+            listed: seen.listed,
+            last_event_ms: seen
+                .last_event
+                .map(|moment| milliseconds(now.saturating_sub(moment))),
+        });
+        views.collect()
+    }
+
+    fn last_plan(&self, now: Duration) -> Option<PlanView> {
+        let (report, end) = self.last.as_ref()?;
+        Some(PlanView {
+            changes: report.changes,
+            microseconds: u64::try_from(report.duration.as_micros()).unwrap_or(u64::MAX),
+            age_ms: milliseconds(now.saturating_sub(*end)),
+            error: report.error.clone(),
+        })
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

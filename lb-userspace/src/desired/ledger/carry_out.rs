@@ -1,0 +1,193 @@
+//! A Service that fits gets its ids, slots and frontends.
+use std::{collections::BTreeSet, time::Duration};
+
+use lb_common::{BackendId, ServiceId, SlotRegion};
+
+use crate::{
+    desired::{DesiredService, Frontend, Ledger, ServiceKey},
+    model::ServiceName,
+};
+
+use super::{Assigned, fit::NewRegions};
+
+impl Ledger {
+    /// `wanted` fits, and `regions` are its new regions.
+    pub(super) fn carry_out(
+        &mut self,
+        name: &ServiceName,
+        wanted: &[DesiredService],
+        regions: &NewRegions,
+        now: Duration,
+    ) {
+        for key in self.keys_of(name) {
+            if !wanted.iter().any(|it| it.key == key) {
+                self.retire_service(&key);
+            }
+        }
+        for (wanted, region) in wanted.iter().zip(regions) {
+            let Some(id) = self.id_of(&wanted.key) else {
+                continue;
+            };
+            let slots = self.set_backends(id, wanted, now);
+            if let Some(region) = *region {
+                self.move_to(&wanted.key, region, slots);
+            }
+            self.set_frontends(&wanted.key, wanted.frontends.iter().copied().collect());
+        }
+    }
+
+    /// What of `wanted` was served before and still is wanted goes on being served; true if anything is left of it.
+    pub(super) fn keep_earlier(
+        &mut self,
+        name: &ServiceName,
+        mut wanted: Vec<DesiredService>,
+        now: Duration,
+    ) -> bool {
+        wanted.retain(|it| {
+            self.services
+                .get(&it.key)
+                .is_some_and(|assigned| assigned.served)
+        });
+        for service in &mut wanted {
+            let Some(assigned) = self.services.get(&service.key) else {
+                continue;
+            };
+            let backends = &self.backends[service.key.family as usize];
+            service
+                .frontends
+                .retain(|it| assigned.frontends.contains(it));
+            service.backends.retain(|it| {
+                let id = backends.find(assigned.id, it);
+                id.is_some_and(|id| backends.is_active(id))
+            });
+        }
+        wanted.retain(|it| !it.frontends.is_empty());
+        let regions = wanted.iter().map(|it| self.region_for_fewer(it)).collect();
+        self.carry_out(name, &wanted, &regions, now);
+        !wanted.is_empty()
+    }
+
+    /// A region for a list that has only lost backends: a new one, or for want of room the beginning of the old one.
+    /// There each slot is overwritten by itself, so a packet meets one member or another.
+    fn region_for_fewer(&mut self, wanted: &DesiredService) -> Option<SlotRegion> {
+        if self.slots_stay(wanted) {
+            return None;
+        }
+        let length = u32::try_from(wanted.backends.len()).ok()?;
+        let fresh = self.regions.allocate(length);
+        fresh.or_else(|| {
+            let old = self.services.get(&wanted.key)?.region;
+            Some(SlotRegion::new(old.start(), length.min(old.length())))
+        })
+    }
+
+    fn id_of(&mut self, key: &ServiceKey) -> Option<ServiceId> {
+        if let Some(assigned) = self.services.get_mut(key) {
+            if !assigned.served {
+                assigned.served = true;
+                self.ending.remove(&assigned.id);
+                self.idle.remove(&assigned.id);
+                self.touched.services.insert(assigned.id);
+            }
+            return Some(assigned.id);
+        }
+        let id = self.ids.allocate()?;
+        let assigned = Assigned {
+            id,
+            served: true,
+            region: SlotRegion::EMPTY,
+            slots: Vec::new(),
+            frontends: BTreeSet::new(),
+        };
+        self.services.insert(key.clone(), assigned);
+        self.names.insert(id, key.clone());
+        self.touched.services.insert(id);
+        Some(id)
+    }
+
+    /// The wanted backends take new flows, all others of the service none.
+    fn set_backends(
+        &mut self,
+        service: ServiceId,
+        wanted: &DesiredService,
+        now: Duration,
+    ) -> Vec<BackendId> {
+        let gone_at = now + self.limits.gone_grace;
+        let backends = self.backends_of(wanted.key.family);
+        let activate = |it| backends.activate(service, it);
+        let slots: Vec<BackendId> = wanted.backends.iter().filter_map(activate).collect();
+        let members: BTreeSet<BackendId> = slots.iter().copied().collect();
+        let all: Vec<BackendId> = backends.of_service(service).collect();
+        for id in all.into_iter().filter(|id| !members.contains(id)) {
+            backends.retire(id);
+            let Some(address) = backends.get(id).map(|it| it.address.ip()) else {
+                continue;
+            };
+            backends.observe(id, wanted.present.get(&address), gone_at);
+        }
+        slots
+    }
+
+    fn move_to(&mut self, key: &ServiceKey, region: SlotRegion, slots: Vec<BackendId>) {
+        let Some(assigned) = self.services.get_mut(key) else {
+            return;
+        };
+        let old = std::mem::replace(&mut assigned.region, region);
+        assigned.slots = slots;
+        self.touched.services.insert(assigned.id);
+        let left = if old.start() == region.start() && region.length() <= old.length() {
+            let tail = old.length() - region.length();
+            SlotRegion::new(old.start() + region.length(), tail)
+        } else {
+            old
+        };
+        self.regions.retire(assigned.id, left);
+    }
+
+    fn set_frontends(&mut self, key: &ServiceKey, wanted: BTreeSet<Frontend>) {
+        let Some(assigned) = self.services.get_mut(key) else {
+            return;
+        };
+        let old = std::mem::replace(&mut assigned.frontends, wanted.clone());
+        for frontend in old.difference(&wanted) {
+            self.claims.remove(*frontend, key);
+            if self.claims.owner(frontend).is_none() {
+                self.vacating[frontend.family() as usize].insert(*frontend);
+            }
+            self.touch_frontend(frontend);
+        }
+        for frontend in wanted.difference(&old) {
+            self.claims.add(*frontend, key);
+            self.vacating[frontend.family() as usize].remove(frontend);
+            self.touch_frontend(frontend);
+        }
+    }
+
+    fn retire_service(&mut self, key: &ServiceKey) {
+        self.set_frontends(key, BTreeSet::new());
+        let Some(assigned) = self.services.get_mut(key) else {
+            return;
+        };
+        if !assigned.served {
+            return;
+        }
+        assigned.served = false;
+        assigned.slots.clear();
+        let id = assigned.id;
+        let region = std::mem::take(&mut assigned.region);
+        self.end_service(id, region);
+    }
+
+    /// A service id whose entry is to go from the map.
+    pub(super) fn end_service(&mut self, id: ServiceId, region: SlotRegion) {
+        self.regions.retire(id, region);
+        self.ending.insert(id);
+        self.touched.services.insert(id);
+        for backends in &mut self.backends {
+            let all: Vec<BackendId> = backends.of_service(id).collect();
+            for backend in all {
+                backends.retire(backend);
+            }
+        }
+    }
+}

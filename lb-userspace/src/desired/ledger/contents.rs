@@ -1,0 +1,177 @@
+//! What the maps should say, about everything or about a part of it.
+use std::collections::BTreeSet;
+
+use lb_common::{
+    Algorithm, BackendId, FrontendEntry, FrontendKey, IpFamily, Port, Protocol, ServiceEntry,
+    ServiceId, SlotEntry, V4, V6,
+};
+
+use crate::{
+    desired::{Frontend, Ledger},
+    maps::{FamilyContents, MapContents, MapFamily},
+};
+
+/// A part of the maps: the keys that a plan looks at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Of the IPv4 maps.
+    pub v4: FamilyScope<V4>,
+    /// Of the IPv6 maps.
+    pub v6: FamilyScope<V6>,
+    /// Keys of SERVICES. The slots they name belong to them.
+    pub services: BTreeSet<ServiceId>,
+}
+
+/// The part of a family's maps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FamilyScope<F: IpFamily> {
+    /// Keys of FRONTENDS.
+    pub frontends: BTreeSet<FrontendKey<F>>,
+    /// Keys of BACKENDS.
+    pub backends: BTreeSet<BackendId>,
+}
+
+impl<F: IpFamily> Default for FamilyScope<F> {
+    fn default() -> Self {
+        Self {
+            frontends: BTreeSet::new(),
+            backends: BTreeSet::new(),
+        }
+    }
+}
+
+impl<F: IpFamily> FamilyScope<F> {
+    fn extend(&mut self, mut other: Self) {
+        self.frontends.append(&mut other.frontends);
+        self.backends.append(&mut other.backends);
+    }
+    fn of(contents: &FamilyContents<F>) -> Self {
+        Self {
+            frontends: contents.frontends.keys().copied().collect(),
+            backends: contents.backends.keys().copied().collect(),
+        }
+    }
+}
+
+impl Scope {
+    /// Everything that stands in these contents.
+    pub fn of(contents: &MapContents) -> Self {
+        Self {
+            v4: FamilyScope::of(&contents.v4),
+            v6: FamilyScope::of(&contents.v6),
+            services: contents.services.keys().copied().collect(),
+        }
+    }
+
+    /// Takes in another part.
+    pub fn extend(&mut self, mut other: Self) {
+        self.v4.extend(other.v4);
+        self.v6.extend(other.v6);
+        self.services.append(&mut other.services);
+    }
+
+    /// Whether there is nothing to look at.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Ledger {
+    /// Everything that the ledger has an opinion about.
+    pub fn everything(&self) -> Scope {
+        let mut scope = Scope {
+            services: self.names.keys().copied().collect(),
+            ..Scope::default()
+        };
+        let [v4, v6] = &self.backends;
+        scope.v4.backends = v4.known().collect();
+        scope.v6.backends = v6.known().collect();
+        scope.v4.frontends = self.claims.frontends().filter_map(Frontend::key).collect();
+        scope.v6.frontends = self.claims.frontends().filter_map(Frontend::key).collect();
+        scope
+    }
+
+    /// What the maps should say about a part of themselves. A key of it that is missing in the answer should be missing
+    /// in the map.
+    pub fn contents(&self, scope: &Scope) -> MapContents {
+        let mut contents = MapContents {
+            v4: self.family_contents(&scope.v4),
+            v6: self.family_contents(&scope.v6),
+            ..MapContents::default()
+        };
+        for id in &scope.services {
+            let assigned = self.names.get(id).and_then(|key| self.services.get(key));
+            let Some(assigned) = assigned.filter(|it| it.served) else {
+                continue;
+            };
+            let entry = ServiceEntry {
+                slots: assigned.region,
+                algorithm: Algorithm::Random as u8,
+                spare: [0; 7],
+            };
+            contents.services.insert(*id, entry);
+            let slot = |backend_id: &BackendId| SlotEntry {
+                backend_id: *backend_id,
+                service_id: *id,
+            };
+            let slots = assigned.slots.iter().map(slot);
+            contents
+                .slots
+                .extend((assigned.region.start()..).zip(slots));
+        }
+        contents
+    }
+
+    fn family_contents<F: MapFamily>(&self, scope: &FamilyScope<F>) -> FamilyContents<F> {
+        let mut contents = FamilyContents::default();
+        for key in &scope.frontends {
+            let owner = Frontend::from_key(key).and_then(|it| self.claims.owner(&it).cloned());
+            let assigned = owner.and_then(|key| self.services.get(&key));
+            if let Some(assigned) = assigned.filter(|it| it.served) {
+                let entry = FrontendEntry {
+                    service_id: assigned.id,
+                    flags: 0,
+                };
+                contents.frontends.insert(*key, entry);
+            }
+        }
+        let backends = &self.backends[F::FAMILY as usize];
+        for id in &scope.backends {
+            if let Some(entry) = backends.entry::<F>(*id) {
+                contents.backends.insert(*id, entry);
+            }
+        }
+        contents
+    }
+}
+
+impl Frontend {
+    /// The key in FRONTENDS, if the address is of this family.
+    pub fn key<F: MapFamily>(&self) -> Option<FrontendKey<F>> {
+        let address = F::address(self.address)?;
+        Some(FrontendKey::new(
+            address,
+            Port::new(self.port),
+            self.protocol.number(),
+        ))
+    }
+
+    /// The frontend of a key, if it has a protocol that services are made of.
+    pub fn from_key<F: MapFamily>(key: &FrontendKey<F>) -> Option<Self> {
+        Some(Self {
+            address: key.address.into(),
+            port: key.port.number(),
+            protocol: Protocol::from_number(key.protocol)?,
+        })
+    }
+
+    /// Whether the maps have it.
+    pub fn is_in(&self, contents: &MapContents) -> bool {
+        let v4 = self
+            .key::<V4>()
+            .is_some_and(|key| contents.v4.frontends.contains_key(&key));
+        v4 || self
+            .key::<V6>()
+            .is_some_and(|key| contents.v6.frontends.contains_key(&key))
+    }
+}

@@ -1,0 +1,113 @@
+//! Does a Service fit? Counted before anything is changed, so that a Service is served as a whole or not at all.
+use lb_common::SlotRegion;
+
+use crate::{
+    desired::{DesiredService, Ledger, Refusal},
+    maps::MapName,
+    model::Family,
+};
+
+/// For each service port: the region it moves to, or `None` if its slots stay as they are.
+pub(super) type NewRegions = Vec<Option<SlotRegion>>;
+
+impl Ledger {
+    /// Whether all of this fits, and the slot regions it moves to.
+    pub(super) fn fit(&mut self, wanted: &[DesiredService]) -> Result<NewRegions, Refusal> {
+        let new = wanted
+            .iter()
+            .filter(|it| !self.services.contains_key(&it.key));
+        room(MapName::Services, new.count(), self.ids.free())?;
+        for family in Family::ALL {
+            self.fit_family(wanted, family)?;
+        }
+        self.new_regions(wanted)
+    }
+
+    fn fit_family(&self, wanted: &[DesiredService], family: Family) -> Result<(), Refusal> {
+        let (frontend_map, backend_map) = match family {
+            Family::V4 => (MapName::FrontendsV4, MapName::BackendsV4),
+            Family::V6 => (MapName::FrontendsV6, MapName::BackendsV6),
+        };
+        let of_family = || wanted.iter().filter(|it| it.key.family == family);
+        let new_backends = of_family().map(|it| self.new_backends(it)).sum();
+        let backends = &self.backends[family as usize];
+        room(backend_map, new_backends, backends.free())?;
+
+        let frontends = of_family().flat_map(|it| &it.frontends);
+        let vacating = &self.vacating[family as usize];
+        let new_frontends =
+            frontends.filter(|it| self.claims.owner(it).is_none() && !vacating.contains(it));
+        let taken = self.claims.count(family) + vacating.len();
+        let free = self.frontend_room[family as usize].saturating_sub(taken);
+        room(frontend_map, new_frontends.count(), free)
+    }
+
+    fn new_backends(&self, wanted: &DesiredService) -> usize {
+        let Some(assigned) = self.services.get(&wanted.key) else {
+            return wanted.backends.len();
+        };
+        let backends = &self.backends[wanted.key.family as usize];
+        let new = wanted
+            .backends
+            .iter()
+            .filter(|it| backends.find(assigned.id, it).is_none());
+        new.count()
+    }
+
+    /// A new region for each list of backends that changes; all or none.
+    fn new_regions(&mut self, wanted: &[DesiredService]) -> Result<NewRegions, Refusal> {
+        let mut regions = NewRegions::with_capacity(wanted.len());
+        for service in wanted {
+            if self.slots_stay(service) {
+                regions.push(None);
+                continue;
+            }
+            let needed = service.backends.len();
+            let region = u32::try_from(needed)
+                .ok()
+                .and_then(|it| self.regions.allocate(it));
+            let Some(region) = region else {
+                for region in regions.into_iter().flatten() {
+                    self.regions.give(region);
+                }
+                return Err(Refusal {
+                    map: MapName::Slots,
+                    needed,
+                    free: self.regions.longest(),
+                    keeps_earlier: false,
+                });
+            };
+            regions.push(Some(region));
+        }
+        Ok(regions)
+    }
+
+    /// Whether the service's slots hold exactly these backends, and all of them take new flows.
+    pub(super) fn slots_stay(&self, wanted: &DesiredService) -> bool {
+        let Some(assigned) = self.services.get(&wanted.key) else {
+            return false;
+        };
+        let backends = &self.backends[wanted.key.family as usize];
+        assigned.served
+            && assigned.slots.len() == wanted.backends.len()
+            && assigned
+                .slots
+                .iter()
+                .zip(&wanted.backends)
+                .all(|(id, wanted)| {
+                    backends.is_active(*id) && backends.find(assigned.id, wanted) == Some(*id)
+                })
+    }
+}
+
+fn room(map: MapName, needed: usize, free: usize) -> Result<(), Refusal> {
+    if needed <= free {
+        return Ok(());
+    }
+    Err(Refusal {
+        map,
+        needed,
+        free,
+        keeps_earlier: false,
+    })
+}

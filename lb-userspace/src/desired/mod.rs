@@ -1,0 +1,110 @@
+//! What the maps should say. First by names and addresses ([`services`], pure), then by ids and slots ([`Ledger`]).
+mod backends;
+mod claims;
+mod eligible;
+mod frontends;
+mod ids;
+mod ledger;
+mod refusal;
+mod regions;
+mod slots;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::Protocol;
+
+pub use backends::Backend;
+pub use claims::Frontend;
+pub use ledger::{FamilyScope, Ledger, Limits, Scope, Shown};
+pub use refusal::Refusal;
+
+use crate::model::{EndpointSlice, Family, Service, ServicePortName, Target};
+
+/// A service port in one IP family: the owner of one id in SERVICES.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey {
+    /// The service port.
+    pub port: ServicePortName,
+    /// The family of its frontends and backends.
+    pub family: Family,
+}
+
+/// What a service port of one family should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredService {
+    /// Whose it is.
+    pub key: ServiceKey,
+    /// Where it is reachable.
+    pub frontends: Vec<Frontend>,
+    /// Who takes new flows, in slot order; no address twice.
+    pub backends: Vec<DesiredBackend>,
+    /// Everybody its slices name, eligible or not, and whether their pod is terminating.
+    pub present: BTreeMap<IpAddr, Presence>,
+}
+
+/// Who takes new flows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DesiredBackend {
+    /// Where traffic is sent.
+    pub address: SocketAddr,
+    /// The pod, if known.
+    pub target: Option<Target>,
+    /// Its node, if known.
+    pub node: Option<String>,
+}
+
+/// An endpoint that some slice names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Presence {
+    /// The pod's uid, if known.
+    pub uid: Option<String>,
+    /// Its pod is being deleted.
+    pub terminating: bool,
+}
+
+/// What a Service should be: one entry for each of its ports and families. Services that are not served have none.
+pub fn services(service: &Service, slices: &[&EndpointSlice]) -> Vec<DesiredService> {
+    let mut desired = Vec::new();
+    if service.not_served.is_some() {
+        return desired;
+    }
+    for family in Family::ALL {
+        for port in &service.ports {
+            let frontends = frontends::frontends(service, port, family);
+            if frontends.is_empty() {
+                continue;
+            }
+            let (backends, present) = slots::members(service, port, family, slices);
+            let key = ServiceKey {
+                port: ServicePortName {
+                    service: service.name.clone(),
+                    port: port.name.clone(),
+                    protocol: port.protocol,
+                },
+                family,
+            };
+            desired.push(DesiredService {
+                key,
+                frontends,
+                backends,
+                present,
+            });
+        }
+    }
+    desired
+}
+
+impl ServiceKey {
+    /// The lowest key a Service can have: keys of one Service stand together from here on.
+    fn first_of(service: &crate::model::ServiceName) -> Self {
+        Self {
+            port: ServicePortName {
+                service: service.clone(),
+                port: String::new(),
+                protocol: Protocol::Tcp,
+            },
+            family: Family::V4,
+        }
+    }
+}

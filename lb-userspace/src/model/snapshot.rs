@@ -1,0 +1,180 @@
+//! The whole model at a moment, and which Services a change of it concerns.
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{EndpointSlice, Node, Service, ServiceName, SliceName};
+
+/// Everything that is known. Each method that changes it returns the Services that have to be looked at again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    services: BTreeMap<ServiceName, Service>,
+    /// Slices by the Service they belong to; never an empty map inside.
+    slices: BTreeMap<ServiceName, BTreeMap<SliceName, EndpointSlice>>,
+    /// Which Service each slice belongs to.
+    owners: BTreeMap<SliceName, ServiceName>,
+    node: Option<Node>,
+}
+
+/// Services to look at again.
+pub type Dirty = BTreeSet<ServiceName>;
+
+impl Snapshot {
+    /// A Service.
+    pub fn service(&self, name: &ServiceName) -> Option<&Service> {
+        self.services.get(name)
+    }
+    /// All Services, by name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+    /// A Service's slices, by name.
+    pub fn slices_of(&self, name: &ServiceName) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices.get(name).into_iter().flat_map(BTreeMap::values)
+    }
+    /// All slices.
+    pub fn slices(&self) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices.values().flat_map(BTreeMap::values)
+    }
+    /// The own node.
+    pub fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    /// A Service is new or has changed.
+    pub fn apply_service(&mut self, service: Service) -> Option<ServiceName> {
+        if self.services.get(&service.name) == Some(&service) {
+            return None;
+        }
+        let name = service.name.clone();
+        self.services.insert(name.clone(), service);
+        Some(name)
+    }
+
+    /// A Service is no more.
+    pub fn delete_service(&mut self, name: &ServiceName) -> Option<ServiceName> {
+        self.services.remove(name).map(|service| service.name)
+    }
+
+    /// A slice is new or has changed; it may have gone over to another Service.
+    pub fn apply_slice(&mut self, slice: EndpointSlice) -> Dirty {
+        let known = self.slices.get(&slice.service);
+        if known.and_then(|slices| slices.get(&slice.name)) == Some(&slice) {
+            return Dirty::new();
+        }
+        let mut dirty = self.delete_slice(&slice.name);
+        dirty.insert(slice.service.clone());
+        self.owners
+            .insert(slice.name.clone(), slice.service.clone());
+        self.slices
+            .entry(slice.service.clone())
+            .or_default()
+            .insert(slice.name.clone(), slice);
+        dirty
+    }
+
+    /// A slice is no more.
+    pub fn delete_slice(&mut self, name: &SliceName) -> Dirty {
+        let Some(service) = self.owners.remove(name) else {
+            return Dirty::new();
+        };
+        if let Some(slices) = self.slices.get_mut(&service) {
+            slices.remove(name);
+            if slices.is_empty() {
+                self.slices.remove(&service);
+            }
+        }
+        Dirty::from([service])
+    }
+
+    /// These are all Services there are: what is not among them was deleted, seen or unseen.
+    pub fn replace_services(&mut self, services: Vec<Service>) -> Dirty {
+        let listed: BTreeSet<&ServiceName> = services.iter().map(|service| &service.name).collect();
+        let gone = self.services.keys().filter(|name| !listed.contains(name));
+        let mut dirty: Dirty = gone.cloned().collect();
+        for name in &dirty {
+            self.delete_service(name);
+        }
+        dirty.extend(
+            services
+                .into_iter()
+                .filter_map(|service| self.apply_service(service)),
+        );
+        dirty
+    }
+
+    /// These are all slices there are: what is not among them was deleted, seen or unseen.
+    pub fn replace_slices(&mut self, slices: Vec<EndpointSlice>) -> Dirty {
+        let listed: BTreeSet<&SliceName> = slices.iter().map(|slice| &slice.name).collect();
+        let gone = self.owners.keys().filter(|name| !listed.contains(name));
+        let gone: Vec<SliceName> = gone.cloned().collect();
+        let mut dirty = Dirty::new();
+        for name in &gone {
+            dirty.extend(self.delete_slice(name));
+        }
+        for slice in slices {
+            dirty.extend(self.apply_slice(slice));
+        }
+        dirty
+    }
+
+    /// The own node is new, has changed, or is no more. Nothing that is served depends on it.
+    pub fn set_node(&mut self, node: Option<Node>) {
+        self.node = node;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Family;
+
+    fn slice(name: &str, service: &str) -> EndpointSlice {
+        EndpointSlice {
+            name: SliceName::new("default", name),
+            service: ServiceName::new("default", service),
+            family: Family::V4,
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+    fn dirty(names: &[&str]) -> Dirty {
+        names
+            .iter()
+            .map(|name| ServiceName::new("default", *name))
+            .collect()
+    }
+
+    #[test]
+    fn a_slice_that_changes_its_service_concerns_both() {
+        let mut snapshot = Snapshot::default();
+        assert_eq!(snapshot.apply_slice(slice("a", "web")), dirty(&["web"]));
+        assert_eq!(
+            snapshot.apply_slice(slice("a", "shop")),
+            dirty(&["shop", "web"])
+        );
+        assert_eq!(
+            snapshot
+                .slices_of(&ServiceName::new("default", "web"))
+                .count(),
+            0
+        );
+    }
+
+    #[test]
+    fn what_is_applied_unchanged_concerns_nobody() {
+        let mut snapshot = Snapshot::default();
+        snapshot.apply_slice(slice("a", "web"));
+        assert_eq!(snapshot.apply_slice(slice("a", "web")), dirty(&[]));
+    }
+
+    #[test]
+    fn a_repeated_list_finds_the_deletions_that_were_missed() {
+        let mut snapshot = Snapshot::default();
+        snapshot.replace_slices(vec![slice("a", "web"), slice("b", "shop")]);
+        assert_eq!(
+            snapshot.replace_slices(vec![slice("a", "web")]),
+            dirty(&["shop"])
+        );
+        assert_eq!(snapshot.slices().count(), 1);
+    }
+}

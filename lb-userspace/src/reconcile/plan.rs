@@ -1,0 +1,135 @@
+//! The difference of two contents as an ordered list of changes.
+//!
+//! **The order is what makes it safe.** After every prefix of a plan, each frontend leads to a service that has its entry,
+//! each slot of the region that the entry names leads to a backend that takes traffic, and a frontend that exists
+//! before and after exists all the time, even if it goes from one service to another. So first everything that is new
+//! is built where nobody looks, then services and frontends are switched, each in one write, and only then goes what
+//! nobody needs any more. The variants of [`Change`] and [`FamilyChange`] are declared in that order.
+use lb_common::{
+    BackendEntry, BackendId, BackendState, FrontendEntry, FrontendKey, IpFamily, ServiceEntry,
+    ServiceId, SlotEntry, SlotRegion, V4, V6,
+};
+
+use crate::{
+    desired::{FamilyScope, Scope},
+    maps::{MapContents, MapFamily},
+};
+
+/// One change of the maps of a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FamilyChange<F: IpFamily> {
+    /// A backend takes traffic. Where somebody else had the id before, nothing refers to it.
+    PutBackend(BackendId, BackendEntry<F>),
+    /// A frontend leads to a service, no matter where it led before.
+    PutFrontend(FrontendKey<F>, FrontendEntry),
+    /// A frontend is no more.
+    RemoveFrontend(FrontendKey<F>),
+    /// A backend takes no new flows: nothing but its state changes. Or its id is free: nothing refers to it.
+    RetireBackend(BackendId, BackendEntry<F>),
+}
+
+/// One change of the maps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Of the IPv4 maps.
+    V4(FamilyChange<V4>),
+    /// Of the IPv6 maps.
+    V6(FamilyChange<V6>),
+    /// Slots from an index on. No service names them yet, or each of them is good by itself.
+    PutSlots(u32, Vec<SlotEntry>),
+    /// A service is switched to its region.
+    PutService(ServiceId, ServiceEntry),
+    /// A service is no more.
+    RemoveService(ServiceId),
+}
+
+/// What leads from `actual` to `desired`, for the keys in `scope` only. A key of the scope that `desired` lacks is
+/// removed; backends are never removed, their state says `Free`.
+pub fn plan(actual: &MapContents, desired: &MapContents, scope: &Scope) -> Vec<Change> {
+    let v4 = FamilyPlan::new(actual, desired, &scope.v4);
+    let v6 = FamilyPlan::new(actual, desired, &scope.v6);
+    let (mut slots, mut put_services, mut remove_services) = (Vec::new(), Vec::new(), Vec::new());
+    for id in &scope.services {
+        let old = actual.services.get(id);
+        let Some(new) = desired.services.get(id) else {
+            if old.is_some() {
+                remove_services.push(Change::RemoveService(*id));
+            }
+            continue;
+        };
+        let wanted = slots_of(desired, new.slots);
+        if wanted != slots_of(actual, new.slots) {
+            let entries = wanted.into_iter().map(Option::unwrap_or_default).collect();
+            slots.push(Change::PutSlots(new.slots.start(), entries));
+        }
+        if old != Some(new) {
+            put_services.push(Change::PutService(*id, *new));
+        }
+    }
+    let as_v4 = |changes: Vec<FamilyChange<V4>>| changes.into_iter().map(Change::V4);
+    let as_v6 = |changes: Vec<FamilyChange<V6>>| changes.into_iter().map(Change::V6);
+    let mut changes = Vec::new();
+    changes.extend(as_v4(v4.put_backends).chain(as_v6(v6.put_backends)));
+    changes.extend(slots);
+    changes.extend(put_services);
+    changes.extend(as_v4(v4.put_frontends).chain(as_v6(v6.put_frontends)));
+    changes.extend(as_v4(v4.remove_frontends).chain(as_v6(v6.remove_frontends)));
+    changes.extend(remove_services);
+    changes.extend(as_v4(v4.retire_backends).chain(as_v6(v6.retire_backends)));
+    changes
+}
+
+fn slots_of(contents: &MapContents, region: SlotRegion) -> Vec<Option<SlotEntry>> {
+    let indices = region.start()..region.start().saturating_add(region.length());
+    indices
+        .map(|index| contents.slots.get(&index).copied())
+        .collect()
+}
+
+struct FamilyPlan<F: IpFamily> {
+    put_backends: Vec<FamilyChange<F>>,
+    put_frontends: Vec<FamilyChange<F>>,
+    remove_frontends: Vec<FamilyChange<F>>,
+    retire_backends: Vec<FamilyChange<F>>,
+}
+
+impl<F: MapFamily> FamilyPlan<F> {
+    fn new(actual: &MapContents, desired: &MapContents, scope: &FamilyScope<F>) -> Self {
+        let (actual, desired) = (F::of(actual), F::of(desired));
+        let mut plan = Self {
+            put_backends: Vec::new(),
+            put_frontends: Vec::new(),
+            remove_frontends: Vec::new(),
+            retire_backends: Vec::new(),
+        };
+        for id in &scope.backends {
+            let Some(new) = desired.backends.get(id) else {
+                continue;
+            };
+            if actual.backends.get(id) == Some(new) {
+                continue;
+            }
+            if new.state() == BackendState::Active {
+                plan.put_backends.push(FamilyChange::PutBackend(*id, *new));
+            } else {
+                plan.retire_backends
+                    .push(FamilyChange::RetireBackend(*id, *new));
+            }
+        }
+        for key in &scope.frontends {
+            let old = actual.frontends.get(key);
+            match desired.frontends.get(key) {
+                Some(new) if old == Some(new) => {}
+                Some(new) => plan
+                    .put_frontends
+                    .push(FamilyChange::PutFrontend(*key, *new)),
+                None if old.is_some() => {
+                    plan.remove_frontends
+                        .push(FamilyChange::RemoveFrontend(*key));
+                }
+                None => {}
+            }
+        }
+        plan
+    }
+}
