@@ -38,7 +38,7 @@ impl BackendState {
 ///
 /// Address, port, generation and service are written only while nothing refers to the id; `state` alone changes in a
 /// living entry, and a byte cannot be torn.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendEntry<F: IpFamily> {
     /// The pod's address.
@@ -53,9 +53,29 @@ pub struct BackendEntry<F: IpFamily> {
     pub generation: u32,
     /// The service it is a backend of.
     pub service_id: ServiceId,
+    /// Zero.
+    pub padding: F::Padding,
 }
 
 impl<F: IpFamily> BackendEntry<F> {
+    /// A backend of a service.
+    pub fn new(
+        address: F::Address,
+        port: Port,
+        state: BackendState,
+        generation: u32,
+        service_id: ServiceId,
+    ) -> Self {
+        Self {
+            address,
+            port,
+            state: state as u8,
+            spare: 0,
+            generation,
+            service_id,
+            padding: F::Padding::default(),
+        }
+    }
     /// The state as an enum.
     #[inline(always)]
     pub fn state(&self) -> BackendState {

@@ -17,6 +17,11 @@ pub trait IpFamily: Copy + Debug + Eq + Ord + Hash + 'static {
         + Into<core::net::IpAddr>;
     /// The same bytes as they lie in a header, aligned to bytes.
     type WireAddress: Pod + Eq + Debug;
+    /// Fills keys and values with one address up to a multiple of 8 bytes; always zero.
+    ///
+    /// Everything that programs keep on their stack is aligned to 8: the compiler may then join its stores to whole
+    /// words, and the verifier refuses a word on the stack that is not aligned.
+    type Padding: Pod + Eq + Ord + Hash + Debug + Default;
     /// 4 or 6, as in the first nibble of the header.
     const VERSION: u8;
 }
@@ -30,9 +35,9 @@ pub enum V4 {}
 pub enum V6 {}
 
 macro_rules! address {
-    ($name:ident, $family:ident, $version:literal, $words:literal, $bytes:literal, $std:ident) => {
+    ($name:ident, $family:ident, $version:literal, $words:literal, $bytes:literal, $align:literal, $padding:literal, $std:ident) => {
         #[doc = concat!("An IPv", $version, " address: words whose memory is in network byte order.")]
-        #[repr(C)]
+        #[repr(C, align($align))]
         #[derive(
             Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable,
         )]
@@ -74,12 +79,13 @@ macro_rules! address {
         impl IpFamily for $family {
             type Address = $name;
             type WireAddress = [u8; $bytes];
+            type Padding = [u32; $padding];
             const VERSION: u8 = $version;
         }
     };
 }
-address!(Ipv4Address, V4, 4, 1, 4, Ipv4Addr);
-address!(Ipv6Address, V6, 6, 4, 16, Ipv6Addr);
+address!(Ipv4Address, V4, 4, 1, 4, 4, 0, Ipv4Addr);
+address!(Ipv6Address, V6, 6, 4, 16, 8, 1, Ipv6Addr);
 
 #[cfg(test)]
 mod tests {

@@ -72,7 +72,7 @@ impl FlowFlags {
 }
 
 /// Value of FLOWS and `OPENING_FLOWS`.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowEntry<F: IpFamily> {
     /// What the rewritten side becomes.
@@ -89,13 +89,15 @@ pub struct FlowEntry<F: IpFamily> {
     pub generation: u32,
     /// The service it was chosen for.
     pub service_id: ServiceId,
-    /// The last packet of this direction: low 32 bits of jiffies, written at most once a second.
-    pub last_seen: u32,
     /// With [`FlowFlags::CHALLENGED`]: the acknowledgement number, in host order, with which the client proves that it
     /// received the backend's SYN/ACK.
     pub expected_ack: u32,
+    /// The last packet of this direction: low 32 bits of jiffies, written at most once a second.
+    pub last_seen: u32,
     /// Zero.
     pub spare: u32,
+    /// Zero.
+    pub padding: F::Padding,
 }
 
 impl<F: IpFamily> FlowEntry<F> {
@@ -128,14 +130,7 @@ mod tests {
 
     #[test]
     fn the_other_half_of_the_other_half_is_the_flow_itself() {
-        let key = Tuple::<V4> {
-            source: at(1),
-            destination: at(2),
-            source_port: Port::new(1000),
-            destination_port: Port::new(80),
-            protocol: 6,
-            spare: [0; 3],
-        };
+        let key = Tuple::<V4>::new(at(1), Port::new(1000), at(2), Port::new(80), 6);
         let request = FlowEntry {
             address: at(3),
             port: Port::new(8080),

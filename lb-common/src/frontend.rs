@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{family::IpFamily, port::Port, service::ServiceId};
 
 /// Key of FRONTENDS.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrontendKey<F: IpFamily> {
     /// The dialled address.
@@ -15,6 +15,8 @@ pub struct FrontendKey<F: IpFamily> {
     pub protocol: u8,
     /// Always zero.
     pub spare: u8,
+    /// Always zero.
+    pub padding: F::Padding,
 }
 
 impl<F: IpFamily> FrontendKey<F> {
@@ -26,6 +28,7 @@ impl<F: IpFamily> FrontendKey<F> {
             port,
             protocol,
             spare: 0,
+            padding: F::Padding::default(),
         }
     }
 }

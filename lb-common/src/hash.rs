@@ -6,7 +6,7 @@ use crate::{family::IpFamily, tuple::Tuple};
 /// Not for use against an adversary: whoever knows it can aim.
 #[inline(always)]
 pub fn tuple_hash<F: IpFamily>(tuple: &Tuple<F>) -> u32 {
-    let mut hash = 0x9e37_79b9u32 ^ u32::from(tuple.protocol);
+    let mut hash = 0x9e37_79b9u32 ^ tuple.protocol;
     for word in tuple.source.as_ref() {
         hash = mix(hash, *word);
     }
@@ -68,14 +68,13 @@ mod tests {
     fn neighbouring_ports_spread_evenly() {
         let mut hits = [0u32; 8];
         for port in 0..8000 {
-            let tuple = Tuple::<V4> {
-                source: Ipv4Address::from([10, 244, 1, 9]),
-                destination: Ipv4Address::from([10, 103, 145, 6]),
-                source_port: Port::new(30_000 + port),
-                destination_port: Port::new(80),
-                protocol: 6,
-                spare: [0; 3],
-            };
+            let tuple = Tuple::<V4>::new(
+                Ipv4Address::from([10, 244, 1, 9]),
+                Port::new(30_000 + port),
+                Ipv4Address::from([10, 103, 145, 6]),
+                Port::new(80),
+                6,
+            );
             hits[place(tuple_hash(&tuple), 8) as usize] += 1;
         }
         assert!(hits.iter().all(|hit| (800..1200).contains(hit)), "{hits:?}");

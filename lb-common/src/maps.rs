@@ -44,6 +44,8 @@ macro_rules! for_each_map {
             DEVICES: HashMap<u32, $crate::device::DeviceEntry>, 16_384;
             /// Timeouts of the ageing program, at index 0.
             AGEING: Array<u32, $crate::config::Timeouts>, 1;
+            /// What a program is working on; its layout is the programs' own affair.
+            SCRATCH: PerCpuArray<u32, [u64; 64]>, 2;
             /// One u64 a counter and CPU.
             COUNTERS: PerCpuArray<u32, u64>, 64;
             /// A sample of what happens.

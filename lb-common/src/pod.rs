@@ -45,11 +45,15 @@ macro_rules! plain_old_data {
     };
 }
 
-plain_old_data!(Tuple { source, destination, source_port, destination_port, protocol, spare } sizes 16, 40);
-plain_old_data!(FrontendKey { address, port, protocol, spare } sizes 8, 20);
-plain_old_data!(BackendEntry { address, port, state, spare, generation, service_id } sizes 16, 28);
+plain_old_data!(Tuple {
+    source, destination, source_port, destination_port, protocol
+} sizes 16, 40);
+plain_old_data!(FrontendKey { address, port, protocol, spare, padding } sizes 8, 24);
+plain_old_data!(BackendEntry {
+    address, port, state, spare, generation, service_id, padding
+} sizes 16, 32);
 plain_old_data!(FlowEntry {
-    address, port, side, flags, backend_id, generation, service_id, last_seen, expected_ack, spare
-} sizes 32, 44);
-plain_old_data!(SocketFlowKey { cookie, address, port, spare } sizes 16, 28);
-plain_old_data!(SocketFlowEntry { address, port, spare } sizes 8, 20);
+    address, port, side, flags, backend_id, generation, service_id, expected_ack, last_seen, spare, padding
+} sizes 32, 48);
+plain_old_data!(SocketFlowKey { cookie, address, port, spare, padding } sizes 16, 32);
+plain_old_data!(SocketFlowEntry { address, port, spare, padding } sizes 8, 24);
