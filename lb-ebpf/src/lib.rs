@@ -19,3 +19,16 @@ pub mod clock;
 pub mod headers;
 pub mod packet;
 pub mod tables;
+
+pub mod parse;
+pub mod pipeline;
+pub mod rewrite;
+pub mod scratch;
+pub mod select;
+
+pub mod ageing;
+pub mod flow;
+pub mod masquerade;
+pub mod reply_path;
+pub mod request_path;
+pub mod socket_path;

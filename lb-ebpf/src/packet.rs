@@ -56,14 +56,24 @@ pub trait Packet {
     fn interface(&self) -> u32;
 }
 
+/// An Ethernet address, aligned like everything that may lie on a program's stack.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EthernetAddress(pub [u8; 6]);
+
+/// Where the stack would send a packet that came in by a bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnBridge {
+    /// Elsewhere: it is routed.
+    No,
+    /// Out by the same bridge, to a neighbour whose Ethernet address is not known yet.
+    Unresolved,
+    /// Out by the same bridge, to this Ethernet address.
+    At(EthernetAddress),
+}
+
 /// Asks the stack how it would forward.
 pub trait Forwarding<F: IpFamily> {
-    /// The Ethernet address of `destination`, if packets for it that come in by the bridge with index `bridge` go out
-    /// by that same bridge and the neighbour is known.
-    fn neighbour_on_bridge(
-        &mut self,
-        bridge: u32,
-        source: F::Address,
-        destination: F::Address,
-    ) -> Option<[u8; 6]>;
+    /// Where a packet from `source` to `destination` goes that comes in by the bridge with index `bridge`.
+    fn on_bridge(&mut self, bridge: u32, source: F::Address, destination: F::Address) -> OnBridge;
 }

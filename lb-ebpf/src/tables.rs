@@ -1,8 +1,8 @@
 //! What the datapath may ask of its maps. The kernel programs answer with BPF maps, tests with plain collections.
 use lb_common::{
-    BackendEntry, BackendId, Counter, DatapathConfig, DeviceEntry, FlowEntry, FlowFlags,
-    FrontendEntry, FrontendKey, IpFamily, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry,
-    SocketFlowKey, Tuple,
+    BackendEntry, BackendId, Counter, DeviceEntry, FlowEntry, FlowFlags, FrontendEntry,
+    FrontendKey, IpFamily, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey,
+    Tuple,
 };
 
 /// Which of the two flow tables.
@@ -42,8 +42,8 @@ pub trait Tables<F: IpFamily> {
     /// A living entry of a flow table.
     type Flow: FlowHandle<F>;
 
-    /// The node's constants.
-    fn config(&self) -> DatapathConfig;
+    /// [`lb_common::DatapathConfig::udp_flows_per_client`].
+    fn udp_flows_per_client(&self) -> u32;
     /// FRONTENDS.
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendEntry>;
     /// SERVICES.

@@ -62,9 +62,6 @@ headers!(
     Ports: 4,
     TcpHeader: 20,
     UdpHeader: 8,
-    [u8; 2]: 2,
-    [u8; 6]: 6,
-    u8: 1,
 );
 
 macro_rules! ip_header {

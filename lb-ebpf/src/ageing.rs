@@ -1,0 +1,108 @@
+//! When a silent flow is forgotten.
+use lb_common::{FlowEntry, FlowFlags, Tuple, config::Timeouts};
+
+use crate::{clock::Instant, headers::Wire, parse::is_udp};
+
+/// Whether a proven flow's entry may go. Both halves age by the newer of their two times: a connection that only sends
+/// or only receives is not silent.
+#[inline(always)]
+pub fn is_expired<F: Wire>(
+    key: &Tuple<F>,
+    entry: &FlowEntry<F>,
+    other: Option<&FlowEntry<F>>,
+    timeouts: &Timeouts,
+    now: Instant,
+) -> bool {
+    let other_flags = other.map_or(FlowFlags::NONE, |other| other.flags);
+    let seconds = if is_udp(key) {
+        timeouts.udp_stream
+    } else {
+        tcp_timeout(entry.flags, other_flags, timeouts)
+    };
+    now.is_after(entry.last_seen, seconds)
+        && other.is_none_or(|other| now.is_after(other.last_seen, seconds))
+}
+
+#[inline(always)]
+const fn tcp_timeout(own: FlowFlags, other: FlowFlags, timeouts: &Timeouts) -> u32 {
+    if own.with(other).has(FlowFlags::RST) {
+        return timeouts.tcp_closed;
+    }
+    match (own.has(FlowFlags::FIN), other.has(FlowFlags::FIN)) {
+        (true, true) => timeouts.tcp_closed,
+        (true, false) | (false, true) => timeouts.tcp_close_wait,
+        (false, false) => timeouts.tcp_established,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable;
+    use lb_common::{Port, V4};
+
+    use super::*;
+
+    const TIMEOUTS: Timeouts = Timeouts {
+        tcp_established: 1000,
+        tcp_close_wait: 100,
+        tcp_closed: 10,
+        udp_stream: 50,
+    };
+
+    fn expired(
+        protocol: u8,
+        own: FlowFlags,
+        other: Option<(FlowFlags, u32)>,
+        seconds: u32,
+    ) -> bool {
+        let key = Tuple::<V4>::new(
+            Zeroable::zeroed(),
+            Port::ZERO,
+            Zeroable::zeroed(),
+            Port::ZERO,
+            protocol,
+        );
+        let entry = FlowEntry {
+            flags: own,
+            ..FlowEntry::zeroed()
+        };
+        let mut second = entry;
+        if let Some((flags, last_seen)) = other {
+            second.flags = flags;
+            second.last_seen = last_seen;
+        }
+        let now = Instant {
+            jiffies: seconds * 250,
+            per_second: 250,
+        };
+        is_expired(&key, &entry, other.map(|_| &second), &TIMEOUTS, now)
+    }
+
+    #[test]
+    fn each_state_has_its_own_timeout() {
+        let (none, fin, rst) = (FlowFlags::NONE, FlowFlags::FIN, FlowFlags::RST);
+        for (own, other, timeout) in [
+            (none, none, 1000),
+            (fin, none, 100),
+            (none, fin, 100),
+            (fin, fin, 10),
+            (none, rst, 10),
+        ] {
+            assert!(
+                !expired(6, own, Some((other, 0)), timeout - 1),
+                "{own:?} {other:?}"
+            );
+            assert!(
+                expired(6, own, Some((other, 0)), timeout),
+                "{own:?} {other:?}"
+            );
+        }
+        assert!(!expired(17, none, None, 49) && expired(17, none, None, 50));
+    }
+
+    #[test]
+    fn a_flow_that_speaks_one_way_only_is_not_silent() {
+        let other_spoke_at_900s = Some((FlowFlags::NONE, 900 * 250));
+        assert!(!expired(6, FlowFlags::NONE, other_spoke_at_900s, 1000));
+    }
+}

@@ -1,0 +1,282 @@
+//! Remembering flows: find, make, prove, repair.
+//!
+//! The functions work on [`Entries`]: `own` is the entry of the packet's tuple, `other` the entry of the other half.
+use lb_common::{
+    BackendState, Counter, DropReason, FlowEntry, FlowFlags, FlowSide, Tuple,
+    config::UDP_WINDOW_SECONDS,
+};
+
+use crate::{
+    clock::Instant,
+    headers::{TcpFlags, Wire},
+    scratch::Entries,
+    select::Selected,
+    tables::{FlowHandle, FlowTable, StoreError, Tables},
+};
+
+/// Flags that both halves of a flow carry, so that each can restore the other.
+const SHARED_FLAGS: u8 = FlowFlags::MASQUERADE.0 | FlowFlags::BRIDGED.0;
+
+/// After how many seconds of silence a flow that never proved itself gives its reply tuple up to another frontend's.
+const OPENING_SECONDS: u32 = 60;
+
+/// A flow's entry and where it stands.
+#[derive(Clone, Copy)]
+pub struct Found<H> {
+    /// The living entry.
+    pub handle: H,
+    /// Its table.
+    pub table: FlowTable,
+}
+
+/// Looks a tuple up: proven flows first.
+#[inline(always)]
+pub fn find<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> Option<Found<T::Flow>> {
+    if let Some(handle) = tables.flow(FlowTable::Proven, key) {
+        return Some(Found {
+            handle,
+            table: FlowTable::Proven,
+        });
+    }
+    let handle = tables.flow(FlowTable::Opening, key)?;
+    Some(Found {
+        handle,
+        table: FlowTable::Opening,
+    })
+}
+
+/// Whether the backend a flow was given is still a member of the service it was given for.
+#[inline(always)]
+pub fn backend_is_member<F: Wire, T: Tables<F>>(tables: &T, entry: &FlowEntry<F>) -> bool {
+    tables.backend(entry.backend_id).is_some_and(|backend| {
+        backend.state() == BackendState::Active
+            && backend.generation == entry.generation
+            && backend.service_id == entry.service_id
+    })
+}
+
+/// Notes that a packet of this direction has passed. The time is written at most once a second; TCP's goodbyes at once.
+#[inline(always)]
+pub fn touch<F: Wire, H: FlowHandle<F>>(
+    handle: H,
+    entry: &FlowEntry<F>,
+    tcp_flags: TcpFlags,
+    now: Instant,
+) {
+    if now.is_after(entry.last_seen, 1) {
+        handle.set_last_seen(now.jiffies);
+    }
+    if tcp_flags.0 & (TcpFlags::FIN.0 | TcpFlags::RST.0) != 0 {
+        let mut flags = entry.flags;
+        if tcp_flags.has(TcpFlags::FIN) {
+            flags = flags.with(FlowFlags::FIN);
+        }
+        if tcp_flags.has(TcpFlags::RST) {
+            flags = flags.with(FlowFlags::RST);
+        }
+        if flags != entry.flags {
+            handle.set_flags(flags);
+        }
+    }
+}
+
+/// Whether a TCP flow is over: reset by either end, or closed by both. `other_key` is the key of its other half.
+#[inline(always)]
+pub fn is_closed<F: Wire, T: Tables<F>>(tables: &T, own: FlowFlags, other_key: &Tuple<F>) -> bool {
+    let other = find(tables, other_key).map_or(FlowFlags::NONE, |other| other.handle.entry().flags);
+    own.with(other).has(FlowFlags::RST) || own.has(FlowFlags::FIN) && other.has(FlowFlags::FIN)
+}
+
+/// Makes the entry of the other half, as it must be.
+#[inline(always)]
+fn make_other<F: Wire>(key: &Tuple<F>, entries: &mut Entries<F>, now: Instant) {
+    let own = &entries.own;
+    let other = &mut entries.other;
+    let side = if own.side == FlowSide::Destination.byte() {
+        other.address = key.destination;
+        other.port = key.destination_port;
+        FlowSide::Source
+    } else {
+        other.address = key.source;
+        other.port = key.source_port;
+        FlowSide::Destination
+    };
+    let direction = (own.flags.0 ^ FlowFlags::REQUEST.0) & FlowFlags::REQUEST.0;
+    other.side = side.byte();
+    other.flags = FlowFlags(direction | own.flags.0 & SHARED_FLAGS);
+    other.backend_id = own.backend_id;
+    other.generation = own.generation;
+    other.service_id = own.service_id;
+    other.expected_ack = 0;
+    other.last_seen = now.jiffies;
+    other.spare = 0;
+    other.padding = F::Padding::default();
+}
+
+/// Remembers a new flow from `key` to the selected backend: the reply half first, so that no answer can come back
+/// unrecognised. Afterwards `entries.own` is the flow's request entry: the loser of a race between two CPUs takes the
+/// winner's. Whoever finds the reply tuple in use by another frontend's living flow gets
+/// [`DropReason::FlowConflict`] and may try another backend.
+#[inline(always)]
+pub fn create<F: Wire, T: Tables<F>>(
+    tables: &mut T,
+    key: &Tuple<F>,
+    selected: &Selected<F>,
+    flags: FlowFlags,
+    entries: &mut Entries<F>,
+    now: Instant,
+) -> Result<(), DropReason> {
+    let own = &mut entries.own;
+    own.address = selected.backend.address;
+    own.port = selected.backend.port;
+    own.side = FlowSide::Destination.byte();
+    own.flags = flags.with(FlowFlags::REQUEST);
+    own.backend_id = selected.id;
+    own.generation = selected.backend.generation;
+    own.service_id = selected.backend.service_id;
+    own.expected_ack = 0;
+    own.last_seen = now.jiffies;
+    own.spare = 0;
+    own.padding = F::Padding::default();
+    entries.other_key = entries.own.other_half(key);
+    make_other(key, entries, now);
+    claim_reply_tuple(tables, entries, now)?;
+    match tables.insert_flow(FlowTable::Opening, key, &entries.own) {
+        Ok(()) => {
+            tables.count(Counter::FlowsOpened);
+            Ok(())
+        }
+        Err(StoreError::Exists) => {
+            // Another CPU was faster with a packet of the same flow: its choice holds for both.
+            let Some(winner) = tables.flow(FlowTable::Opening, key) else {
+                return Err(DropReason::FlowNotStored);
+            };
+            let loser = entries.own.backend_id;
+            entries.own = winner.entry();
+            if entries.own.backend_id != loser {
+                tables.remove_flow(FlowTable::Opening, &entries.other_key);
+            }
+            Ok(())
+        }
+        Err(StoreError::Refused) => {
+            tables.remove_flow(FlowTable::Opening, &entries.other_key);
+            Err(DropReason::FlowNotStored)
+        }
+    }
+}
+
+/// Takes the reply tuple for a new flow, unless a living flow of another frontend has it.
+#[inline(always)]
+fn claim_reply_tuple<F: Wire, T: Tables<F>>(
+    tables: &mut T,
+    entries: &Entries<F>,
+    now: Instant,
+) -> Result<(), DropReason> {
+    let (reply_key, reply) = (&entries.other_key, &entries.other);
+    if let Some(found) = find(tables, reply_key) {
+        let owner = found.handle.entry();
+        let is_ours =
+            owner.side == reply.side && owner.address == reply.address && owner.port == reply.port;
+        let is_forgotten =
+            found.table == FlowTable::Opening && now.is_after(owner.last_seen, OPENING_SECONDS);
+        if !is_ours
+            && !is_forgotten
+            && !is_closed(tables, owner.flags, &owner.other_half(reply_key))
+        {
+            return Err(DropReason::FlowConflict);
+        }
+        // Our own left over (its request half was evicted), or a finished one.
+        if found.table == FlowTable::Proven {
+            tables.remove_flow(FlowTable::Proven, reply_key);
+        }
+    }
+    tables
+        .replace_flow(FlowTable::Opening, reply_key, reply)
+        .map_err(|_refused| DropReason::FlowNotStored)
+}
+
+/// Forgets both halves of a flow, wherever they are.
+#[inline(always)]
+pub fn forget<F: Wire, T: Tables<F>>(tables: &mut T, key: &Tuple<F>, other_key: &Tuple<F>) {
+    tables.remove_flow(FlowTable::Proven, key);
+    tables.remove_flow(FlowTable::Proven, other_key);
+    tables.remove_flow(FlowTable::Opening, key);
+    tables.remove_flow(FlowTable::Opening, other_key);
+}
+
+/// Puts the other half back where the LRU has evicted it. Afterwards `entries.other_key` is its key.
+#[inline(always)]
+pub fn repair<F: Wire, T: Tables<F>>(
+    tables: &mut T,
+    key: &Tuple<F>,
+    entries: &mut Entries<F>,
+    now: Instant,
+) {
+    entries.other_key = entries.own.other_half(key);
+    if find(tables, &entries.other_key).is_some() {
+        return;
+    }
+    make_other(key, entries, now);
+    if tables
+        .insert_flow(FlowTable::Opening, &entries.other_key, &entries.other)
+        .is_ok()
+    {
+        tables.count(Counter::FlowsRepaired);
+    }
+}
+
+/// Moves a flow that has proven itself to the table without eviction: the other half first, and both or none.
+/// `entries.own` and `entries.other_key` are the flow's.
+#[inline(always)]
+pub fn promote<F: Wire, T: Tables<F>>(
+    tables: &mut T,
+    key: &Tuple<F>,
+    entries: &mut Entries<F>,
+    now: Instant,
+) {
+    make_other(key, entries, now);
+    if let Some(other) = tables.flow(FlowTable::Opening, &entries.other_key) {
+        entries.other.flags = other.entry().flags;
+    }
+    entries.own.flags = FlowFlags(entries.own.flags.0 & !FlowFlags::CHALLENGED.0);
+    if tables
+        .replace_flow(FlowTable::Proven, &entries.other_key, &entries.other)
+        .is_err()
+    {
+        tables.count(Counter::FlowsTableFull);
+        return;
+    }
+    if tables
+        .replace_flow(FlowTable::Proven, key, &entries.own)
+        .is_err()
+    {
+        tables.remove_flow(FlowTable::Proven, &entries.other_key);
+        tables.count(Counter::FlowsTableFull);
+        return;
+    }
+    tables.remove_flow(FlowTable::Opening, key);
+    tables.remove_flow(FlowTable::Opening, &entries.other_key);
+    tables.count(Counter::FlowsProven);
+}
+
+/// Whether a UDP client may move one more flow to FLOWS within the window; counts it if so.
+#[inline(always)]
+pub fn udp_client_may_prove<F: Wire, T: Tables<F>>(
+    tables: &mut T,
+    key: &Tuple<F>,
+    now: Instant,
+) -> bool {
+    let seen = tables.udp_client(&key.source);
+    let [count, window]: [u32; 2] = bytemuck::must_cast(seen);
+    let is_over = seen == 0 || now.is_after(window, UDP_WINDOW_SECONDS);
+    let (count, window) = if is_over {
+        (0, now.jiffies)
+    } else {
+        (count, window)
+    };
+    if count >= tables.udp_flows_per_client() {
+        return false;
+    }
+    tables.set_udp_client(&key.source, bytemuck::must_cast([count + 1, window]));
+    true
+}

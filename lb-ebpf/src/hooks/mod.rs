@@ -1,0 +1,26 @@
+//! The attach points: each turns its context into a packet or a call, asks the library, and turns the verdict into
+//! what the kernel understands.
+#![expect(unsafe_code, reason = "contexts, maps and helpers are raw pointers")]
+#![expect(
+    unreachable_pub,
+    reason = "the attribute macros export what is `pub`; the crate is a program"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "the kernel's C types"
+)]
+
+mod ageing;
+mod kernel_clock;
+mod maps;
+mod report;
+mod skb_packet;
+mod socket;
+mod tables;
+mod tc;
+
+/// The kernel lends some helpers to GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,76 @@
+//! Counts verdicts, and shows a sample of them.
+use aya_ebpf::programs::TcContext;
+use aya_log_ebpf::warn;
+use lb_common::{DropReason, Event, Verdict};
+use lb_ebpf::{headers::Wire, parse::Parsed, pipeline::Observer};
+
+use super::{
+    maps::{EVENTS, config},
+    tables::count,
+};
+
+/// A half rewritten packet should not exist: of so many on a CPU one is logged.
+const WARN_SAMPLE: u64 = 1024;
+
+/// Reports on packets of one device.
+pub struct Reporter {
+    pub interface: u32,
+    pub context: TcContext,
+}
+
+impl Observer for Reporter {
+    /// Counts a verdict and, once in a while, writes an event. Nothing is done for packets that are not ours.
+    #[inline(always)]
+    fn observe<F: Wire>(&mut self, parsed: &Parsed<F>, verdict: Verdict) {
+        let Some(counter) = verdict.counter() else {
+            return;
+        };
+        let before = count(counter);
+        let sample = u64::from(config!(event_sample));
+        if sample != 0 && before & (sample - 1) == 0 {
+            write_event(parsed, counter as u32, self.interface);
+        }
+        if verdict == Verdict::Drop(DropReason::HalfRewritten) && before % WARN_SAMPLE == 0 {
+            warn_half_rewritten(&self.context, self.interface);
+        }
+    }
+}
+
+#[inline(never)]
+fn warn_half_rewritten(context: &TcContext, interface: u32) {
+    warn!(
+        context,
+        "a packet on interface {} could not be rewritten to its end and was dropped", interface
+    );
+}
+
+/// A full buffer loses the sample: it is one.
+#[inline(never)]
+fn write_event<F: Wire>(parsed: &Parsed<F>, counter: u32, interface: u32) {
+    let Some(mut record) = EVENTS.reserve::<Event>(0) else {
+        return;
+    };
+    let tuple = &parsed.tuple;
+    record.write(Event {
+        source: wide(tuple.source.as_ref()),
+        destination: wide(tuple.destination.as_ref()),
+        source_port: tuple.source_port,
+        destination_port: tuple.destination_port,
+        version: F::VERSION,
+        protocol: tuple.protocol_number(),
+        spare: 0,
+        counter,
+        interface,
+    });
+    record.submit(0);
+}
+
+/// An address in the room of the longer one.
+#[inline(always)]
+fn wide(words: &[u32]) -> [u32; 4] {
+    let mut wide = [0; 4];
+    for (to, from) in wide.iter_mut().zip(words) {
+        *to = *from;
+    }
+    wide
+}

@@ -1,0 +1,196 @@
+//! The datapath's questions, answered by maps.
+use core::ptr;
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use lb_common::{
+    BackendEntry, BackendId, Counter, DeviceEntry, FlowEntry, FlowFlags, FrontendEntry,
+    FrontendKey, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple,
+};
+use lb_ebpf::{
+    headers::Wire,
+    tables::{FlowHandle, FlowTable, StoreError, Tables},
+};
+
+use super::maps::{COUNTERS, DEVICES, FamilyMaps, SERVICES, SLOTS, config};
+
+pub struct KernelTables;
+
+/// A pointer to a value of a flow table. The kernel keeps the memory alive while the program runs (RCU); an entry that
+/// is removed meanwhile may be given to another flow at once, so that a late store can touch that flow's time or flags.
+/// Both are hints that the flow's own next packet puts right.
+pub struct FlowPointer<F: FamilyMaps>(*mut FlowEntry<F>);
+
+impl<F: FamilyMaps> Clone for FlowPointer<F> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<F: FamilyMaps> Copy for FlowPointer<F> {}
+
+impl<F: FamilyMaps> FlowHandle<F> for FlowPointer<F> {
+    #[inline(always)]
+    fn entry(&self) -> FlowEntry<F> {
+        // SAFETY: the lookup gave a valid, aligned value; it is copied field by field as needed.
+        unsafe { *self.0 }
+    }
+    #[inline(always)]
+    fn set_last_seen(&self, jiffies: u32) {
+        // SAFETY: as above; one aligned word.
+        unsafe { ptr::addr_of_mut!((*self.0).last_seen).write_volatile(jiffies) }
+    }
+    #[inline(always)]
+    fn set_flags(&self, flags: FlowFlags) {
+        // SAFETY: as above; one byte.
+        unsafe { ptr::addr_of_mut!((*self.0).flags).write_volatile(flags) }
+    }
+    #[inline(always)]
+    fn challenge(&self, expected_ack: u32) {
+        // SAFETY: as above; one aligned word.
+        unsafe { ptr::addr_of_mut!((*self.0).expected_ack).write_volatile(expected_ack) };
+        let flags = self
+            .entry()
+            .flags
+            .with(FlowFlags::CHALLENGED)
+            .with(FlowFlags::REPLIED);
+        self.set_flags(flags);
+    }
+}
+
+/// The helper's answer when BPF_NOEXIST meets a taken key: -EEXIST.
+const EXISTS: i32 = -17;
+
+#[inline(always)]
+fn stored(result: Result<(), i32>) -> Result<(), StoreError> {
+    result.map_err(|error| {
+        if error == EXISTS {
+            StoreError::Exists
+        } else {
+            StoreError::Refused
+        }
+    })
+}
+
+impl<F: FamilyMaps + Wire> Tables<F> for KernelTables {
+    type Flow = FlowPointer<F>;
+
+    #[inline(always)]
+    fn udp_flows_per_client(&self) -> u32 {
+        config!(udp_flows_per_client)
+    }
+    #[inline(always)]
+    fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendEntry> {
+        // SAFETY: copied out at once.
+        unsafe { F::frontends().get(key) }.copied()
+    }
+    #[inline(always)]
+    fn service(&self, id: ServiceId) -> Option<ServiceEntry> {
+        let service = SERVICES.get_ptr(id)?;
+        // SAFETY: an array's value lives as long as the map. The region is one aligned word: either old or new.
+        let (slots, algorithm) = unsafe {
+            (
+                ptr::addr_of!((*service).slots).read_volatile(),
+                ptr::addr_of!((*service).algorithm).read_volatile(),
+            )
+        };
+        Some(ServiceEntry {
+            slots,
+            algorithm,
+            spare: [0; 7],
+        })
+    }
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<SlotEntry> {
+        SLOTS.get(index).copied()
+    }
+    #[inline(always)]
+    fn backend(&self, id: BackendId) -> Option<BackendEntry<F>> {
+        F::backends().get(id).copied()
+    }
+    #[inline(always)]
+    fn device(&self, interface: u32) -> Option<DeviceEntry> {
+        // SAFETY: copied out at once.
+        unsafe { DEVICES.get(interface) }.copied()
+    }
+    #[inline(always)]
+    fn flow(&self, table: FlowTable, key: &Tuple<F>) -> Option<Self::Flow> {
+        match table {
+            FlowTable::Proven => F::flows().get_ptr_mut(key),
+            FlowTable::Opening => F::opening_flows().get_ptr_mut(key),
+        }
+        .map(FlowPointer)
+    }
+    #[inline(always)]
+    fn insert_flow(
+        &mut self,
+        table: FlowTable,
+        key: &Tuple<F>,
+        entry: &FlowEntry<F>,
+    ) -> Result<(), StoreError> {
+        let flags = u64::from(BPF_NOEXIST);
+        stored(match table {
+            FlowTable::Proven => F::flows().insert(key, entry, flags),
+            FlowTable::Opening => F::opening_flows().insert(key, entry, flags),
+        })
+    }
+    #[inline(always)]
+    fn replace_flow(
+        &mut self,
+        table: FlowTable,
+        key: &Tuple<F>,
+        entry: &FlowEntry<F>,
+    ) -> Result<(), StoreError> {
+        let flags = u64::from(BPF_ANY);
+        stored(match table {
+            FlowTable::Proven => F::flows().insert(key, entry, flags),
+            FlowTable::Opening => F::opening_flows().insert(key, entry, flags),
+        })
+    }
+    #[inline(always)]
+    fn remove_flow(&mut self, table: FlowTable, key: &Tuple<F>) {
+        // Not there is as good as removed.
+        let _absent = match table {
+            FlowTable::Proven => F::flows().remove(key),
+            FlowTable::Opening => F::opening_flows().remove(key),
+        };
+    }
+    #[inline(always)]
+    fn udp_client(&self, client: &F::Address) -> u64 {
+        // SAFETY: copied out at once.
+        unsafe { F::udp_clients().get(client) }
+            .copied()
+            .unwrap_or(0)
+    }
+    #[inline(always)]
+    fn set_udp_client(&mut self, client: &F::Address, window_and_count: u64) {
+        let _refused = F::udp_clients().insert(client, window_and_count, u64::from(BPF_ANY));
+    }
+    #[inline(always)]
+    fn socket_flow(&self, key: &SocketFlowKey<F>) -> Option<SocketFlowEntry<F>> {
+        // SAFETY: copied out at once.
+        unsafe { F::socket_flows().get(key) }.copied()
+    }
+    #[inline(always)]
+    fn set_socket_flow(&mut self, key: &SocketFlowKey<F>, entry: &SocketFlowEntry<F>) -> bool {
+        F::socket_flows()
+            .insert(key, entry, u64::from(BPF_ANY))
+            .is_ok()
+    }
+    #[inline(always)]
+    fn count(&mut self, counter: Counter) {
+        count(counter);
+    }
+}
+
+/// Adds one to this CPU's counter and returns what it was.
+#[inline(always)]
+pub fn count(counter: Counter) -> u64 {
+    let Some(value) = COUNTERS.get_ptr_mut(counter as u32) else {
+        return 0;
+    };
+    // SAFETY: this CPU's own value; a program is not interrupted by another of the same kind on its CPU.
+    let before = unsafe { *value };
+    // SAFETY: as above.
+    unsafe { *value = before.wrapping_add(1) };
+    before
+}

@@ -1,0 +1,104 @@
+//! TC: one program for each direction and framing. What is not ours and what is translated go on to the next program
+//! (TC_ACT_UNSPEC, never TC_ACT_OK), so that others' programs run.
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use lb_common::Verdict;
+use lb_ebpf::{packet::Packet as _, parse::Link, pipeline, scratch::Scratch};
+
+use super::{
+    kernel_clock::KernelClock, maps::SCRATCH, report::Reporter, skb_packet::SkbPacket,
+    tables::KernelTables,
+};
+
+/// Packets that enter by a device with Ethernet framing.
+#[classifier]
+pub fn tc_ingress_ethernet(ctx: TcContext) -> i32 {
+    ingress(ctx, Link::Ethernet)
+}
+
+/// Packets that leave by a device with Ethernet framing.
+#[classifier]
+pub fn tc_egress_ethernet(ctx: TcContext) -> i32 {
+    egress(ctx, Link::Ethernet)
+}
+
+/// Packets that enter by a device whose packets start at the IP header.
+#[classifier]
+pub fn tc_ingress_ip(ctx: TcContext) -> i32 {
+    ingress(ctx, Link::Ip)
+}
+
+/// Packets that leave by a device whose packets start at the IP header.
+#[classifier]
+pub fn tc_egress_ip(ctx: TcContext) -> i32 {
+    egress(ctx, Link::Ip)
+}
+
+#[inline(always)]
+fn ingress(context: TcContext, link: Link) -> i32 {
+    let Some(scratch) = scratch() else {
+        return TC_ACT_UNSPEC;
+    };
+    let (mut packet, mut reporter) = parts(context);
+    action(pipeline::ingress(
+        &mut packet,
+        link,
+        scratch,
+        &mut KernelTables,
+        &mut KernelClock,
+        &mut reporter,
+    ))
+}
+
+#[inline(always)]
+fn egress(context: TcContext, link: Link) -> i32 {
+    let Some(scratch) = scratch() else {
+        return TC_ACT_UNSPEC;
+    };
+    let (mut packet, mut reporter) = parts(context);
+    action(pipeline::egress(
+        &mut packet,
+        link,
+        scratch,
+        &mut KernelTables,
+        &mut KernelClock,
+        &mut reporter,
+    ))
+}
+
+#[inline(always)]
+fn parts(context: TcContext) -> (SkbPacket, Reporter) {
+    let skb = context.skb.skb;
+    let packet = SkbPacket(context);
+    let interface = packet.interface();
+    (
+        packet,
+        Reporter {
+            interface,
+            context: TcContext::new(skb),
+        },
+    )
+}
+
+const _: () = assert!(size_of::<Scratch>() <= size_of::<[u64; 64]>());
+
+/// This CPU's working memory. Nobody else uses it meanwhile: TC programs of a CPU run one after the other, for ingress
+/// is a softirq and egress runs with softirqs off.
+#[inline(always)]
+fn scratch() -> Option<&'static mut Scratch> {
+    let scratch = SCRATCH.get_ptr_mut(0)?.cast::<Scratch>();
+    // SAFETY: large enough and aligned to 8; all of it is integers, of which any bits are values; not shared: above.
+    Some(unsafe { &mut *scratch })
+}
+
+/// The one place where a verdict becomes an action.
+#[inline(always)]
+fn action(verdict: Verdict) -> i32 {
+    match verdict {
+        Verdict::Pass(_) | Verdict::Translated(_) => TC_ACT_UNSPEC,
+        Verdict::Drop(_) => TC_ACT_SHOT,
+    }
+}

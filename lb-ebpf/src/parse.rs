@@ -1,0 +1,288 @@
+//! From bytes to a tuple, and the offsets that a rewrite needs.
+use bytemuck::Zeroable;
+use lb_common::{PassReason, Port, Protocol, Tuple, V4, V6};
+
+use crate::{
+    headers::{
+        EtherType, EthernetHeader, ExtensionHeader, FragmentHeader, IpHeader, Ipv4Header,
+        Ipv6Header, Ports, TcpFlags, TcpHeader, UdpHeader, VlanTag, Wire, next_header,
+    },
+    packet::Packet,
+};
+
+/// How many IPv6 extension headers are walked over; more than RFC 8200 section 4.1 recommends to send.
+const EXTENSION_HEADERS: usize = 6;
+
+/// The transport header starts below this offset, or the packet is not ours: 1024 bytes of headers are no traffic that
+/// services see.
+const OFFSET_MASK: usize = 0x3ff;
+
+/// How a device frames its packets: a property of the attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// An Ethernet header, and VLAN tags that lie in the frame.
+    Ethernet,
+    /// Packets start at the IP header (tun, ipip, wireguard).
+    Ip,
+}
+
+/// An IP version and where its header starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// IPv4 at this offset.
+    V4(usize),
+    /// IPv6 at this offset.
+    V6(usize),
+}
+
+/// Why there is no tuple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParseError {
+    /// The packet is not ours.
+    NotOurs(PassReason),
+    /// A header lies beyond the directly readable part: pull and try again, or the packet ends there.
+    OutOfReach,
+}
+
+/// What the datapath knows of a packet. Having it guarantees that the IP header at `l3_offset` and the TCP or UDP
+/// header at `l4_offset` were readable when it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parsed<F: Wire> {
+    /// Addresses, ports, protocol.
+    pub tuple: Tuple<F>,
+    l3_offset: u16,
+    l4_offset: u16,
+    /// TCP's control bits; none for UDP.
+    pub tcp_flags: TcpFlags,
+    fragment: u8,
+}
+
+impl<F: Wire> Parsed<F> {
+    /// Bytes before the IP header. Masked to a number that the verifier believes to lie in a packet.
+    #[inline(always)]
+    pub fn l3_offset(&self) -> usize {
+        usize::from(self.l3_offset) & OFFSET_MASK
+    }
+    /// Bytes before the transport header; masked likewise.
+    #[inline(always)]
+    pub fn l4_offset(&self) -> usize {
+        usize::from(self.l4_offset) & OFFSET_MASK
+    }
+    /// Whether more fragments follow this one.
+    #[inline(always)]
+    pub fn is_fragment(&self) -> bool {
+        self.fragment != 0
+    }
+    /// Whether the packet is UDP; otherwise it is TCP.
+    #[inline(always)]
+    pub fn is_udp(&self) -> bool {
+        is_udp(&self.tuple)
+    }
+    /// Nothing parsed yet.
+    pub fn zero() -> Self
+    where
+        Tuple<F>: Zeroable,
+    {
+        Self {
+            tuple: Tuple::zeroed(),
+            l3_offset: 0,
+            l4_offset: 0,
+            tcp_flags: TcpFlags::default(),
+            fragment: 0,
+        }
+    }
+}
+
+/// Whether a tuple is of UDP.
+#[inline(always)]
+pub fn is_udp<F: Wire>(tuple: &Tuple<F>) -> bool {
+    tuple.protocol == u32::from(Protocol::Udp.number())
+}
+
+/// Where the transport header is, and what.
+struct Transport {
+    protocol: u8,
+    offset: usize,
+    is_fragment: bool,
+}
+
+/// Finds the IP header.
+#[inline(always)]
+pub fn network<P: Packet>(packet: &P, link: Link) -> Result<Network, ParseError> {
+    match link {
+        Link::Ethernet => ethernet(packet),
+        Link::Ip => match ip_version(packet).ok_or(ParseError::OutOfReach)? {
+            4 => Ok(Network::V4(0)),
+            6 => Ok(Network::V6(0)),
+            _ => Err(ParseError::NotOurs(PassReason::NotIp)),
+        },
+    }
+}
+
+/// The first nibble. Both headers have 20 bytes at least; a check for one byte alone, "start < end", would tell the
+/// verifier nothing.
+#[inline(always)]
+fn ip_version<P: Packet>(packet: &P) -> Option<u8> {
+    Some(packet.header::<Ipv4Header>(0)?.version_length >> 4)
+}
+
+#[inline(always)]
+fn ethernet<P: Packet>(packet: &P) -> Result<Network, ParseError> {
+    let mut ether_type = packet
+        .header::<EthernetHeader>(0)
+        .ok_or(ParseError::OutOfReach)?
+        .ether_type;
+    let mut offset = size_of::<EthernetHeader>();
+    for _ in 0..2 {
+        if ether_type != EtherType::VLAN && ether_type != EtherType::SERVICE_VLAN {
+            break;
+        }
+        ether_type = packet
+            .header::<VlanTag>(offset)
+            .ok_or(ParseError::OutOfReach)?
+            .ether_type;
+        offset += size_of::<VlanTag>();
+    }
+    match ether_type {
+        EtherType::IPV4 => Ok(Network::V4(offset)),
+        EtherType::IPV6 => Ok(Network::V6(offset)),
+        _ => Err(ParseError::NotOurs(PassReason::NotIp)),
+    }
+}
+
+/// Walks from the IP header to the transport header: what differs between the families.
+pub trait Parse: Wire {
+    /// Fills `parsed` from the IP header at `l3_offset` on; after an error it holds nothing.
+    fn parse<P: Packet>(
+        packet: &P,
+        l3_offset: usize,
+        parsed: &mut Parsed<Self>,
+    ) -> Result<(), ParseError>;
+}
+
+impl Parse for V4 {
+    #[inline(always)]
+    fn parse<P: Packet>(
+        packet: &P,
+        l3_offset: usize,
+        parsed: &mut Parsed<Self>,
+    ) -> Result<(), ParseError> {
+        let ip = packet
+            .header::<Ipv4Header>(l3_offset)
+            .ok_or(ParseError::OutOfReach)?;
+        if ip.version_length >> 4 != 4 || ip.length() < size_of::<Ipv4Header>() {
+            return Err(ParseError::NotOurs(PassReason::Malformed));
+        }
+        if ip.is_later_fragment() {
+            return Err(ParseError::NotOurs(PassReason::LaterFragment));
+        }
+        parsed.tuple.source = ip.source();
+        parsed.tuple.destination = ip.destination();
+        let transport = Transport {
+            protocol: ip.protocol,
+            offset: l3_offset + ip.length(),
+            is_fragment: ip.is_fragment(),
+        };
+        finish(packet, l3_offset, &transport, parsed)
+    }
+}
+
+impl Parse for V6 {
+    #[inline(always)]
+    fn parse<P: Packet>(
+        packet: &P,
+        l3_offset: usize,
+        parsed: &mut Parsed<Self>,
+    ) -> Result<(), ParseError> {
+        let ip = packet
+            .header::<Ipv6Header>(l3_offset)
+            .ok_or(ParseError::OutOfReach)?;
+        if ip.version_class_flow.first().map(|byte| byte >> 4) != Some(6) {
+            return Err(ParseError::NotOurs(PassReason::Malformed));
+        }
+        parsed.tuple.source = ip.source();
+        parsed.tuple.destination = ip.destination();
+        let mut transport = Transport {
+            protocol: ip.next_header,
+            offset: l3_offset + size_of::<Ipv6Header>(),
+            is_fragment: false,
+        };
+        if transport.protocol != Protocol::Tcp.number()
+            && transport.protocol != Protocol::Udp.number()
+        {
+            skip_extensions(packet, &mut transport)?;
+        }
+        finish(packet, l3_offset, &transport, parsed)
+    }
+}
+
+/// Moves `transport` over the extension headers that may stand before TCP or UDP.
+#[inline(always)]
+fn skip_extensions<P: Packet>(packet: &P, transport: &mut Transport) -> Result<(), ParseError> {
+    for _ in 0..EXTENSION_HEADERS {
+        match transport.protocol {
+            next_header::HOP_BY_HOP
+            | next_header::ROUTING
+            | next_header::DESTINATION
+            | next_header::MOBILITY
+            | next_header::AUTHENTICATION => {}
+            next_header::FRAGMENT => {
+                let fragment = packet
+                    .header::<FragmentHeader>(transport.offset)
+                    .ok_or(ParseError::OutOfReach)?;
+                if fragment.is_later() {
+                    return Err(ParseError::NotOurs(PassReason::LaterFragment));
+                }
+                transport.is_fragment = !fragment.is_atomic();
+            }
+            _ => return Ok(()),
+        }
+        let header = packet
+            .header::<ExtensionHeader>(transport.offset)
+            .ok_or(ParseError::OutOfReach)?;
+        transport.offset += header.bytes(transport.protocol);
+        transport.protocol = header.next_header;
+    }
+    Ok(())
+}
+
+/// Reads ports and flags, and writes all there is to know.
+#[inline(always)]
+fn finish<F: Wire, P: Packet>(
+    packet: &P,
+    l3_offset: usize,
+    transport: &Transport,
+    parsed: &mut Parsed<F>,
+) -> Result<(), ParseError> {
+    let l4_offset = transport.offset;
+    if l4_offset > OFFSET_MASK {
+        return Err(ParseError::NotOurs(PassReason::Malformed));
+    }
+    let (ports, tcp_flags): (Ports, TcpFlags) = if transport.protocol == Protocol::Tcp.number() {
+        let tcp = packet
+            .header::<TcpHeader>(l4_offset)
+            .ok_or(ParseError::OutOfReach)?;
+        (tcp.ports, tcp.flags)
+    } else if transport.protocol == Protocol::Udp.number() {
+        let udp = packet
+            .header::<UdpHeader>(l4_offset)
+            .ok_or(ParseError::OutOfReach)?;
+        (udp.ports, TcpFlags::default())
+    } else {
+        return Err(ParseError::NotOurs(PassReason::OtherProtocol));
+    };
+    parsed.tuple.source_port = Port::from_wire(ports.source);
+    parsed.tuple.destination_port = Port::from_wire(ports.destination);
+    parsed.tuple.protocol = u32::from(transport.protocol);
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "both are at most OFFSET_MASK"
+    )]
+    {
+        parsed.l3_offset = l3_offset as u16;
+        parsed.l4_offset = l4_offset as u16;
+    }
+    parsed.tcp_flags = tcp_flags;
+    parsed.fragment = u8::from(transport.is_fragment);
+    Ok(())
+}

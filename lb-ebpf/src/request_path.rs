@@ -1,0 +1,256 @@
+//! Client to backend, on ingress: the whole decision, top to bottom. Masqueraded replies come in this way too.
+use lb_common::{
+    Counter, DropReason, FlowFlags, FlowSide, FrontendKey, PassReason, Translation, Tuple, Verdict,
+    hash::tuple_hash,
+};
+
+use crate::{
+    clock::{Clock, Instant},
+    flow::{
+        Found, backend_is_member, create, find, forget, is_closed, promote, repair, touch,
+        udp_client_may_prove,
+    },
+    headers::{EthernetHeader, TcpFlags, TcpHeader, Wire},
+    masquerade,
+    packet::{Forwarding, OnBridge, Packet},
+    parse::{Link, Parsed},
+    rewrite::rewrite,
+    scratch::Entries,
+    select::select,
+    tables::{FlowHandle, FlowTable, Tables},
+};
+
+/// How many backends are tried for a new flow whose reply tuple is taken.
+const BACKEND_TRIES: usize = 3;
+
+/// A packet that enters the node: requests get their backend, masqueraded replies their client.
+#[inline(always)]
+pub fn ingress<F, P, T, C>(
+    packet: &mut P,
+    link: Link,
+    parsed: &Parsed<F>,
+    entries: &mut Entries<F>,
+    tables: &mut T,
+    clock: &mut C,
+) -> Verdict
+where
+    F: Wire,
+    P: Packet + Forwarding<F>,
+    T: Tables<F>,
+    C: Clock,
+{
+    let now = clock.now();
+    if !known(packet, parsed, entries, tables, now)
+        && let Err(verdict) = opening(packet, parsed, entries, tables, clock, now)
+    {
+        return verdict;
+    }
+    if parsed.is_fragment() {
+        return Verdict::Drop(DropReason::Fragmented);
+    }
+    let (address, port) = (entries.own.address, entries.own.port);
+    if let Err(reason) = rewrite(packet, parsed, FlowSide::Destination, address, port) {
+        return Verdict::Drop(reason);
+    }
+    let flags = entries.own.flags;
+    if !flags.has(FlowFlags::REQUEST) {
+        return Verdict::Translated(Translation::MasqueradedReply);
+    }
+    if flags.has(FlowFlags::BRIDGED)
+        && link == Link::Ethernet
+        && let OnBridge::At(neighbour) = on_bridge(packet, tables, &parsed.tuple, address)
+    {
+        let Some(ethernet) = packet.header_mut::<EthernetHeader>(0) else {
+            return Verdict::Drop(DropReason::HalfRewritten);
+        };
+        ethernet.destination = neighbour.0;
+    }
+    Verdict::Translated(Translation::Request)
+}
+
+/// Whether the packet's flow is known and goes on: it keeps its backend, unless it is over or the backend may not have
+/// it any more. Afterwards `entries.own` is the flow's entry.
+#[inline(always)]
+fn known<F, P, T>(
+    packet: &P,
+    parsed: &Parsed<F>,
+    entries: &mut Entries<F>,
+    tables: &mut T,
+    now: Instant,
+) -> bool
+where
+    F: Wire,
+    P: Packet,
+    T: Tables<F>,
+{
+    let key = &parsed.tuple;
+    let Some(found) = find(tables, key) else {
+        return false;
+    };
+    entries.own = found.handle.entry();
+    if entries.own.side != FlowSide::Destination.byte() {
+        return false;
+    }
+    if entries.own.flags.has(FlowFlags::REQUEST)
+        && chooses_anew(parsed, entries, tables, found.table)
+    {
+        forget(tables, key, &entries.other_key);
+        return false;
+    }
+    touch(found.handle, &entries.own, parsed.tcp_flags, now);
+    if found.table == FlowTable::Opening {
+        advance(packet, parsed, entries, tables, &found, now);
+    }
+    true
+}
+
+/// Whether a request of a known flow must get another backend: a UDP flow whose backend has left the service, at once;
+/// a TCP flow only with a SYN, when the old conversation is over, or when it never came about and its backend has left
+/// the service meanwhile. If so, `entries.other_key` is the key of the other half.
+#[inline(always)]
+fn chooses_anew<F: Wire, T: Tables<F>>(
+    parsed: &Parsed<F>,
+    entries: &mut Entries<F>,
+    tables: &mut T,
+    table: FlowTable,
+) -> bool {
+    if parsed.is_udp() {
+        if backend_is_member(tables, &entries.own) {
+            return false;
+        }
+        entries.other_key = entries.own.other_half(&parsed.tuple);
+        tables.count(Counter::FlowsRebalanced);
+        return true;
+    }
+    if !parsed.tcp_flags.opens() {
+        return false;
+    }
+    entries.other_key = entries.own.other_half(&parsed.tuple);
+    is_closed(tables, entries.own.flags, &entries.other_key)
+        || table == FlowTable::Opening && !backend_is_member(tables, &entries.own)
+}
+
+/// A packet of a flow that has not proven itself: perhaps it does so with this one.
+#[inline(always)]
+fn advance<F: Wire, P: Packet, T: Tables<F>>(
+    packet: &P,
+    parsed: &Parsed<F>,
+    entries: &mut Entries<F>,
+    tables: &mut T,
+    found: &Found<T::Flow>,
+    now: Instant,
+) {
+    let key = &parsed.tuple;
+    repair(tables, key, entries, now);
+    let flags = found.handle.entry().flags;
+    let is_proven = if !flags.has(FlowFlags::REQUEST) {
+        false
+    } else if parsed.is_udp() {
+        flags.has(FlowFlags::REPLIED) && udp_client_may_prove(tables, key, now)
+    } else {
+        flags.has(FlowFlags::CHALLENGED)
+            && parsed.tcp_flags.has(TcpFlags::ACK)
+            && packet
+                .header::<TcpHeader>(parsed.l4_offset())
+                .is_some_and(|tcp| {
+                    u32::from_be_bytes(tcp.acknowledgement) == entries.own.expected_ack
+                })
+    };
+    if is_proven {
+        promote(tables, key, entries, now);
+    }
+}
+
+/// No flow is known: is it for a frontend, and may it open a flow? Afterwards `entries.own` is the new flow's entry.
+#[inline(always)]
+fn opening<F, P, T, C>(
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    entries: &mut Entries<F>,
+    tables: &mut T,
+    clock: &mut C,
+    now: Instant,
+) -> Result<(), Verdict>
+where
+    F: Wire,
+    P: Packet + Forwarding<F>,
+    T: Tables<F>,
+    C: Clock,
+{
+    let key = &parsed.tuple;
+    let frontend_key =
+        FrontendKey::new(key.destination, key.destination_port, key.protocol_number());
+    let Some(frontend) = tables.frontend(&frontend_key) else {
+        return Err(Verdict::Pass(PassReason::NotOurs));
+    };
+    if parsed.is_fragment() {
+        return Err(Verdict::Drop(DropReason::Fragmented));
+    }
+    if !parsed.is_udp() && !parsed.tcp_flags.opens() {
+        return Err(Verdict::Drop(DropReason::NoFlow));
+    }
+    open(
+        packet,
+        key,
+        frontend.service_id,
+        entries,
+        tables,
+        clock,
+        now,
+    )
+    .map_err(Verdict::Drop)
+}
+
+/// Chooses a backend and remembers the flow.
+#[inline(always)]
+fn open<F, P, T, C>(
+    packet: &mut P,
+    key: &Tuple<F>,
+    service_id: u32,
+    entries: &mut Entries<F>,
+    tables: &mut T,
+    clock: &mut C,
+    now: Instant,
+) -> Result<(), DropReason>
+where
+    F: Wire,
+    P: Packet + Forwarding<F>,
+    T: Tables<F>,
+    C: Clock,
+{
+    let hash = tuple_hash(key);
+    for _ in 0..BACKEND_TRIES {
+        let selected = select(tables, service_id, clock.random(), hash)?;
+        let flags = if key.source == selected.backend.address {
+            FlowFlags::MASQUERADE
+        } else if on_bridge(packet, tables, key, selected.backend.address) != OnBridge::No {
+            FlowFlags::BRIDGED
+        } else {
+            FlowFlags::NONE
+        };
+        match create(tables, key, &selected, flags, entries, now) {
+            Err(DropReason::FlowConflict) => {}
+            Ok(()) if entries.own.flags.has(FlowFlags::MASQUERADE) => {
+                return masquerade::request(tables, key, entries, now);
+            }
+            created => return created,
+        }
+    }
+    Err(DropReason::FlowConflict)
+}
+
+/// Whether the packet entered by a port of a bridge behind which the backend is as well. Then it must be bridged, not
+/// routed: the reply will be, and host conntrack must see both directions or neither.
+#[inline(always)]
+fn on_bridge<F, P, T>(packet: &mut P, tables: &T, key: &Tuple<F>, backend: F::Address) -> OnBridge
+where
+    F: Wire,
+    P: Packet + Forwarding<F>,
+    T: Tables<F>,
+{
+    let bridge = Tables::<F>::device(tables, packet.interface()).map_or(0, |device| device.bridge);
+    if bridge == 0 {
+        return OnBridge::No;
+    }
+    packet.on_bridge(bridge, key.source, backend)
+}

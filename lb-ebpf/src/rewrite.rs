@@ -1,0 +1,61 @@
+//! Address translation: one side of the tuple, and every checksum that covers it.
+use lb_common::{DropReason, FlowSide, IpFamily, Port};
+
+use crate::{
+    checksum::ChecksumDelta,
+    headers::{IpHeader, Ports, Wire},
+    packet::{L4Checksum, Packet},
+    parse::Parsed,
+};
+
+/// Offset of the checksum in a TCP header.
+const TCP_CHECKSUM: usize = 16;
+/// Offset of the checksum in a UDP header.
+const UDP_CHECKSUM: usize = 6;
+
+/// Gives the packet another source or destination.
+///
+/// The bounds of everything that is written were proven by the parse; the checksum helper comes first, because it ends
+/// all views, and plain writes follow. An error means that bytes may have changed: the packet must not go on.
+#[inline(always)]
+pub fn rewrite<F: Wire, P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    side: FlowSide,
+    address: F::Address,
+    port: Port,
+) -> Result<(), DropReason> {
+    let tuple = &parsed.tuple;
+    let (old_address, old_port) = match side {
+        FlowSide::Destination => (tuple.destination, tuple.destination_port),
+        FlowSide::Source => (tuple.source, tuple.source_port),
+    };
+    let addresses = ChecksumDelta::NONE.replace(old_address.as_ref(), address.as_ref());
+    let ports = ChecksumDelta::NONE.replace_half(old_port.word(), port.word());
+    let is_udp = parsed.is_udp();
+    let checksum = L4Checksum {
+        offset: parsed.l4_offset() + if is_udp { UDP_CHECKSUM } else { TCP_CHECKSUM },
+        zero_is_none: is_udp,
+        unbalanced: <F as IpFamily>::VERSION == 6,
+    };
+    packet
+        .adjust_l4_checksum(checksum, addresses, ports)
+        .ok_or(DropReason::HalfRewritten)?;
+
+    let ip = packet
+        .header_mut::<F::IpHeader>(parsed.l3_offset())
+        .ok_or(DropReason::HalfRewritten)?;
+    match side {
+        FlowSide::Destination => ip.set_destination(address),
+        FlowSide::Source => ip.set_source(address),
+    }
+    ip.adjust_checksum(addresses);
+    let header = packet
+        .header_mut::<Ports>(parsed.l4_offset())
+        .ok_or(DropReason::HalfRewritten)?;
+    match side {
+        FlowSide::Destination => header.destination = port.to_wire(),
+        FlowSide::Source => header.source = port.to_wire(),
+    }
+    Ok(())
+}

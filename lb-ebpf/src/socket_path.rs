@@ -1,0 +1,92 @@
+//! Translation without a packet: a process of the node dials a frontend, and its socket talks to a backend from the
+//! start. The socket remembers what the process asked for, so that it never sees the backend's address.
+use lb_common::{
+    Counter, DropReason, FrontendKey, IpFamily, Port, SocketFlowEntry, SocketFlowKey,
+    hash::socket_hash,
+};
+
+use crate::{clock::Clock, select::select, tables::Tables};
+
+/// A socket and the peer its process names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call<F: IpFamily> {
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// The peer's address.
+    pub address: F::Address,
+    /// The peer's port.
+    pub port: Port,
+}
+
+/// What becomes of a call.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketVerdict<F: IpFamily> {
+    /// Not ours: it goes where it was meant to go.
+    Pass,
+    /// It goes to this address and port.
+    Translated(F::Address, Port),
+    /// Nobody would answer: the call fails as if the port were closed.
+    Refused,
+}
+
+/// How long a choice holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// For the life of a connection: at random.
+    Connection,
+    /// For one datagram: a socket's datagrams to one frontend go to one backend while the backends stay the same.
+    Datagram,
+}
+
+/// `connect` and `sendmsg`: a frontend becomes a backend.
+#[inline(always)]
+pub fn request<F, T, C>(
+    tables: &mut T,
+    clock: &mut C,
+    call: &Call<F>,
+    choice: Choice,
+) -> SocketVerdict<F>
+where
+    F: IpFamily,
+    T: Tables<F>,
+    C: Clock,
+{
+    let frontend_key = FrontendKey::new(call.address, call.port, call.protocol);
+    let Some(frontend) = tables.frontend(&frontend_key) else {
+        return SocketVerdict::Pass;
+    };
+    let word = match choice {
+        Choice::Connection => clock.random(),
+        Choice::Datagram => socket_hash(call.cookie, call.address.as_ref(), call.port.word()),
+    };
+    let selected = match select(tables, frontend.service_id, word, word) {
+        Ok(selected) => selected,
+        Err(_nobody) => {
+            tables.count(Counter::SocketRefused);
+            return SocketVerdict::Refused;
+        }
+    };
+    let (address, port) = (selected.backend.address, selected.backend.port);
+    let remembered = SocketFlowEntry::new(call.address, call.port);
+    if !tables.set_socket_flow(&SocketFlowKey::new(call.cookie, address, port), &remembered) {
+        tables.count(DropReason::FlowNotStored.counter());
+        return SocketVerdict::Refused;
+    }
+    tables.count(Counter::SocketRequests);
+    SocketVerdict::Translated(address, port)
+}
+
+/// `recvmsg` and `getpeername`: a backend becomes the frontend that was dialled.
+#[inline(always)]
+pub fn reply<F: IpFamily, T: Tables<F>>(tables: &mut T, call: &Call<F>) -> SocketVerdict<F> {
+    match tables.socket_flow(&SocketFlowKey::new(call.cookie, call.address, call.port)) {
+        Some(entry) => {
+            tables.count(Counter::SocketReplies);
+            SocketVerdict::Translated(entry.address, entry.port)
+        }
+        None => SocketVerdict::Pass,
+    }
+}
