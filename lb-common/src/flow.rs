@@ -50,6 +50,8 @@ impl FlowFlags {
     pub const BRIDGED: Self = Self(1 << 5);
     /// `expected_ack` holds the acknowledgement that proves the client.
     pub const CHALLENGED: Self = Self(1 << 6);
+    /// The flow has proven itself, but FLOWS had no room: it is tried again once a second.
+    pub const CROWDED: Self = Self(1 << 7);
     /// Nothing.
     pub const NONE: Self = Self(0);
 

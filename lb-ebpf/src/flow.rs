@@ -17,6 +17,9 @@ use crate::{
 /// Flags that both halves of a flow carry, so that each can restore the other.
 const SHARED_FLAGS: u8 = FlowFlags::MASQUERADE.0 | FlowFlags::BRIDGED.0;
 
+/// Flags that mean something in `OPENING_FLOWS` alone.
+const OPENING_FLAGS: u8 = FlowFlags::CHALLENGED.0 | FlowFlags::CROWDED.0;
+
 /// After how many seconds of silence a flow that never proved itself gives its reply tuple up to another frontend's.
 const OPENING_SECONDS: u32 = 60;
 
@@ -226,32 +229,33 @@ pub fn repair<F: Wire, T: Tables<F>>(
 }
 
 /// Moves a flow that has proven itself to the table without eviction: the other half first, and both or none.
-/// `entries.own` and `entries.other_key` are the flow's.
+/// `entries.own` and `entries.other_key` are the flow's, `handle` is its living entry.
 #[inline(always)]
 pub fn promote<F: Wire, T: Tables<F>>(
     tables: &mut T,
     key: &Tuple<F>,
+    handle: T::Flow,
     entries: &mut Entries<F>,
     now: Instant,
 ) {
+    let before = entries.own.flags;
     make_other(key, entries, now);
     if let Some(other) = tables.flow(FlowTable::Opening, &entries.other_key) {
         entries.other.flags = other.entry().flags;
     }
-    entries.own.flags = FlowFlags(entries.own.flags.0 & !FlowFlags::CHALLENGED.0);
-    if tables
-        .replace_flow(FlowTable::Proven, &entries.other_key, &entries.other)
-        .is_err()
-    {
-        tables.count(Counter::FlowsTableFull);
-        return;
-    }
-    if tables
-        .replace_flow(FlowTable::Proven, key, &entries.own)
-        .is_err()
+    entries.own.flags = FlowFlags(before.0 & !OPENING_FLAGS);
+    let stored = tables.replace_flow(FlowTable::Proven, &entries.other_key, &entries.other);
+    if stored.is_err()
+        || tables
+            .replace_flow(FlowTable::Proven, key, &entries.own)
+            .is_err()
     {
         tables.remove_flow(FlowTable::Proven, &entries.other_key);
-        tables.count(Counter::FlowsTableFull);
+        entries.own.flags = before;
+        if !before.has(FlowFlags::CROWDED) {
+            handle.set_flags(before.with(FlowFlags::CROWDED));
+            tables.count(Counter::FlowsTableFull);
+        }
         return;
     }
     tables.remove_flow(FlowTable::Opening, key);

@@ -1,11 +1,12 @@
 //! The node's address as the source: a client that is its own backend must not see its own address come in.
-use lb_common::{DeviceEntry, DropReason, FlowFlags, FlowSide, Port, Tuple, V4, V6};
+use lb_common::{DeviceEntry, DropReason, FlowEntry, FlowFlags, FlowSide, Port, Tuple, V4, V6};
 
 use crate::{
     clock::{Clock, Instant},
+    flow::{self, find},
     headers::Wire,
     scratch::Entries,
-    tables::{FlowTable, StoreError, Tables},
+    tables::{FlowHandle as _, FlowTable, StoreError, Tables},
 };
 
 /// How many ports are tried when the client's own is taken.
@@ -49,6 +50,16 @@ pub fn request<F: Wire, T: Tables<F>>(
     match tables.insert_flow(FlowTable::Opening, &entries.other_key, wanted) {
         Ok(()) | Err(StoreError::Exists) => Ok(()),
         Err(StoreError::Refused) => Err(DropReason::FlowNotStored),
+    }
+}
+
+/// Forgets the masquerade of a flow that is over: `key` and `own` are its request's.
+#[inline(always)]
+pub fn forget<F: Wire, T: Tables<F>>(tables: &mut T, key: &Tuple<F>, own: &FlowEntry<F>) {
+    let masquerade_key = own.translated(key);
+    if let Some(found) = find(tables, &masquerade_key) {
+        let reply_key = found.handle.entry().other_half(&masquerade_key);
+        flow::forget(tables, &masquerade_key, &reply_key);
     }
 }
 

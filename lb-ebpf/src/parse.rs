@@ -233,7 +233,7 @@ fn skip_extensions<P: Packet>(packet: &P, transport: &mut Transport) -> Result<(
                 if fragment.is_later() {
                     return Err(ParseError::NotOurs(PassReason::LaterFragment));
                 }
-                transport.is_fragment = !fragment.is_atomic();
+                transport.is_fragment |= !fragment.is_atomic();
             }
             _ => return Ok(()),
         }

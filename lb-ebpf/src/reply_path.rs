@@ -43,7 +43,15 @@ where
     let is_request = entries.own.flags.has(FlowFlags::REQUEST);
     if found.table == FlowTable::Opening {
         if is_request {
-            let advanced = advance_masquerade(packet, parsed, entries, tables, clock, now);
+            let advanced = advance_masquerade(
+                packet.interface(),
+                parsed,
+                found.handle,
+                entries,
+                tables,
+                clock,
+                now,
+            );
             if let Err(reason) = advanced {
                 return Verdict::Drop(reason);
             }
@@ -86,9 +94,10 @@ fn advance_reply<F: Wire, P: Packet, T: Tables<F>>(
 
 /// A masqueraded request: gets its address and port with the first packet, and is proven with the flow it belongs to.
 #[inline(always)]
-fn advance_masquerade<F, P, T, C>(
-    packet: &P,
+fn advance_masquerade<F, T, C>(
+    interface: u32,
     parsed: &Parsed<F>,
+    handle: T::Flow,
     entries: &mut Entries<F>,
     tables: &mut T,
     clock: &mut C,
@@ -96,18 +105,18 @@ fn advance_masquerade<F, P, T, C>(
 ) -> Result<(), DropReason>
 where
     F: Wire + MasqueradeAddress,
-    P: Packet,
     T: Tables<F>,
     C: Clock,
 {
     let key = &parsed.tuple;
     if entries.own.port == Port::ZERO {
-        return masquerade::assign(tables, clock, key, entries, packet.interface(), now);
+        return masquerade::assign(tables, clock, key, entries, interface, now);
     }
+    entries.own = handle.entry();
     repair(tables, key, entries, now);
     let reversed = key.reversed();
     if tables.flow(FlowTable::Proven, &reversed).is_some() {
-        promote(tables, key, entries, now);
+        promote(tables, key, handle, entries, now);
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use lb_common::{
 use crate::{
     clock::{Clock, Instant},
     flow::{
-        Found, backend_is_member, create, find, forget, is_closed, promote, repair, touch,
+        backend_is_member, create, find, forget, is_closed, promote, repair, touch,
         udp_client_may_prove,
     },
     headers::{EthernetHeader, TcpFlags, TcpHeader, Wire},
@@ -91,15 +91,22 @@ where
     if entries.own.side != FlowSide::Destination.byte() {
         return false;
     }
+    if parsed.is_fragment() {
+        return true; // It will be dropped, and leaves no trace.
+    }
     if entries.own.flags.has(FlowFlags::REQUEST)
         && chooses_anew(parsed, entries, tables, found.table)
     {
+        if entries.own.flags.has(FlowFlags::MASQUERADE) {
+            masquerade::forget(tables, key, &entries.own);
+        }
         forget(tables, key, &entries.other_key);
         return false;
     }
+    let is_due = now.is_after(entries.own.last_seen, 1);
     touch(found.handle, &entries.own, parsed.tcp_flags, now);
     if found.table == FlowTable::Opening {
-        advance(packet, parsed, entries, tables, &found, now);
+        advance(packet, parsed, entries, tables, found.handle, is_due, now);
     }
     true
 }
@@ -130,21 +137,30 @@ fn chooses_anew<F: Wire, T: Tables<F>>(
         || table == FlowTable::Opening && !backend_is_member(tables, &entries.own)
 }
 
-/// A packet of a flow that has not proven itself: perhaps it does so with this one.
+/// A packet of a flow that has not proven itself: perhaps it does so with this one. One that has, but found no room, is
+/// tried again where `is_due`.
 #[inline(always)]
 fn advance<F: Wire, P: Packet, T: Tables<F>>(
     packet: &P,
     parsed: &Parsed<F>,
     entries: &mut Entries<F>,
     tables: &mut T,
-    found: &Found<T::Flow>,
+    handle: T::Flow,
+    is_due: bool,
     now: Instant,
 ) {
     let key = &parsed.tuple;
+    entries.own = handle.entry();
+    let flags = entries.own.flags;
+    if flags.has(FlowFlags::REQUEST.with(FlowFlags::MASQUERADE)) {
+        // The wish may have been evicted; where it was not, this changes nothing.
+        let _refused = masquerade::request(tables, key, entries, now);
+    }
     repair(tables, key, entries, now);
-    let flags = found.handle.entry().flags;
     let is_proven = if !flags.has(FlowFlags::REQUEST) {
         false
+    } else if flags.has(FlowFlags::CROWDED) {
+        is_due
     } else if parsed.is_udp() {
         flags.has(FlowFlags::REPLIED) && udp_client_may_prove(tables, key, now)
     } else {
@@ -157,7 +173,7 @@ fn advance<F: Wire, P: Packet, T: Tables<F>>(
                 })
     };
     if is_proven {
-        promote(tables, key, entries, now);
+        promote(tables, key, handle, entries, now);
     }
 }
 

@@ -306,24 +306,22 @@ impl Backends {
     /// What the map should say about an id that was ever used.
     pub(super) fn entry<F: MapFamily>(&self, id: BackendId) -> Option<BackendEntry<F>> {
         if let Some(backend) = self.backends.get(&id) {
-            return Some(BackendEntry {
-                address: F::address(backend.address.ip())?,
-                port: Port::new(backend.address.port()),
-                state: backend.state as u8,
-                spare: 0,
-                generation: backend.generation,
-                service_id: backend.service_id,
-            });
+            return Some(BackendEntry::new(
+                F::address(backend.address.ip())?,
+                Port::new(backend.address.port()),
+                backend.state,
+                backend.generation,
+                backend.service_id,
+            ));
         }
         let generation = *self.generations.get(&id)?;
-        Some(BackendEntry {
-            address: F::UNSPECIFIED,
-            port: Port::ZERO,
-            state: BackendState::Free as u8,
-            spare: 0,
+        Some(BackendEntry::new(
+            F::UNSPECIFIED,
+            Port::ZERO,
+            BackendState::Free,
             generation,
-            service_id: 0,
-        })
+            0,
+        ))
     }
 }
 
