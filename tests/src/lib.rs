@@ -14,6 +14,7 @@ pub mod cluster_scenario;
 pub mod cluster_state;
 pub mod control_plane;
 pub mod download;
+pub mod expect;
 pub mod kubernetes_cluster;
 pub mod load;
 pub mod netns;

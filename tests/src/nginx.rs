@@ -127,6 +127,7 @@ http {{
         listen [::]:{port} ipv6only=on backlog=1024;
         add_header X-Pod {pod};
         location / {{ return 200 \"{pod} $server_addr\\n\"; }}
+        location = /peer {{ return 200 \"$remote_addr\\n\"; }}
         location = /slow {{ root {folder}; limit_rate {slow_rate}; }}
         location /files/ {{ root {folder}; dav_methods PUT; }}
     }}
