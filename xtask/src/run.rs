@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::debian::packages;
 use crate::vm::{self, GuestCommand, Job, Kernel, Line};
-use crate::{ebpf, report, workspace};
+use crate::{ebpf, report};
 
 /// The kernel that boots if none is named: the one of Debian's stable release.
 pub(crate) const DEFAULT_KERNEL: &str = "6.12";
@@ -27,6 +27,9 @@ pub struct Options {
     /// Leave a shell in the machine, with the cluster running
     #[arg(long)]
     shell: bool,
+    /// The pod network: routed, point-to-point, bridged, bridged-netfilter or vxlan
+    #[arg(long)]
+    network: Option<String>,
 }
 
 /// Builds all, boots Linux, plays the scenario; an error unless every step held.
@@ -51,7 +54,11 @@ pub fn run(options: &Options) -> Result<()> {
         is_interactive: options.shell,
         is_probe: false,
     };
-    add_scenario(&mut job, options.shell);
+    let mut flags: Vec<&str> = options.shell.then_some("--keep").into_iter().collect();
+    if let Some(network) = &options.network {
+        flags.extend(["--network", network]);
+    }
+    add_scenario(&mut job, &flags);
     let verdict = report::step("playing the scenario in a virtual machine", || {
         let mut show = |line: &Line<'_>| match line {
             // In the shell's machine every byte is on the terminal already.
@@ -72,45 +79,26 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Whether there is a scenario to play.
-pub(crate) fn has_scenario() -> bool {
-    workspace::root()
-        .join("tests/src/bin/scenario.rs")
-        .is_file()
-}
-
 /// Builds the scenario and the machine's PID 1.
 pub(crate) fn build_scenario() -> Result<()> {
-    vm::build(
-        "tests",
-        if has_scenario() {
-            &["init", "scenario"]
-        } else {
-            &["init"]
-        },
-    )
+    vm::build("tests", &["init", "scenario"])
 }
 
 /// Adds the scenario to what a machine does, with the programs it needs, at their own places.
-pub(crate) fn add_scenario(job: &mut Job, with_shell: bool) {
+pub(crate) fn add_scenario(job: &mut Job, flags: &[&str]) {
     let waggle = vm::program("waggle");
     let scenario = vm::program("scenario");
-    let words = if has_scenario() {
-        let shell = with_shell.then(|| "--shell".to_owned());
-        std::iter::once(scenario.display().to_string())
-            .chain(shell)
-            .collect()
-    } else {
-        ["sh", "-c", "ip -br link; nginx -v; lsmod | wc -l"]
-            .map(str::to_owned)
-            .to_vec()
-    };
+    let program = scenario.display().to_string();
     job.commands.push(GuestCommand {
-        variables: vec![("WAGGLE_BIN".to_owned(), waggle.display().to_string())],
-        words,
+        variables: vec![
+            ("WAGGLE_BIN".to_owned(), waggle.display().to_string()),
+            ("SHELL".to_owned(), "/bin/bash".to_owned()),
+        ],
+        words: std::iter::once(program)
+            .chain(flags.iter().map(|&flag| flag.to_owned()))
+            .collect(),
     });
-    job.programs.push((waggle.clone(), waggle));
-    if has_scenario() {
-        job.programs.push((scenario.clone(), scenario));
+    for program in [waggle, scenario] {
+        job.programs.push((program.clone(), program));
     }
 }

@@ -56,7 +56,6 @@ fn boot(
     filter: Option<&str>,
     tally: &mut Tally,
 ) -> Result<()> {
-    let with_scenario = with_scenario && run::has_scenario();
     if suites.is_empty() && !with_scenario {
         return Ok(());
     }
@@ -68,7 +67,7 @@ fn boot(
         .collect();
     if with_scenario {
         run::build_scenario()?;
-        run::add_scenario(&mut job, false);
+        run::add_scenario(&mut job, &[]);
         titles.push(format!("scenario on Linux {}", kernel.release));
     }
     let mut current: Option<SuiteRun> = None;
