@@ -5,6 +5,8 @@
     reason = "these commands talk to a person at a terminal"
 )]
 
+pub mod bench;
+pub mod check;
 pub mod control_plane;
 pub mod ebpf;
 pub mod report;

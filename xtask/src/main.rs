@@ -22,6 +22,16 @@ enum Command {
     Run(xtask::run::Options),
     /// Run the tests: all, or those of one layer
     Test(xtask::test::Options),
+    /// Check formatting, lints, documentation, file lengths and dependencies
+    Check,
+    /// Measure; further arguments go to the measuring program
+    Bench {
+        /// What is measured
+        subject: xtask::bench::Subject,
+        /// Arguments of the measuring program
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -30,6 +40,8 @@ fn main() -> ExitCode {
         Command::ControlPlane => xtask::control_plane::print(),
         Command::Run(options) => xtask::run::run(&options),
         Command::Test(options) => xtask::test::run(&options),
+        Command::Check => xtask::check::run(),
+        Command::Bench { subject, arguments } => xtask::bench::run(subject, &arguments),
     };
     xtask::report::exit_code(result)
 }

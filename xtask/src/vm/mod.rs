@@ -8,10 +8,11 @@ mod libraries;
 mod modules;
 mod qemu;
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 pub(crate) use console::Line;
 pub(crate) use kernel::Kernel;
@@ -88,7 +89,10 @@ pub(crate) fn run(job: &Job, kernel: &Kernel, said: &mut dyn FnMut(&Line<'_>)) -
         accelerator.describe(),
         size >> 20
     ));
-    qemu::boot(job, kernel, &initramfs, accelerator, said)
+    let outcome = qemu::boot(job, kernel, &initramfs, accelerator, said);
+    fs::remove_file(&initramfs)
+        .with_context(|| format!("cannot remove {}", initramfs.display()))?;
+    outcome
 }
 
 /// PID 1 of the machine, built where it is not yet.
