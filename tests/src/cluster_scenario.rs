@@ -16,7 +16,7 @@ use crate::cluster_state::ClusterState;
 use crate::download::SlowDownload;
 use crate::load::{Load, LoadReport, LongConnection};
 use crate::now;
-use crate::topology::PodNetwork;
+use crate::topology::{Cluster, PodNetwork};
 pub use stage::Stage;
 use table::Seen;
 
@@ -44,8 +44,12 @@ pub struct Scenario<'a, S> {
 }
 
 impl<'a, S: ClusterState> Scenario<'a, S> {
-    /// Builds the cluster and starts its pods and agents, the story going to `out`.
-    pub fn new(network: PodNetwork, state: S, out: &'a mut dyn Write) -> Result<Self> {
+    /// Builds the cluster, and what holds its objects; the story goes to `out`.
+    pub fn new(
+        network: PodNetwork,
+        state: impl FnOnce(&Cluster) -> Result<S>,
+        out: &'a mut dyn Write,
+    ) -> Result<Self> {
         writeln!(
             out,
             "A cluster of two nodes (network namespaces), pod network: {network:?}."

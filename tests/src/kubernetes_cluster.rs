@@ -36,17 +36,22 @@ pub struct RunningPod {
     nginx: Nginx,
 }
 
+/// A control plane that the nodes reach, with an object for each of them.
+pub fn control_plane_of(network: &Cluster) -> Result<ControlPlane> {
+    let control_plane = ControlPlane::start_in(&network.outside, API_SERVER.into())?;
+    for node in network.nodes() {
+        let (v4, v6) = (node.v4().to_string(), node.v6().to_string());
+        control_plane.create_node(&node.name(), &[&v4, &v6])?;
+    }
+    Ok(control_plane)
+}
+
 impl KubernetesCluster {
     /// Builds the network, starts the control plane and registers the nodes.
     pub fn start(network: PodNetwork) -> Result<Self> {
         let network = Cluster::new(network)?;
-        let control_plane = ControlPlane::start_in(&network.outside, API_SERVER.into())?;
-        for node in network.nodes() {
-            let (v4, v6) = (node.v4().to_string(), node.v6().to_string());
-            control_plane.create_node(&node.name(), &[&v4, &v6])?;
-        }
         Ok(Self {
-            control_plane,
+            control_plane: control_plane_of(&network)?,
             network,
         })
     }

@@ -11,7 +11,7 @@ fn the_scenario_holds_on(network: PodNetwork) -> Result<()> {
     }
     let mut story = Vec::new();
     let verdict = {
-        let mut scenario = Scenario::new(network, ManifestFolder::new()?, &mut story)?;
+        let mut scenario = Scenario::new(network, |_| ManifestFolder::new(), &mut story)?;
         scenario.play()
     };
     verdict.map_err(|error| anyhow!("{}\n{error:#}", String::from_utf8_lossy(&story)))

@@ -53,7 +53,7 @@ fn run() -> Result<()> {
         "network namespaces and BPF need root: run it by sudo, or `cargo xtask run` in a VM"
     );
     let mut out = stdout();
-    let mut scenario = Scenario::new(network, ManifestFolder::new()?, &mut out)?;
+    let mut scenario = Scenario::new(network, |_| ManifestFolder::new(), &mut out)?;
     let verdict = scenario.play();
     if keep {
         if let Err(error) = &verdict {

@@ -46,14 +46,17 @@ pub struct Stage<S> {
 }
 
 impl<S: ClusterState> Stage<S> {
-    pub(super) fn new(network: PodNetwork, state: S) -> Result<Self> {
+    pub(super) fn new(
+        network: PodNetwork,
+        state: impl FnOnce(&Cluster) -> Result<S>,
+    ) -> Result<Self> {
         let cluster = Cluster::new(network)?;
         let clients = vec![
             cluster.add_pod(1, "client-1", 100)?,
             cluster.add_pod(2, "client-2", 100)?,
         ];
         Ok(Self {
-            state,
+            state: state(&cluster)?,
             agents: Vec::new(),
             serving: Vec::new(),
             clients,

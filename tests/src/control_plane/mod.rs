@@ -12,6 +12,7 @@ mod objects;
 mod program;
 mod resident;
 mod site;
+mod state;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;

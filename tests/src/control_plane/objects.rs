@@ -143,12 +143,12 @@ impl ControlPlane {
     /// Deletes a Pod as a person does: it turns terminating and stays until [`Self::remove_pod`],
     /// for only the kubelet knows when its processes have ended.
     pub fn terminate_pod(&self, name: &str) -> Result<()> {
-        self.delete_pod(name, 30)
+        self.delete_with_grace(name, 30)
     }
 
     /// Removes a Pod whose processes have ended, as the kubelet does.
     pub fn remove_pod(&self, name: &str) -> Result<()> {
-        self.delete_pod(name, 0)
+        self.delete_with_grace(name, 0)
     }
 
     /// Deletes a Service; its controllers delete its EndpointSlices.
@@ -235,7 +235,7 @@ impl ControlPlane {
         .with_context(|| format!("cannot patch the status of pod {name}"))
     }
 
-    fn delete_pod(&self, name: &str, grace_seconds: u32) -> Result<()> {
+    fn delete_with_grace(&self, name: &str, grace_seconds: u32) -> Result<()> {
         let owned = name.to_owned();
         let parameters = DeleteParams::default().grace_period(grace_seconds);
         self.with_pods(|pods| async move {
