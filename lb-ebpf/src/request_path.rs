@@ -39,9 +39,8 @@ where
     T: Tables<F>,
     C: Clock,
 {
-    let now = clock.now();
-    if !known(packet, parsed, entries, tables, now)
-        && let Err(verdict) = opening(packet, parsed, entries, tables, clock, now)
+    if !known(packet, parsed, entries, tables, clock)
+        && let Err(verdict) = opening(packet, parsed, entries, tables, clock)
     {
         return verdict;
     }
@@ -71,17 +70,18 @@ where
 /// Whether the packet's flow is known and goes on: it keeps its backend, unless it is over or the backend may not have
 /// it any more. Afterwards `entries.own` is the flow's entry.
 #[inline(always)]
-fn known<F, P, T>(
+fn known<F, P, T, C>(
     packet: &P,
     parsed: &Parsed<F>,
     entries: &mut Entries<F>,
     tables: &mut T,
-    now: Instant,
+    clock: &C,
 ) -> bool
 where
     F: Wire,
     P: Packet,
     T: Tables<F>,
+    C: Clock,
 {
     let key = &parsed.tuple;
     let Some(found) = find(tables, key) else {
@@ -103,6 +103,7 @@ where
         forget(tables, key, &entries.other_key);
         return false;
     }
+    let now = clock.now();
     let is_due = now.is_after(entries.own.last_seen, 1);
     touch(found.handle, &entries.own, parsed.tcp_flags, now);
     if found.table == FlowTable::Opening {
@@ -185,7 +186,6 @@ fn opening<F, P, T, C>(
     entries: &mut Entries<F>,
     tables: &mut T,
     clock: &mut C,
-    now: Instant,
 ) -> Result<(), Verdict>
 where
     F: Wire,
@@ -205,16 +205,7 @@ where
     if !parsed.is_udp() && !parsed.tcp_flags.opens() {
         return Err(Verdict::Drop(DropReason::NoFlow));
     }
-    open(
-        packet,
-        key,
-        frontend.service_id,
-        entries,
-        tables,
-        clock,
-        now,
-    )
-    .map_err(Verdict::Drop)
+    open(packet, key, frontend.service_id, entries, tables, clock).map_err(Verdict::Drop)
 }
 
 /// Chooses a backend and remembers the flow.
@@ -226,7 +217,6 @@ fn open<F, P, T, C>(
     entries: &mut Entries<F>,
     tables: &mut T,
     clock: &mut C,
-    now: Instant,
 ) -> Result<(), DropReason>
 where
     F: Wire,
@@ -234,6 +224,7 @@ where
     T: Tables<F>,
     C: Clock,
 {
+    let now = clock.now();
     let hash = tuple_hash(key);
     for _ in 0..BACKEND_TRIES {
         let selected = select(tables, service_id, clock.random(), hash)?;
