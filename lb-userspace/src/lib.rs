@@ -5,6 +5,7 @@
 //! ```
 pub mod agent;
 pub mod config;
+pub mod convert;
 pub mod datapath;
 pub mod desired;
 pub mod maps;

@@ -1,0 +1,201 @@
+//! `EndpointSlice`.
+use std::net::IpAddr;
+
+use k8s_openapi::api::discovery::v1 as api;
+
+use crate::{
+    convert::{Notes, object_name},
+    model::{Endpoint, EndpointPort, EndpointSlice, Family, ServiceName, Target},
+};
+
+/// Names the Service that a slice belongs to.
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// A slice as the agent sees it; `None` if it belongs to no Service: it is somebody's own affair then.
+pub fn endpoint_slice(object: &api::EndpointSlice) -> Option<EndpointSlice> {
+    let labels = object.metadata.labels.as_ref()?;
+    let service = labels.get(SERVICE_NAME_LABEL)?;
+    let name = object_name(&object.metadata);
+    let mut notes = Notes::about("EndpointSlice", &name);
+    let family = match object.address_type.as_str() {
+        "IPv4" => Some(Family::V4),
+        "IPv6" => Some(Family::V6),
+        other => {
+            notes.add(
+                format!("has addressType `{other}`, which cannot be translated; it is left out"),
+                "write IPv4 or IPv6",
+            );
+            None
+        }
+    };
+    let mut endpoints = Vec::new();
+    if let Some(family) = family {
+        let convert = |it| endpoint(it, family, &mut notes);
+        endpoints = object
+            .endpoints
+            .iter()
+            .flatten()
+            .filter_map(convert)
+            .collect();
+    }
+    let ports = object
+        .ports
+        .iter()
+        .flatten()
+        .filter_map(|it| port(it, &mut notes));
+    Some(EndpointSlice {
+        ports: ports.collect(),
+        service: ServiceName::new(&name.namespace, service),
+        family: family.unwrap_or(Family::V4),
+        endpoints,
+        warnings: notes.finish(),
+        name,
+    })
+}
+
+fn port(object: &api::EndpointPort, notes: &mut Notes) -> Option<EndpointPort> {
+    let name = object.name.clone().unwrap_or_default();
+    let of = if name.is_empty() {
+        "its port".to_owned()
+    } else {
+        format!("port `{name}`")
+    };
+    let protocol = notes.protocol(&of, object.protocol.as_deref());
+    let Some(number) = object.port else {
+        notes.add(
+            format!("{of} has no number (every port), which cannot be translated; it is left out"),
+            "write a number from 1 to 65535",
+        );
+        return None;
+    };
+    let port = notes.port(&of, number)?;
+    Some(EndpointPort {
+        name,
+        protocol: protocol?,
+        port,
+    })
+}
+
+fn endpoint(object: &api::Endpoint, family: Family, notes: &mut Notes) -> Option<Endpoint> {
+    // The addresses of one endpoint are the same pod's; like kube-proxy, take the first.
+    let Some(text) = object.addresses.first() else {
+        notes.add(
+            "has an endpoint without addresses; it is left out",
+            "give it an address",
+        );
+        return None;
+    };
+    let address: IpAddr = notes.address("endpoint address", text, Some(family))?;
+    let conditions = object.conditions.as_ref();
+    let ready = conditions.and_then(|it| it.ready).unwrap_or(true);
+    let target = object.target_ref.as_ref().map(|target| Target {
+        name: target.name.clone().unwrap_or_default(),
+        uid: target.uid.clone().unwrap_or_default(),
+    });
+    Some(Endpoint {
+        address,
+        ready,
+        serving: conditions.and_then(|it| it.serving).unwrap_or(ready),
+        terminating: conditions.and_then(|it| it.terminating).unwrap_or(false),
+        node: object.node_name.clone(),
+        zone: object.zone.clone(),
+        target,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn convert(address_type: &str, endpoints: &Value, ports: &Value) -> EndpointSlice {
+        let object = json!({
+            "metadata": {"name": "web-1", "namespace": "shop", "labels": {SERVICE_NAME_LABEL: "web"}},
+            "addressType": address_type, "endpoints": endpoints, "ports": ports,
+        });
+        endpoint_slice(&serde_json::from_value(object).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn absent_conditions_mean_what_kubernetes_says_they_mean() {
+        let cases = [
+            (json!({}), (true, true, false)),
+            (json!({"ready": false}), (false, false, false)),
+            (
+                json!({"ready": false, "serving": true, "terminating": true}),
+                (false, true, true),
+            ),
+            (json!({"serving": false}), (true, false, false)),
+        ];
+        for (conditions, expected) in cases {
+            let endpoints = json!([{"addresses": ["10.0.0.1"], "conditions": conditions}]);
+            let slice = convert("IPv4", &endpoints, &json!([]));
+            let endpoint = &slice.endpoints[0];
+            assert_eq!(
+                (endpoint.ready, endpoint.serving, endpoint.terminating),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_used_is_left_out_and_named() {
+        let cases = [
+            ("IPv4", "fd00::1", "is IPv6 where IPv4 is announced"),
+            ("IPv6", "10.0.0.1", "is IPv4 where IPv6 is announced"),
+            ("IPv4", "127.0.0.1", "is a loopback address"),
+            ("IPv6", "::1", "is a loopback address"),
+            ("IPv4", "0.0.0.0", "is the unspecified address"),
+            ("IPv4", "224.0.0.5", "is a multicast address"),
+            ("IPv4", "255.255.255.255", "is the broadcast address"),
+            (
+                "IPv6",
+                "::ffff:10.0.0.1",
+                "is an IPv4 address written as IPv6",
+            ),
+            ("IPv4", "10.0.0", "is no IP address"),
+            ("FQDN", "example.org", "has addressType `FQDN`"),
+        ];
+        for (address_type, address, problem) in cases {
+            let endpoints = json!([{"addresses": [address]}]);
+            let slice = convert(address_type, &endpoints, &json!([]));
+            assert!(slice.endpoints.is_empty(), "{address}");
+            assert!(
+                slice.warnings[0].to_string().contains(problem),
+                "{:?}",
+                slice.warnings
+            );
+            assert!(
+                slice.warnings[0]
+                    .to_string()
+                    .contains("EndpointSlice shop/web-1")
+            );
+        }
+    }
+
+    #[test]
+    fn of_many_wrong_endpoints_the_first_are_named_and_the_rest_is_counted() {
+        let endpoints: Vec<Value> = (0..70).map(|_| json!({"addresses": ["::1"]})).collect();
+        let slice = convert("IPv6", &json!(endpoints), &json!([]));
+        assert_eq!(slice.warnings.len(), 6);
+        assert!(slice.warnings[5].problem.starts_with("65 more"));
+    }
+
+    #[test]
+    fn a_port_that_cannot_be_used_is_left_out() {
+        let ports = json!([{"name": "a", "port": 0}, {"name": "b"}, {"name": "c", "port": 8080}]);
+        let slice = convert("IPv4", &json!([]), &ports);
+        assert_eq!(
+            slice.ports.iter().map(|port| port.port).collect::<Vec<_>>(),
+            [8080]
+        );
+        assert_eq!(slice.warnings.len(), 2);
+    }
+
+    #[test]
+    fn a_slice_without_a_service_is_nobodys() {
+        let object = json!({"metadata": {"name": "own", "labels": {}}, "addressType": "IPv4", "endpoints": []});
+        assert!(endpoint_slice(&serde_json::from_value(object).unwrap()).is_none());
+    }
+}

@@ -1,0 +1,150 @@
+//! From Kubernetes' types to the model. Total: nothing fails, what cannot be taken is left out and said.
+//!
+//! One bad port never takes its Service down, one bad address never its slice.
+mod endpoint_slice;
+mod endpoints;
+mod node;
+mod pods;
+mod service;
+
+use std::net::IpAddr;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use lb_common::Protocol;
+
+pub use endpoint_slice::{SERVICE_NAME_LABEL, endpoint_slice};
+pub use endpoints::endpoints;
+pub use node::node;
+pub use pods::{pod_uid, select};
+pub use service::service;
+
+use crate::model::{Family, ObjectName, Warning};
+
+/// How many warnings one object may give before the rest is only counted: 70,000 endpoints may all be wrong alike.
+const SHOWN: usize = 5;
+
+/// Namespace and name; an object without a namespace is in `default`.
+pub fn object_name(metadata: &ObjectMeta) -> ObjectName {
+    let namespace = metadata.namespace.as_deref().filter(|it| !it.is_empty());
+    ObjectName::new(
+        namespace.unwrap_or("default"),
+        metadata.name.clone().unwrap_or_default(),
+    )
+}
+
+/// Collects the warnings about one object.
+struct Notes {
+    subject: String,
+    warnings: Vec<Warning>,
+    more: usize,
+}
+
+impl Notes {
+    fn about(kind: &str, name: &ObjectName) -> Self {
+        Self {
+            subject: format!("{kind} {name}"),
+            warnings: Vec::new(),
+            more: 0,
+        }
+    }
+
+    fn add(&mut self, problem: impl Into<String>, remedy: impl Into<String>) {
+        if self.warnings.len() < SHOWN {
+            self.warnings
+                .push(Warning::new(&self.subject, problem, remedy));
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn finish(mut self) -> Vec<Warning> {
+        if self.more > 0 {
+            let problem = format!("{} more parts of it were left out", self.more);
+            self.warnings.push(Warning::new(
+                self.subject,
+                problem,
+                "correct the first ones, then look again",
+            ));
+        }
+        self.warnings
+    }
+
+    /// A protocol that is translated; TCP if none is given.
+    fn protocol(&mut self, of: &str, protocol: Option<&str>) -> Option<Protocol> {
+        match protocol {
+            None | Some("" | "TCP") => Some(Protocol::Tcp),
+            Some("UDP") => Some(Protocol::Udp),
+            Some("SCTP") => {
+                self.add(
+                    format!("{of} is SCTP, which is not translated; the port is left out"),
+                    "leave SCTP Services to another proxy by the label service.kubernetes.io/service-proxy-name",
+                );
+                None
+            }
+            Some(other) => {
+                self.add(
+                    format!("{of} has the unknown protocol `{other}`; the port is left out"),
+                    "write TCP or UDP",
+                );
+                None
+            }
+        }
+    }
+
+    /// A port number from 1 to 65535.
+    fn port(&mut self, of: &str, number: i32) -> Option<u16> {
+        let port = u16::try_from(number).ok().filter(|port| *port > 0);
+        if port.is_none() {
+            self.add(
+                format!("{of} is {number}; the port is left out"),
+                "write a number from 1 to 65535",
+            );
+        }
+        port
+    }
+
+    /// An address that packets can be sent to, of the right family if there is a right one.
+    fn address(&mut self, of: &str, text: &str, family: Option<Family>) -> Option<IpAddr> {
+        let Ok(address) = text.parse::<IpAddr>() else {
+            self.add(
+                format!("{of} `{text}` is no IP address; it is left out"),
+                "write an IPv4 or IPv6 address",
+            );
+            return None;
+        };
+        let is = Family::of(address);
+        if let Some(family) = family.filter(|family| *family != is) {
+            self.add(
+                format!("{of} {address} is {is} where {family} is announced; it is left out"),
+                format!("put it where {is} is announced"),
+            );
+            return None;
+        }
+        if let Some(kind) = unreachable_kind(address) {
+            self.add(
+                format!("{of} {address} is {kind}; it is left out"),
+                "write an address that packets can be sent to from every node",
+            );
+            return None;
+        }
+        Some(address)
+    }
+}
+
+fn unreachable_kind(address: IpAddr) -> Option<&'static str> {
+    let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    let mapped = matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some());
+    if address.is_unspecified() {
+        Some("the unspecified address")
+    } else if address.is_loopback() {
+        Some("a loopback address")
+    } else if address.is_multicast() {
+        Some("a multicast address")
+    } else if broadcast {
+        Some("the broadcast address")
+    } else if mapped {
+        Some("an IPv4 address written as IPv6")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,40 @@
+//! Node.
+use k8s_openapi::api::core::v1 as api;
+
+use crate::model::Node;
+
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+const LEAVING_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
+
+/// A Node as the agent sees it.
+pub fn node(object: &api::Node) -> Node {
+    let labels = object.metadata.labels.as_ref();
+    let taints = object
+        .spec
+        .iter()
+        .flat_map(|spec| spec.taints.iter().flatten());
+    let leaving = object.metadata.deletion_timestamp.is_some()
+        || taints.into_iter().any(|taint| taint.key == LEAVING_TAINT);
+    Node {
+        name: object.metadata.name.clone().unwrap_or_default(),
+        zone: labels.and_then(|labels| labels.get(ZONE_LABEL)).cloned(),
+        leaving,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_autoscalers_taint_says_that_the_node_leaves() {
+        let object = json!({
+            "metadata": {"name": "node-1", "labels": {ZONE_LABEL: "a"}},
+            "spec": {"taints": [{"key": LEAVING_TAINT, "effect": "NoSchedule"}]},
+        });
+        let node = node(&serde_json::from_value(object).unwrap());
+        assert_eq!((node.zone.as_deref(), node.leaving), (Some("a"), true));
+    }
+}

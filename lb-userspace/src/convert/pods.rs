@@ -1,0 +1,189 @@
+//! The endpoints of a Service from the Pods its selector matches: what a cluster's endpoint slice controller would
+//! make of them. Only manifests need it.
+//!
+//! Two rules are our own, because nobody but the person who writes the manifests knows better: a Pod without any
+//! conditions in its status counts as ready, and its identity without a uid is its name.
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    net::IpAddr,
+};
+
+use k8s_openapi::{api::core::v1 as api, apimachinery::pkg::util::intstr::IntOrString};
+
+use crate::{
+    convert::{Notes, object_name},
+    model::{Endpoint, EndpointPort, EndpointSlice, Family, SliceName, Target},
+};
+
+/// What identifies a pod: its uid, or without one its namespace and name.
+pub fn pod_uid(pod: &api::Pod) -> String {
+    pod.metadata
+        .uid
+        .clone()
+        .unwrap_or_else(|| object_name(&pod.metadata).to_string())
+}
+
+/// The slices of a Service. Without a selector there are none: somebody else writes them.
+pub fn select(service: &api::Service, pods: &[&api::Pod]) -> Vec<EndpointSlice> {
+    let name = object_name(&service.metadata);
+    let Some(spec) = &service.spec else {
+        return Vec::new();
+    };
+    let Some(selector) = spec
+        .selector
+        .as_ref()
+        .filter(|selector| !selector.is_empty())
+    else {
+        return Vec::new();
+    };
+    let mut notes = Notes::about("Service", &name);
+    // Pods may differ in the numbers of their named ports: a slice for each combination, as the controller does.
+    let mut slices: BTreeMap<(Family, Vec<EndpointPort>), Vec<Endpoint>> = BTreeMap::new();
+    let publish_not_ready = spec.publish_not_ready_addresses.unwrap_or(false);
+    for pod in pods {
+        let of_service = object_name(&pod.metadata).namespace == name.namespace;
+        if !of_service || !has_labels(pod, selector) || is_finished(pod) {
+            continue;
+        }
+        let ports = ports_of(spec, pod, &mut notes);
+        for address in addresses(pod, &mut notes) {
+            let endpoint = endpoint(pod, address, publish_not_ready);
+            match slices.entry((Family::of(address), ports.clone())) {
+                Entry::Vacant(place) => drop(place.insert(vec![endpoint])),
+                Entry::Occupied(mut place) => place.get_mut().push(endpoint),
+            }
+        }
+    }
+    let mut warnings = notes.finish();
+    if slices.is_empty() && !warnings.is_empty() {
+        slices.insert((Family::V4, Vec::new()), Vec::new());
+    }
+    let slices = slices.into_iter().enumerate();
+    let slices = slices.map(|(number, ((family, ports), endpoints))| EndpointSlice {
+        name: SliceName::new(&name.namespace, format!("{}-pods-{number}", name.name)),
+        service: name.clone(),
+        family,
+        ports,
+        endpoints,
+        warnings: std::mem::take(&mut warnings),
+    });
+    slices.collect()
+}
+
+fn has_labels(pod: &api::Pod, selector: &BTreeMap<String, String>) -> bool {
+    let labels = pod.metadata.labels.as_ref();
+    selector
+        .iter()
+        .all(|(key, value)| labels.and_then(|it| it.get(key)) == Some(value))
+}
+
+fn is_finished(pod: &api::Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn addresses(pod: &api::Pod, notes: &mut Notes) -> Vec<IpAddr> {
+    let Some(status) = &pod.status else {
+        return Vec::new();
+    };
+    let mut written: Vec<&str> = status
+        .pod_ips
+        .iter()
+        .flatten()
+        .map(|it| it.ip.as_str())
+        .collect();
+    if written.is_empty() {
+        written = status.pod_ip.iter().map(String::as_str).collect();
+    }
+    let of = format!(
+        "address of Pod {}",
+        pod.metadata.name.as_deref().unwrap_or_default()
+    );
+    let parse = |text| notes.address(&of, text, None);
+    let mut addresses: Vec<IpAddr> = written.into_iter().filter_map(parse).collect();
+    addresses.dedup();
+    addresses
+}
+
+fn endpoint(pod: &api::Pod, address: IpAddr, publish_not_ready: bool) -> Endpoint {
+    let status = pod.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let serving = conditions.is_none_or(|conditions| {
+        conditions
+            .iter()
+            .any(|it| it.type_ == "Ready" && it.status == "True")
+    });
+    let terminating = pod.metadata.deletion_timestamp.is_some();
+    Endpoint {
+        address,
+        ready: publish_not_ready || (serving && !terminating),
+        serving,
+        terminating,
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        zone: None,
+        target: Some(Target {
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            uid: pod_uid(pod),
+        }),
+    }
+}
+
+/// The Service's ports at this pod. Those that are wrong in the Service are not complained about here.
+fn ports_of(spec: &api::ServiceSpec, pod: &api::Pod, notes: &mut Notes) -> Vec<EndpointPort> {
+    let mut ports = Vec::new();
+    for port in spec.ports.iter().flatten() {
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        let Some(known) =
+            Notes::about("", &object_name(&pod.metadata)).protocol("", Some(protocol))
+        else {
+            continue;
+        };
+        let number = match &port.target_port {
+            None => Some(port.port),
+            Some(IntOrString::Int(number)) => Some(*number),
+            Some(IntOrString::String(name)) => {
+                let number = container_port(pod, name, protocol);
+                if number.is_none() {
+                    notes.add(
+                        format!(
+                            "targetPort `{name}` names no {protocol} port of Pod {}; the Pod is left out for it",
+                            pod.metadata.name.as_deref().unwrap_or_default()
+                        ),
+                        "name a containerPort so, or write a number",
+                    );
+                }
+                number
+            }
+        };
+        let of = format!("targetPort of port {}", port.port);
+        let Some(number) = number.and_then(|number| notes.port(&of, number)) else {
+            continue;
+        };
+        let name = port.name.clone().unwrap_or_default();
+        ports.push(EndpointPort {
+            name,
+            protocol: known,
+            port: number,
+        });
+    }
+    ports
+}
+
+fn container_port(pod: &api::Pod, name: &str, protocol: &str) -> Option<i32> {
+    let spec = pod.spec.as_ref()?;
+    let sidecars = spec.init_containers.iter().flatten();
+    let sidecars = sidecars.filter(|it| it.restart_policy.as_deref() == Some("Always"));
+    let containers = spec.containers.iter().chain(sidecars);
+    let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let found = ports.find(|port| {
+        port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
+    });
+    found.map(|port| port.container_port)
+}
+
+#[cfg(test)]
+#[path = "pods_tests.rs"]
+mod tests;

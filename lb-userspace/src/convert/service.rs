@@ -1,0 +1,162 @@
+//! Service.
+use std::{collections::BTreeSet, net::IpAddr};
+
+use k8s_openapi::api::core::v1 as api;
+use lb_common::Protocol;
+
+use crate::{
+    convert::{Notes, object_name},
+    model::{Family, NotServed, Service, ServicePort},
+};
+
+const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+
+/// A Service as the agent sees it.
+pub fn service(object: &api::Service) -> Service {
+    let name = object_name(&object.metadata);
+    let mut notes = Notes::about("Service", &name);
+    let no_spec = api::ServiceSpec::default();
+    let spec = object.spec.as_ref().unwrap_or(&no_spec);
+    let not_served = not_served(object, spec);
+    let (mut cluster_ips, mut ports) = (Vec::new(), Vec::new());
+    if not_served.is_none() {
+        cluster_ips = addresses(spec, &mut notes);
+        ports = service_ports(spec, &mut notes);
+        note_what_is_missing(spec, &mut notes);
+    }
+    Service {
+        name,
+        cluster_ips,
+        ports,
+        not_served,
+        publish_not_ready_addresses: spec.publish_not_ready_addresses.unwrap_or(false),
+        warnings: notes.finish(),
+    }
+}
+
+fn not_served(object: &api::Service, spec: &api::ServiceSpec) -> Option<NotServed> {
+    let labels = object.metadata.labels.as_ref();
+    let headless = |address: &String| address == "None";
+    if spec.type_.as_deref() == Some("ExternalName") {
+        Some(NotServed::ExternalName)
+    } else if spec.cluster_ip.as_ref().is_some_and(headless)
+        || spec.cluster_ips.iter().flatten().any(headless)
+    {
+        Some(NotServed::Headless)
+    } else if labels.is_some_and(|labels| labels.contains_key(PROXY_NAME_LABEL)) {
+        Some(NotServed::OtherProxy)
+    } else {
+        None
+    }
+}
+
+fn addresses(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<IpAddr> {
+    let mut written: Vec<&str> = spec
+        .cluster_ips
+        .iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
+    if written.is_empty() {
+        written = spec.cluster_ip.iter().map(String::as_str).collect();
+    }
+    written.retain(|address| !address.is_empty());
+    if written.is_empty() {
+        notes.add(
+            "has no clusterIP, so nobody can dial it; it is not served",
+            "write one: in a folder of manifests there is no API server that allocates it",
+        );
+    }
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for text in written {
+        let Some(address) = notes.address("clusterIP", text, None) else {
+            continue;
+        };
+        if addresses
+            .iter()
+            .any(|known| Family::of(*known) == Family::of(address))
+        {
+            notes.add(
+                format!(
+                    "has a second {} clusterIP, {address}; it is left out",
+                    Family::of(address)
+                ),
+                "a Service has one clusterIP of each family",
+            );
+            continue;
+        }
+        addresses.push(address);
+    }
+    addresses
+}
+
+fn service_ports(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<ServicePort> {
+    let written = spec.ports.as_deref().unwrap_or_default();
+    if written.is_empty() {
+        notes.add(
+            "has no ports; it is not served",
+            "give it at least one port",
+        );
+    }
+    let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::<(u16, Protocol)>::new());
+    let mut ports = Vec::new();
+    for port in written {
+        let name = port.name.clone().unwrap_or_default();
+        let of = if name.is_empty() {
+            "its port".to_owned()
+        } else {
+            format!("port `{name}`")
+        };
+        let protocol = notes.protocol(&of, port.protocol.as_deref());
+        let number = notes.port(&of, port.port);
+        let (Some(protocol), Some(number)) = (protocol, number) else {
+            continue;
+        };
+        if !names.insert((name.clone(), protocol)) || !numbers.insert((number, protocol)) {
+            notes.add(
+                format!("{of} ({number}/{protocol}) is there twice; the second one is left out"),
+                "give each port its own name and number",
+            );
+            continue;
+        }
+        ports.push(ServicePort {
+            name,
+            protocol,
+            port: number,
+        });
+    }
+    ports
+}
+
+/// What the Service asks for and does not get yet.
+fn note_what_is_missing(spec: &api::ServiceSpec, notes: &mut Notes) {
+    let mut missing = Vec::new();
+    match spec.type_.as_deref() {
+        Some("NodePort") => missing.push("node ports"),
+        Some("LoadBalancer") => missing.push("node ports and load balancer addresses"),
+        _ => {}
+    }
+    if spec
+        .external_ips
+        .as_ref()
+        .is_some_and(|addresses| !addresses.is_empty())
+    {
+        missing.push("externalIPs");
+    }
+    if spec.session_affinity.as_deref() == Some("ClientIP") {
+        missing.push("sessionAffinity");
+    }
+    if spec.internal_traffic_policy.as_deref() == Some("Local") {
+        missing.push("internalTrafficPolicy: Local");
+    }
+    if !missing.is_empty() {
+        notes.add(
+            format!("asks for {}, not served in this version; its clusterIP is", missing.join(", ")),
+            "leave it to another proxy by the label service.kubernetes.io/service-proxy-name if it needs this",
+        );
+    }
+}
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

@@ -1,0 +1,129 @@
+use serde_json::json;
+
+use super::*;
+
+fn convert(spec: &serde_json::Value) -> Service {
+    let object = json!({"metadata": {"name": "web"}, "spec": spec});
+    service(&serde_json::from_value(object).unwrap())
+}
+
+fn problems(service: &Service) -> Vec<&str> {
+    service
+        .warnings
+        .iter()
+        .map(|warning| warning.problem.as_str())
+        .collect()
+}
+
+#[test]
+fn a_plain_service_has_its_addresses_and_ports_and_no_warning() {
+    let service = convert(&json!({
+        "clusterIPs": ["10.96.0.1", "fd00::1"],
+        "ports": [{"port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}],
+    }));
+    assert_eq!(service.name.to_string(), "default/web");
+    assert_eq!(service.cluster_ips.len(), 2);
+    let ports: Vec<_> = service
+        .ports
+        .iter()
+        .map(|port| (port.port, port.protocol))
+        .collect();
+    assert_eq!(ports, [(80, Protocol::Tcp), (53, Protocol::Udp)]);
+    assert!(service.warnings.is_empty() && service.not_served.is_none());
+}
+
+#[test]
+fn one_bad_port_does_not_take_the_others_down() {
+    let bad = [
+        (
+            json!({"name": "b", "port": 0}),
+            "port `b` is 0; the port is left out",
+        ),
+        (
+            json!({"name": "b", "port": 70000}),
+            "port `b` is 70000; the port is left out",
+        ),
+        (
+            json!({"name": "b", "port": -1}),
+            "port `b` is -1; the port is left out",
+        ),
+        (
+            json!({"name": "b", "port": 9, "protocol": "SCTP"}),
+            "port `b` is SCTP, which is not translated; the port is left out",
+        ),
+        (
+            json!({"name": "b", "port": 9, "protocol": "tcp"}),
+            "port `b` has the unknown protocol `tcp`; the port is left out",
+        ),
+        (
+            json!({"name": "a", "port": 9}),
+            "port `a` (9/tcp) is there twice; the second one is left out",
+        ),
+        (
+            json!({"name": "b", "port": 80}),
+            "port `b` (80/tcp) is there twice; the second one is left out",
+        ),
+    ];
+    for (port, problem) in bad {
+        let service =
+            convert(&json!({"clusterIP": "10.96.0.1", "ports": [{"name": "a", "port": 80}, port]}));
+        assert_eq!(service.ports.len(), 1, "{problem}");
+        assert_eq!(problems(&service), [problem]);
+    }
+}
+
+#[test]
+fn what_nobody_could_dial_is_said() {
+    let cases = [
+        (
+            json!({"clusterIP": "10.96.0.1"}),
+            "has no ports; it is not served",
+        ),
+        (
+            json!({"ports": [{"port": 80}]}),
+            "has no clusterIP, so nobody can dial it; it is not served",
+        ),
+        (
+            json!({"clusterIP": "10.96.0.300", "ports": [{"port": 80}]}),
+            "clusterIP `10.96.0.300` is no IP address; it is left out",
+        ),
+        (
+            json!({"clusterIP": "127.0.0.1", "ports": [{"port": 80}]}),
+            "clusterIP 127.0.0.1 is a loopback address; it is left out",
+        ),
+        (
+            json!({"clusterIPs": ["10.96.0.1", "10.96.0.2"], "ports": [{"port": 80}]}),
+            "has a second IPv4 clusterIP, 10.96.0.2; it is left out",
+        ),
+        (
+            json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}], "sessionAffinity": "ClientIP"}),
+            "asks for sessionAffinity, not served in this version; its clusterIP is",
+        ),
+    ];
+    for (spec, problem) in cases {
+        assert_eq!(problems(&convert(&spec)), [problem]);
+    }
+}
+
+#[test]
+fn services_that_are_not_ours_have_a_reason_and_no_warning() {
+    let headless = convert(&json!({"clusterIP": "None", "ports": []}));
+    let external = convert(&json!({"type": "ExternalName", "externalName": "example.org"}));
+    let object = json!({
+        "metadata": {"name": "web", "labels": {PROXY_NAME_LABEL: "other"}},
+        "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+    });
+    let other = service(&serde_json::from_value(object).unwrap());
+    let reasons = [&headless, &external, &other].map(|service| service.not_served);
+    let expected = [
+        NotServed::Headless,
+        NotServed::ExternalName,
+        NotServed::OtherProxy,
+    ];
+    assert_eq!(reasons, expected.map(Some));
+    assert!(
+        [headless, external, other]
+            .iter()
+            .all(|service| service.warnings.is_empty())
+    );
+}

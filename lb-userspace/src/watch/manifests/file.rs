@@ -1,0 +1,295 @@
+//! One file: documents, Lists, and what is wrong with them.
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use k8s_openapi::api::{
+    core::v1::{Endpoints, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// An object that the agent makes use of.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Object {
+    Service(Box<Service>),
+    Pod(Box<Pod>),
+    EndpointSlice(Box<EndpointSlice>),
+    Endpoints(Box<Endpoints>),
+}
+
+/// Where a file is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    /// The document, counted from 1.
+    pub(super) document: usize,
+    /// The line in the file, counted from 1, if known.
+    pub(super) line: Option<u64>,
+    /// What is wrong.
+    pub(super) what: String,
+}
+
+/// What decides how a document is read.
+#[derive(Deserialize)]
+struct Head {
+    kind: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct List {
+    #[serde(default)]
+    items: Vec<Value>,
+}
+
+/// All objects of a YAML file (which may be JSON), or the first thing that is wrong with it. Objects of kinds that the
+/// agent has no use for are passed over.
+pub(super) fn parse_yaml(text: &str) -> Result<Vec<Object>, Problem> {
+    let mut objects = Vec::new();
+    for (index, (first_line, document)) in documents(text).into_iter().enumerate() {
+        let problem = |(line, what): (Option<u64>, String)| Problem {
+            document: index + 1,
+            line: line.map(|line| line + first_line),
+            what,
+        };
+        let Some(head): Option<Head> = yaml(document).map_err(problem)? else {
+            continue;
+        };
+        let Some(kind) = head.kind else {
+            return Err(problem((None, "it has no `kind`".to_owned())));
+        };
+        if kind == "List" || kind.ends_with("List") {
+            let Some(list) = yaml::<List>(document).map_err(problem)? else {
+                continue;
+            };
+            for (number, item) in list.items.into_iter().enumerate() {
+                let object = from_value(item).map_err(|what| {
+                    problem((None, format!("item {} of the List: {what}", number + 1)))
+                })?;
+                objects.extend(object);
+            }
+            continue;
+        }
+        let object = match kind.as_str() {
+            "Service" => yaml(document).map_err(problem)?.map(Object::Service),
+            "Pod" => yaml(document).map_err(problem)?.map(Object::Pod),
+            "EndpointSlice" => yaml(document).map_err(problem)?.map(Object::EndpointSlice),
+            "Endpoints" => yaml(document).map_err(problem)?.map(Object::Endpoints),
+            _ => None,
+        };
+        if let Some(object) = object {
+            check_name(&object).map_err(|what| problem((None, what)))?;
+            objects.push(object);
+        }
+    }
+    Ok(objects)
+}
+
+/// All objects of a JSON file: one value, or several after each other.
+pub(super) fn parse_json(text: &str) -> Result<Vec<Object>, Problem> {
+    let mut objects = Vec::new();
+    let values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    for (index, value) in values.enumerate() {
+        let document = index + 1;
+        let value = value.map_err(|error| Problem {
+            document,
+            line: u64::try_from(error.line()).ok(),
+            what: error.to_string(),
+        })?;
+        let problem = |what| Problem {
+            document,
+            line: None,
+            what,
+        };
+        let is_list = value["kind"]
+            .as_str()
+            .is_some_and(|kind| kind.ends_with("List"));
+        if is_list {
+            let list: List =
+                serde_json::from_value(value).map_err(|error| problem(error.to_string()))?;
+            for (number, item) in list.items.into_iter().enumerate() {
+                let object = from_value(item)
+                    .map_err(|what| problem(format!("item {} of the List: {what}", number + 1)))?;
+                objects.extend(object);
+            }
+        } else {
+            objects.extend(from_value(value).map_err(problem)?);
+        }
+    }
+    Ok(objects)
+}
+
+fn from_value(value: Value) -> Result<Option<Object>, String> {
+    let Some(kind) = value["kind"].as_str().map(str::to_owned) else {
+        return Err("it has no `kind`".to_owned());
+    };
+    fn typed<T: DeserializeOwned>(value: Value) -> Result<Box<T>, String> {
+        serde_json::from_value(value)
+            .map(Box::new)
+            .map_err(|error| error.to_string())
+    }
+    let object = match kind.as_str() {
+        "Service" => Object::Service(typed(value)?),
+        "Pod" => Object::Pod(typed(value)?),
+        "EndpointSlice" => Object::EndpointSlice(typed(value)?),
+        "Endpoints" => Object::Endpoints(typed(value)?),
+        _ => return Ok(None),
+    };
+    check_name(&object)?;
+    Ok(Some(object))
+}
+
+fn check_name(object: &Object) -> Result<(), String> {
+    let metadata = match object {
+        Object::Service(object) => &object.metadata,
+        Object::Pod(object) => &object.metadata,
+        Object::EndpointSlice(object) => &object.metadata,
+        Object::Endpoints(object) => &object.metadata,
+    };
+    if metadata.name.as_ref().is_none_or(String::is_empty) {
+        return Err("it has no `metadata.name`".to_owned());
+    }
+    Ok(())
+}
+
+/// One document; `None` if there is nothing in it but comments. The error is a line in the document, from 1 on, and a
+/// text.
+fn yaml<T: DeserializeOwned>(document: &str) -> Result<Option<T>, (Option<u64>, String)> {
+    let blank = |line: &str| {
+        let line = line.trim();
+        let line = line.strip_prefix("---").unwrap_or(line).trim_start();
+        line.is_empty() || line.starts_with('#') || line == "..."
+    };
+    if document.lines().all(blank) {
+        return Ok(None);
+    }
+    // Whoever can write the folder can fill the memory anyhow: no budget. A panic of the parser is its bug, and one file.
+    let options = serde_saphyr::options! { budget: None };
+    let parse = || serde_saphyr::from_str_with_options(document, options);
+    match catch_unwind(AssertUnwindSafe(parse)) {
+        Ok(Ok(value)) => Ok(Some(value)),
+        Ok(Err(error)) => {
+            let line = error
+                .location()
+                .map(|location| location.line())
+                .filter(|line| *line > 0);
+            Err((line, in_short(&error.to_string())))
+        }
+        Err(_) => Err((None, "the YAML parser gave up on it".to_owned())),
+    }
+}
+
+/// The parser's message without its own idea of the line, and without the excerpt that follows.
+fn in_short(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    let line = line.strip_prefix("error: ").unwrap_or(line);
+    let text = match line.split_once(": ") {
+        Some((place, text)) if place.starts_with("line ") => text,
+        _ => line,
+    };
+    text.trim_end_matches(':').to_owned()
+}
+
+/// The documents of a YAML file and how many lines stand before each.
+fn documents(text: &str) -> Vec<(u64, &str)> {
+    let mut documents = Vec::new();
+    let (mut start, mut start_line, mut position, mut line_number) = (0, 0, 0, 0);
+    for line in text.split_inclusive('\n') {
+        let is_separator = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        if is_separator && position > start {
+            let document = &text[start..position];
+            // A comment above the first separator is no document of its own.
+            let only_comment = document
+                .lines()
+                .all(|it| it.trim().is_empty() || it.starts_with(['#', '%']));
+            if !(documents.is_empty() && only_comment) {
+                documents.push((start_line, document));
+                (start, start_line) = (position, line_number);
+            }
+        }
+        position += line.len();
+        line_number += 1;
+    }
+    documents.push((start_line, &text[start..]));
+    documents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVICE: &str = "kind: Service\nmetadata: {name: web}\n";
+
+    fn names(objects: &[Object]) -> Vec<String> {
+        let name = |object: &Object| match object {
+            Object::Service(object) => object.metadata.name.clone().unwrap(),
+            Object::Pod(object) => object.metadata.name.clone().unwrap(),
+            Object::EndpointSlice(object) => object.metadata.name.clone().unwrap(),
+            Object::Endpoints(object) => object.metadata.name.clone().unwrap(),
+        };
+        objects.iter().map(name).collect()
+    }
+
+    #[test]
+    fn a_file_has_many_documents_and_lists_and_kinds_we_have_no_use_for() {
+        let text = format!(
+            "# a comment\n---\n{SERVICE}---\nkind: Deployment\nmetadata: {{name: d}}\n--- # empty\n---\n\
+             kind: List\nitems:\n- {{kind: Pod, metadata: {{name: a}}}}\n- {{kind: ConfigMap, metadata: {{name: c}}}}\n"
+        );
+        assert_eq!(names(&parse_yaml(&text).unwrap()), ["web", "a"]);
+    }
+
+    #[test]
+    fn json_is_read_with_either_ending() {
+        let text = r#"{"kind": "ServiceList", "items": [{"kind": "Service", "metadata": {"name": "web"}}]}
+                      {"kind": "Pod", "metadata": {"name": "a"}}"#;
+        assert_eq!(names(&parse_json(text).unwrap()), ["web", "a"]);
+        let text = r#"{"kind": "Pod", "metadata": {"name": "a"}}"#;
+        assert_eq!(names(&parse_yaml(text).unwrap()), ["a"]);
+    }
+
+    #[test]
+    fn a_problem_names_document_and_line() {
+        let wrong_type = format!(
+            "{SERVICE}---\nkind: Service\nmetadata: {{name: b}}\nspec:\n  ports:\n  - port: eighty\n"
+        );
+        let broken = format!("{SERVICE}---\n{SERVICE}spec: {{ports: [\n");
+        let cases = [
+            (wrong_type.as_str(), 2, Some(8), "invalid i32"),
+            (broken.as_str(), 2, None, ""),
+            ("metadata: {name: a}\n", 1, None, "it has no `kind`"),
+            (
+                "kind: Pod\nmetadata: {}\n",
+                1,
+                None,
+                "it has no `metadata.name`",
+            ),
+            (
+                "kind: List\nitems: [{kind: Pod, metadata: {name: a}}, {kind: Pod}]\n",
+                1,
+                None,
+                "item 2 of the List",
+            ),
+        ];
+        for (text, document, line, what) in cases {
+            let problem = parse_yaml(text).unwrap_err();
+            assert_eq!(problem.document, document, "{problem:?}");
+            assert!(
+                line.is_none_or(|line| problem.line == Some(line)),
+                "{problem:?}"
+            );
+            assert!(
+                problem.what.contains(what) && !problem.what.is_empty(),
+                "{problem:?}"
+            );
+        }
+        let problem = parse_json("{\"kind\": \"Pod\",\n}").unwrap_err();
+        assert_eq!((problem.document, problem.line), (1, Some(2)));
+    }
+
+    #[test]
+    fn a_separator_inside_a_block_of_text_is_none() {
+        let text = format!("{SERVICE}  \nannotation: |\n  ---\n  text\n");
+        assert_eq!(parse_yaml(&text).unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,306 @@
+//! The folder as a whole: which files there are, the last good state of each, and what follows from all of them.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use k8s_openapi::api::core::v1 as api;
+
+use crate::{
+    convert,
+    model::{EndpointSlice, ObjectName, Service, ServiceName, Warning},
+    watch::manifests::file::{Object, Problem, parse_json, parse_yaml},
+};
+
+/// Folders inside folders are followed so deep: a link may lead back up.
+const DEPTH: usize = 16;
+
+/// Everything the folder says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Objects {
+    /// All Services.
+    pub services: Vec<Service>,
+    /// All endpoints.
+    pub slices: Vec<EndpointSlice>,
+    /// Uids of pods that are not in the folder any more.
+    pub vanished_pods: Vec<String>,
+}
+
+/// What a reading of the folder has found that was not known before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Everything there is, if something has changed.
+    pub objects: Option<Objects>,
+    /// All there is to complain about, if that has changed.
+    pub warnings: Option<Vec<Warning>>,
+}
+
+#[derive(Debug, Default)]
+struct File {
+    /// What was read last, good or bad.
+    content: Vec<u8>,
+    /// The last good state.
+    objects: Vec<Object>,
+    /// What is wrong with `content`.
+    warning: Option<Warning>,
+}
+
+/// A folder of manifests.
+#[derive(Debug)]
+pub struct Folder {
+    root: PathBuf,
+    files: BTreeMap<PathBuf, File>,
+    pods: BTreeSet<String>,
+    warnings: Vec<Warning>,
+    read_before: bool,
+}
+
+impl Folder {
+    /// A folder that has not been read.
+    pub fn new(root: PathBuf) -> Self {
+        Self {
+            root,
+            files: BTreeMap::new(),
+            pods: BTreeSet::new(),
+            warnings: Vec::new(),
+            read_before: false,
+        }
+    }
+
+    /// Reads the folder. A file that cannot be read keeps its last good state, and so does the folder.
+    pub fn read(&mut self) -> Reading {
+        let mut warnings = Vec::new();
+        let mut changed = false;
+        match list(&self.root) {
+            Ok(paths) => {
+                let before = self.files.len();
+                self.files.retain(|path, _| paths.contains(path));
+                changed = self.files.len() != before;
+                for path in paths {
+                    changed |= self.read_file(path);
+                }
+            }
+            Err((path, error)) => warnings.push(Warning::new(
+                path.display().to_string(),
+                format!("the folder cannot be listed: {error}; what was read before stays"),
+                "make it readable for the agent",
+            )),
+        }
+        warnings.extend(self.files.values().filter_map(|file| file.warning.clone()));
+        let (mut objects, doubles) = self.objects();
+        warnings.extend(doubles);
+        let changed = changed || !self.read_before;
+        if changed {
+            objects.vanished_pods = self.vanished_pods();
+        }
+        let complain = warnings != self.warnings || !self.read_before;
+        self.read_before = true;
+        self.warnings.clone_from(&warnings);
+        Reading {
+            objects: changed.then_some(objects),
+            warnings: complain.then_some(warnings),
+        }
+    }
+
+    /// Reads a file; true if its objects have changed.
+    fn read_file(&mut self, path: PathBuf) -> bool {
+        let name = path
+            .strip_prefix(&self.root)
+            .unwrap_or(&path)
+            .display()
+            .to_string();
+        let read = fs::read(&path);
+        // Gone between the listing and the reading: the next event tells.
+        if matches!(&read, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            return self.files.remove(&path).is_some();
+        }
+        let is_json = path
+            .extension()
+            .is_some_and(|extension| extension == "json");
+        let known = self.files.contains_key(&path);
+        let file = self.files.entry(path).or_default();
+        let stays = if file.objects.is_empty() {
+            "nothing of it is used"
+        } else {
+            "its last good state stays in use"
+        };
+        let content = match read {
+            Ok(content) => content,
+            Err(error) => {
+                file.content.clear();
+                file.warning = Some(Warning::new(
+                    name,
+                    format!("cannot be read: {error}; {stays}"),
+                    "make it a file that the agent may read",
+                ));
+                return false;
+            }
+        };
+        if known && content == file.content && (file.warning.is_none() || !content.is_empty()) {
+            return false;
+        }
+        file.content = content;
+        match parse(&file.content, is_json) {
+            Ok(objects) => {
+                file.warning = None;
+                let changed = objects != file.objects;
+                file.objects = objects;
+                changed
+            }
+            Err(problem) => {
+                let line = problem
+                    .line
+                    .map_or_else(String::new, |line| format!(", line {line}"));
+                file.warning = Some(Warning::new(
+                    format!("{name}, document {}{line}", problem.document),
+                    format!("{}; {stays}", problem.what),
+                    "correct the file; it is read again as soon as it changes",
+                ));
+                false
+            }
+        }
+    }
+
+    /// What all files say together, and what they say twice.
+    fn objects(&self) -> (Objects, Vec<Warning>) {
+        let mut warnings = Vec::new();
+        let services = self.distinct("Service", &mut warnings, |object| match object {
+            Object::Service(service) => Some((convert::object_name(&service.metadata), service)),
+            _ => None,
+        });
+        let pods = self.distinct("Pod", &mut warnings, |object| match object {
+            Object::Pod(pod) => Some((convert::object_name(&pod.metadata), pod)),
+            _ => None,
+        });
+        let slices = self.distinct("EndpointSlice", &mut warnings, |object| match object {
+            Object::EndpointSlice(slice) => Some((convert::object_name(&slice.metadata), slice)),
+            _ => None,
+        });
+        let endpoints = self.distinct("Endpoints", &mut warnings, |object| match object {
+            Object::Endpoints(endpoints) => {
+                Some((convert::object_name(&endpoints.metadata), endpoints))
+            }
+            _ => None,
+        });
+        let mut all = Vec::new();
+        for (name, slice) in slices {
+            match convert::endpoint_slice(slice) {
+                Some(slice) => all.push(slice),
+                None => warnings.push(Warning::new(
+                    format!("EndpointSlice {name}"),
+                    "belongs to no Service; it is not used",
+                    format!("give it the label {}", convert::SERVICE_NAME_LABEL),
+                )),
+            }
+        }
+        // A Service's endpoints have one author: its slices, else its Endpoints, else its selector.
+        let mut written: BTreeSet<ServiceName> = all.iter().map(|it| it.service.clone()).collect();
+        for (name, endpoints) in endpoints {
+            if written.insert(name) {
+                all.extend(convert::endpoints(endpoints));
+            }
+        }
+        let pods: Vec<&api::Pod> = pods.values().map(|pod| &***pod).collect();
+        for (name, service) in &services {
+            if !written.contains(name) {
+                all.extend(convert::select(service, &pods));
+            }
+        }
+        let objects = Objects {
+            services: services
+                .values()
+                .map(|service| convert::service(service))
+                .collect(),
+            slices: all,
+            vanished_pods: Vec::new(),
+        };
+        (objects, warnings)
+    }
+
+    /// Objects of a kind by name. Of two with the same name the first file's counts.
+    fn distinct<'a, T>(
+        &'a self,
+        kind: &str,
+        warnings: &mut Vec<Warning>,
+        pick: impl Fn(&'a Object) -> Option<(ObjectName, &'a T)>,
+    ) -> BTreeMap<ObjectName, &'a T> {
+        let mut objects: BTreeMap<ObjectName, &'a T> = BTreeMap::new();
+        for (path, file) in &self.files {
+            for (name, object) in file.objects.iter().filter_map(&pick) {
+                if objects.contains_key(&name) {
+                    let path = path.strip_prefix(&self.root).unwrap_or(path);
+                    warnings.push(Warning::new(
+                        format!("{kind} {name}"),
+                        format!("is there twice; the one in {} is not used", path.display()),
+                        "remove one of them",
+                    ));
+                } else {
+                    objects.insert(name, object);
+                }
+            }
+        }
+        objects
+    }
+
+    /// Pods that were in the folder the last time and are no more.
+    fn vanished_pods(&mut self) -> Vec<String> {
+        let all = self.files.values().flat_map(|file| &file.objects);
+        let pods = all.filter_map(|object| match object {
+            Object::Pod(pod) => Some(convert::pod_uid(pod)),
+            _ => None,
+        });
+        let pods = pods.collect();
+        let before = std::mem::replace(&mut self.pods, pods);
+        before.difference(&self.pods).cloned().collect()
+    }
+}
+
+fn parse(content: &[u8], is_json: bool) -> Result<Vec<Object>, Problem> {
+    let text = std::str::from_utf8(content).map_err(|error| {
+        let before = content.get(..error.valid_up_to()).unwrap_or_default();
+        let lines = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Problem {
+            document: 1,
+            line: u64::try_from(lines).ok(),
+            what: "it is no UTF-8 text".to_owned(),
+        }
+    })?;
+    let text = text.trim_start_matches('\u{feff}');
+    if is_json {
+        parse_json(text)
+    } else {
+        parse_yaml(text)
+    }
+}
+
+/// Every manifest in the folder and below, by path. Hidden files are left out: editors and config map volumes put their
+/// own there.
+fn list(root: &Path) -> Result<BTreeSet<PathBuf>, (PathBuf, io::Error)> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![(root.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            // A folder that vanishes while we look has no files.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && depth > 0 => continue,
+            Err(error) => return Err((folder, error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|error| (folder.clone(), error))?;
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let path = entry.path();
+            let is_manifest = path
+                .extension()
+                .is_some_and(|it| it == "yaml" || it == "yml" || it == "json");
+            if path.is_dir() && depth < DEPTH {
+                folders.push((path, depth + 1));
+            } else if is_manifest {
+                found.insert(path);
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,207 @@
+use std::{fs, path::Path};
+
+use super::*;
+use crate::model::Warning;
+
+const SERVICE: &str = "
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: 10.96.0.1, selector: {app: web}, ports: [{port: 80}]}
+";
+const POD: &str = "
+kind: Pod
+metadata: {name: a, labels: {app: web}}
+status: {podIP: 10.0.0.1}
+";
+
+/// A folder that is removed at the end.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(name: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("waggle-manifests-{name}-{}", std::process::id()));
+        drop(fs::remove_dir_all(&path));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+    fn write(&self, name: &str, text: &str) {
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+fn endpoints(reading: &Reading) -> Vec<String> {
+    let slices = reading.objects.iter().flat_map(|objects| &objects.slices);
+    slices
+        .flat_map(|slice| &slice.endpoints)
+        .map(|it| it.address.to_string())
+        .collect()
+}
+
+fn warnings(reading: &Reading) -> Vec<String> {
+    reading
+        .warnings
+        .iter()
+        .flatten()
+        .map(Warning::to_string)
+        .collect()
+}
+
+#[test]
+fn files_of_a_folder_and_below_belong_together() {
+    let folder = Temporary::new("together");
+    folder.write("service.yaml", SERVICE);
+    folder.write("pods/a.yml", POD);
+    folder.write("pods/.hidden.yaml", "nonsense: [");
+    folder.write("notes.txt", "nonsense: [");
+    let reading = Folder::new(folder.path().to_owned()).read();
+    assert_eq!(endpoints(&reading), ["10.0.0.1"]);
+    assert_eq!(reading.warnings, Some(Vec::new()));
+}
+
+#[test]
+fn a_broken_file_keeps_its_last_good_state_and_the_others_go_on() {
+    let folder = Temporary::new("broken");
+    folder.write("service.yaml", SERVICE);
+    folder.write("a.yaml", POD);
+    let mut read = Folder::new(folder.path().to_owned());
+    read.read();
+    folder.write("a.yaml", "kind: Pod\nmetadata: {name: a, labels: [\n");
+    folder.write(
+        "b.yaml",
+        &POD.replace("name: a", "name: b").replace("0.0.1", "0.0.2"),
+    );
+    let reading = read.read();
+    assert_eq!(endpoints(&reading), ["10.0.0.1", "10.0.0.2"]);
+    let told = warnings(&reading);
+    assert!(told[0].starts_with("a.yaml, document 1"), "{told:?}");
+    assert!(
+        told[0].contains("its last good state stays in use"),
+        "{told:?}"
+    );
+    assert!(reading.objects.unwrap().vanished_pods.is_empty());
+
+    folder.write("a.yaml", POD);
+    assert_eq!(
+        read.read().warnings,
+        Some(Vec::new()),
+        "a corrected file is no trouble"
+    );
+    assert_eq!(
+        read.read(),
+        Reading::default(),
+        "nothing new is nothing to tell"
+    );
+}
+
+#[test]
+fn a_removed_file_takes_its_objects_along_and_its_pods_have_vanished() {
+    let folder = Temporary::new("removed");
+    folder.write("service.yaml", SERVICE);
+    folder.write("a.yaml", POD);
+    let mut read = Folder::new(folder.path().to_owned());
+    read.read();
+    fs::remove_file(folder.path().join("a.yaml")).unwrap();
+    let reading = read.read();
+    assert_eq!(endpoints(&reading), Vec::<String>::new());
+    assert_eq!(reading.objects.unwrap().vanished_pods, ["default/a"]);
+}
+
+#[test]
+fn an_unreadable_file_is_named() {
+    let folder = Temporary::new("unreadable");
+    folder.write("service.yaml", SERVICE);
+    std::os::unix::fs::symlink("loop.yaml", folder.path().join("loop.yaml")).unwrap();
+    let reading = Folder::new(folder.path().to_owned()).read();
+    assert_eq!(reading.objects.as_ref().unwrap().services.len(), 1);
+    let told = warnings(&reading);
+    assert!(told[0].starts_with("loop.yaml: cannot be read"), "{told:?}");
+}
+
+#[test]
+fn a_folder_that_vanishes_keeps_its_last_good_state() {
+    let folder = Temporary::new("vanishes");
+    folder.write("service.yaml", SERVICE);
+    let mut read = Folder::new(folder.path().to_owned());
+    read.read();
+    fs::remove_dir_all(folder.path()).unwrap();
+    let reading = read.read();
+    assert_eq!(reading.objects, None);
+    assert!(
+        warnings(&reading)[0].contains("cannot be listed"),
+        "{reading:?}"
+    );
+}
+
+#[test]
+fn endpoints_that_are_written_down_count_more_than_the_selector() {
+    let folder = Temporary::new("written");
+    folder.write("service.yaml", SERVICE);
+    folder.write("a.yaml", POD);
+    folder.write(
+        "endpoints.yaml",
+        "kind: Endpoints\nmetadata: {name: web}\nsubsets:\n- addresses: [{ip: 10.0.0.9}]\n",
+    );
+    let reading = Folder::new(folder.path().to_owned()).read();
+    assert_eq!(endpoints(&reading), ["10.0.0.9"]);
+}
+
+#[test]
+fn an_object_that_is_there_twice_is_named() {
+    let folder = Temporary::new("twice");
+    folder.write("a.yaml", SERVICE);
+    folder.write("b.yaml", SERVICE);
+    let reading = Folder::new(folder.path().to_owned()).read();
+    assert_eq!(
+        warnings(&reading),
+        ["Service default/web: is there twice; the one in b.yaml is not used; remove one of them"]
+    );
+}
+
+#[tokio::test]
+async fn a_change_of_the_folder_is_seen_at_once_and_reading_is_no_change() {
+    let folder = Temporary::new("seen");
+    folder.write("service.yaml", SERVICE);
+    let (sender, mut events) = mpsc::channel(16);
+    let watching = tokio::spawn(watch(
+        folder.path().to_owned(),
+        Duration::from_millis(5),
+        sender,
+    ));
+    let mut next = async || {
+        loop {
+            let event = tokio::time::timeout(Duration::from_secs(5), events.recv()).await;
+            if let Event::Replaced { slices, .. } = event.expect("an event in time").unwrap() {
+                return slices
+                    .iter()
+                    .map(|slice| slice.endpoints.len())
+                    .sum::<usize>();
+            }
+        }
+    };
+    assert_eq!(next().await, 0);
+    // Written beside and renamed, as many programs do.
+    folder.write("a.tmp", POD);
+    fs::rename(folder.path().join("a.tmp"), folder.path().join("a.yaml")).unwrap();
+    assert_eq!(next().await, 1);
+    fs::create_dir(folder.path().join("more")).unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    folder.write(
+        "more/b.yaml",
+        &POD.replace("name: a", "name: b").replace("0.0.1", "0.0.2"),
+    );
+    assert_eq!(next().await, 2);
+    let quiet = tokio::time::timeout(Duration::from_millis(200), events.recv()).await;
+    assert!(quiet.is_err(), "nothing changed: {quiet:?}");
+    watching.abort();
+}
