@@ -23,6 +23,7 @@ pub mod process;
 pub mod require;
 pub mod scratch;
 pub mod service_cluster;
+pub mod socket_option;
 pub mod topology;
 pub mod udp;
 

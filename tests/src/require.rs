@@ -69,3 +69,9 @@ pub fn optional(is_there: bool, reason: &str) -> bool {
 pub fn has_bridge_netfilter() -> bool {
     Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists()
 }
+
+/// True if a program is in one of the folders of `PATH`.
+pub fn has_program(name: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}

@@ -1,0 +1,83 @@
+//! Sockets whose packets carry IPv4 options or IPv6 extension headers.
+#![expect(
+    unsafe_code,
+    reason = "setsockopt with an option's bytes has no safe wrapper"
+)]
+
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
+use nix::sys::time::TimeVal;
+
+/// Three no-operations and the end of the list: the smallest options there are (RFC 791, 3.1).
+const IPV4_OPTIONS: &[u8] = &[1, 1, 1, 0];
+
+/// An extension header of 8 bytes that holds padding only (RFC 8200, 4.2): next header and length are
+/// the kernel's to fill or 0, then PadN of four bytes.
+const IPV6_PADDING: &[u8] = &[0, 0, 1, 4, 0, 0, 0, 0];
+
+/// What a socket's packets carry between the IP header and TCP or UDP.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Extra {
+    /// IPv4 options.
+    Ipv4Options,
+    /// An IPv6 hop-by-hop header.
+    HopByHop,
+    /// An IPv6 destination options header.
+    Destination,
+    /// Both IPv6 headers.
+    Both,
+}
+
+/// Has `socket` send `extra` with every packet. Needs root.
+fn add(socket: &impl AsFd, extra: Extra) -> Result<()> {
+    let (ip, ipv6) = (libc::IPPROTO_IP, libc::IPPROTO_IPV6);
+    match extra {
+        Extra::Ipv4Options => set(socket, ip, libc::IP_OPTIONS, IPV4_OPTIONS),
+        Extra::HopByHop => set(socket, ipv6, libc::IPV6_HOPOPTS, IPV6_PADDING),
+        Extra::Destination => set(socket, ipv6, libc::IPV6_DSTOPTS, IPV6_PADDING),
+        Extra::Both => {
+            add(socket, Extra::HopByHop)?;
+            add(socket, Extra::Destination)
+        }
+    }
+}
+
+fn set(socket: &impl AsFd, level: libc::c_int, name: libc::c_int, value: &[u8]) -> Result<()> {
+    let length = libc::socklen_t::try_from(value.len())?;
+    let descriptor = socket.as_fd().as_raw_fd();
+    // SAFETY: pointer and length describe `value`, which outlives the call; the descriptor is borrowed.
+    let result =
+        unsafe { libc::setsockopt(descriptor, level, name, value.as_ptr().cast(), length) };
+    if result != 0 {
+        return Err(std::io::Error::last_os_error())
+            .with_context(|| format!("setsockopt({level}, {name})"));
+    }
+    Ok(())
+}
+
+/// Connects by TCP with `extra` in every packet, the SYN included; each step may take `limit`.
+pub fn connect_tcp(to: SocketAddr, extra: Extra, limit: Duration) -> Result<TcpStream> {
+    let family = match to {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let made: OwnedFd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    add(&made, extra)?;
+    // The limit of sending is that of connect too (socket(7)).
+    let seconds = TimeVal::new(limit.as_secs().try_into()?, 0);
+    nix::sys::socket::setsockopt(&made, nix::sys::socket::sockopt::SendTimeout, &seconds)?;
+    connect(made.as_raw_fd(), &SockaddrStorage::from(to))
+        .with_context(|| format!("connect to {to} with {extra:?}"))?;
+    let stream = TcpStream::from(made);
+    stream.set_read_timeout(Some(limit))?;
+    Ok(stream)
+}
+
+/// Has a UDP socket send `extra` with every datagram.
+pub fn add_to_udp(socket: &UdpSocket, extra: Extra) -> Result<()> {
+    add(socket, extra)
+}

@@ -1,0 +1,179 @@
+//! What must not hurt: endpoints that change, an agent that ends, crashes or starts again. And what
+//! must be gone after a clean-up.
+
+use std::collections::BTreeSet;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tests::agent_process::Agent;
+use tests::client::http_get;
+use tests::cluster_state::ClusterState as _;
+use tests::expect::{ask_udp, tcp_meets_exactly, udp_meets_exactly};
+use tests::load::{Load, LongConnection};
+use tests::nginx::Settings;
+use tests::service_cluster::{UDP_V4, WEB_V4, WEB_V6, address, pod_object, with_services};
+use tests::topology::PodNetwork;
+
+/// New connections per second of each load.
+const RATE: u32 = 100;
+
+/// No load runs longer.
+const LIMIT: Duration = Duration::from_mins(2);
+
+#[test]
+fn endpoints_that_come_and_go_under_load_lose_no_request() -> Result<()> {
+    with_services(PodNetwork::Routed, |cluster| {
+        let stays = cluster.add_serving_pod(1, "stays", 2)?;
+        let wavers = cluster.add_serving_pod(2, "wavers", 2)?;
+        let client = cluster.cluster.add_pod(1, "client", 9)?;
+        cluster.start_agents(&[&stays, &wavers])?;
+        let node = cluster.cluster.node(2).namespace.clone();
+        let loads = [
+            Load::start(&client.namespace, address(WEB_V4)?, RATE, LIMIT)?,
+            Load::start(&node, address(WEB_V6)?, RATE, LIMIT)?,
+        ];
+        let mut long = Vec::new();
+        for _ in 0..6 {
+            long.push(LongConnection::start(
+                &client.namespace,
+                address(WEB_V4)?,
+                LIMIT,
+            )?);
+        }
+        for _ in 0..15 {
+            cluster.state.set_terminating("wavers")?;
+            cluster.wait_for(&[&stays])?;
+            sleep(Duration::from_millis(100));
+            cluster
+                .state
+                .add_pod(&pod_object(&wavers.pod, &[("app", "web")]))?;
+            cluster.wait_for(&[&stays, &wavers])?;
+            sleep(Duration::from_millis(100));
+        }
+        for load in loads {
+            load.stop()?.check(200)?;
+        }
+        let mut servers = BTreeSet::new();
+        for connection in long {
+            servers.insert(connection.stop()?.0);
+        }
+        ensure!(!servers.is_empty());
+        Ok(())
+    })
+}
+
+#[test]
+fn the_datapath_works_on_after_the_agent_has_ended() -> Result<()> {
+    with_services(PodNetwork::Routed, |cluster| {
+        let near = cluster.add_serving_pod(1, "near", 2)?;
+        let far = cluster.add_serving_pod(2, "far", 2)?;
+        let client = cluster.cluster.add_pod(1, "client", 9)?;
+        let pods = [&near, &far];
+        cluster.start_agents(&pods)?;
+        let long = LongConnection::start(&client.namespace, address(WEB_V4)?, LIMIT)?;
+        for agent in &mut cluster.agents {
+            agent.terminate()?;
+        }
+        let node = &cluster.cluster.node(1).namespace;
+        for namespace in [&client.namespace, node] {
+            tcp_meets_exactly(namespace, address(WEB_V4)?, &pods)?;
+            tcp_meets_exactly(namespace, address(WEB_V6)?, &pods)?;
+            udp_meets_exactly(namespace, address(UDP_V4)?, &pods)?;
+        }
+        let (_, requests) = long.stop()?;
+        ensure!(requests > 10, "{requests} requests over the connection");
+        Ok(())
+    })
+}
+
+/// Ends and starts the agents by turns while requests come in; nothing may be lost.
+fn restarts_lose_nothing(end: impl Fn(&mut Agent) -> Result<()>) -> Result<()> {
+    with_services(PodNetwork::Routed, |cluster| {
+        let near = cluster.add_serving_pod(1, "near", 2)?;
+        let far = cluster.add_serving_pod(2, "far", 2)?;
+        let client = cluster.cluster.add_pod(1, "client", 9)?;
+        let pods = [&near, &far];
+        cluster.start_agents(&pods)?;
+        let node = cluster.cluster.node(1).namespace.clone();
+        let loads = [
+            Load::start(&client.namespace, address(WEB_V4)?, RATE, LIMIT)?,
+            Load::start(&node, address(WEB_V6)?, RATE, LIMIT)?,
+        ];
+        let long = [
+            LongConnection::start(&client.namespace, address(WEB_V6)?, LIMIT)?,
+            LongConnection::start(&node, address(WEB_V4)?, LIMIT)?,
+        ];
+        for _ in 0..2 {
+            for agent in &mut cluster.agents {
+                end(agent)?;
+                sleep(Duration::from_millis(200));
+                agent.launch()?;
+                sleep(Duration::from_millis(300));
+            }
+        }
+        cluster.wait_for(&pods)?;
+        sleep(Duration::from_millis(500));
+        for load in loads {
+            load.stop()?.check(100)?;
+        }
+        for connection in long {
+            let (_, requests) = connection.stop()?;
+            ensure!(requests > 10, "{requests} requests over the connection");
+        }
+        // What happened while nobody watched is caught up with.
+        cluster.agents.iter_mut().try_for_each(Agent::terminate)?;
+        cluster.state.set_terminating("near")?;
+        cluster.agents.iter_mut().try_for_each(Agent::launch)?;
+        cluster.wait_for(&[&far])?;
+        tcp_meets_exactly(&client.namespace, address(WEB_V4)?, &[&far])
+    })
+}
+
+#[test]
+fn an_agent_that_is_restarted_under_load_loses_no_request() -> Result<()> {
+    restarts_lose_nothing(Agent::terminate)
+}
+
+#[test]
+fn an_agent_that_crashes_under_load_loses_no_request() -> Result<()> {
+    restarts_lose_nothing(Agent::kill)
+}
+
+#[test]
+fn a_clean_up_leaves_nothing_behind() -> Result<()> {
+    with_services(PodNetwork::Routed, |cluster| {
+        let settings = Settings::default();
+        let near = cluster.add_serving_pod_with(1, "near", 2, settings)?;
+        let client = cluster.cluster.add_pod(1, "client", 9)?;
+        cluster.start_agents(&[&near])?;
+        ask_udp(&client.namespace, address(UDP_V4)?, "before")?;
+        let node = cluster.cluster.node(1).namespace.clone();
+        for agent in &mut cluster.agents {
+            agent.terminate()?;
+            agent.cleanup()?;
+            let left = agent.bpf_root();
+            ensure!(!left.exists(), "{} is still there", left.display());
+        }
+        for namespace in [&client.namespace, &node] {
+            let frontend = address(WEB_V4)?;
+            let result = namespace.run(|| Ok(http_get(frontend, Duration::from_millis(500))))?;
+            ensure!(
+                result.is_err(),
+                "still translated in {}: {result:?}",
+                namespace.name()
+            );
+        }
+        let links = bpf_links(&node).context("bpftool net")?;
+        ensure!(!links.contains("waggle"), "still attached:\n{links}");
+        Ok(())
+    })
+}
+
+/// What is attached to the devices of a namespace; nothing where there is no bpftool.
+fn bpf_links(namespace: &tests::netns::Namespace) -> Result<String> {
+    if !tests::require::has_program("bpftool") {
+        return Ok(String::new());
+    }
+    namespace.output("bpftool", &["net"])
+}

@@ -1,0 +1,87 @@
+//! Large transfers arrive byte by byte: with segments that the "hardware" cuts (GSO, checksums left
+//! to it) and with every checksum made in software.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use tests::download::{download, pattern, upload};
+use tests::require;
+use tests::scratch::Scratch;
+use tests::service_cluster::{ServiceCluster, WEB_V4, WEB_V6, with_services};
+use tests::topology::PodNetwork;
+
+/// 50 MB, and not a multiple of any segment.
+const LENGTH: usize = 50_000_003;
+
+/// Sends and fetches a file from a pod and from the node, to a backend of this and of the other node.
+fn transfers_are_byte_exact(
+    cluster: &mut ServiceCluster,
+    server: u8,
+    no_offload: bool,
+) -> Result<()> {
+    let serving = cluster.add_serving_pod(server, "store", 2)?;
+    let client = cluster.cluster.add_pod(1, "client", 9)?;
+    cluster.start_agents(&[&serving])?;
+    if no_offload {
+        let node = &cluster.cluster.node(client.node).namespace;
+        client
+            .namespace
+            .output("ethtool", &["-K", "eth0", "tx", "off"])?;
+        node.output("ethtool", &["-K", &client.interface, "tx", "off"])?;
+        let node = &cluster.cluster.node(serving.pod.node).namespace;
+        serving
+            .pod
+            .namespace
+            .output("ethtool", &["-K", "eth0", "tx", "off"])?;
+        node.output("ethtool", &["-K", &serving.pod.interface, "tx", "off"])?;
+    }
+    let bytes = pattern(LENGTH);
+    let scratch = Scratch::new()?;
+    let sent = scratch.write("sent", &bytes)?;
+    let received = scratch.path().join("received");
+    let node = cluster.cluster.node(1).namespace.clone();
+    for (namespace, frontend) in [
+        (&client.namespace, WEB_V4),
+        (&client.namespace, WEB_V6),
+        (&node, WEB_V4),
+    ] {
+        let url = format!("http://{frontend}/files/blob");
+        upload(namespace, &sent, &url)?;
+        let stored = serving.nginx.files().join("blob");
+        ensure!(fs::read(&stored)? == bytes, "the upload to {url} differs");
+        download(namespace, &url, &received)?;
+        ensure!(
+            fs::read(&received)? == bytes,
+            "the download from {url} differs"
+        );
+        fs::remove_file(stored)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn fifty_megabytes_through_a_service_arrive_unchanged() -> Result<()> {
+    with_services(PodNetwork::Routed, |cluster| {
+        transfers_are_byte_exact(cluster, 1, false)
+    })
+}
+
+#[test]
+fn fifty_megabytes_to_another_node_arrive_unchanged_over_vxlan() -> Result<()> {
+    with_services(PodNetwork::Vxlan, |cluster| {
+        transfers_are_byte_exact(cluster, 2, false)
+    })
+}
+
+#[test]
+fn fifty_megabytes_with_checksums_in_software_arrive_unchanged() -> Result<()> {
+    if !require::optional(require::has_program("ethtool"), "needs ethtool") {
+        return Ok(());
+    }
+    with_services(
+        PodNetwork::Bridged {
+            bridge_netfilter: false,
+        },
+        |cluster| transfers_are_byte_exact(cluster, 2, true),
+    )
+}
