@@ -1,27 +1,153 @@
 //! The API server: Services, `EndpointSlices` and the own Node, through kube-rs.
-use std::path::PathBuf;
+//!
+//! What the watch says between two lists is taken as it comes; a repeated list replaces everything that was known, so
+//! that deletions are found which nobody was told of. While the API server is away the maps stay as they are.
+mod access;
+mod kinds;
+mod pause;
 
-use tokio::sync::mpsc;
+use futures::{StreamExt, pin_mut};
+use k8s_openapi::api::{
+    core::v1::{Node, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api, Client,
+    runtime::{WatchStreamExt, watcher},
+};
+use tokio::sync::mpsc::{self, error::SendError};
 
-use crate::agent::Event;
+pub use access::Access;
 
-/// How to reach the API server.
-#[derive(Clone, Debug, Default)]
-pub struct Access {
-    /// A kubeconfig file; without one, the service account of the pod the agent runs in.
-    pub kubeconfig: Option<PathBuf>,
-    /// Replaces the server's address of the configuration: an address that does not depend on the agent itself.
-    pub api_server: Option<String>,
-    /// The node the agent runs on.
-    pub node_name: String,
-}
+use self::{kinds::Watched, pause::Pause};
+use crate::{agent::Event, model::Warning};
+
+/// Services and slices that are none of ours are not even sent: those of other proxies and headless ones, by the labels
+/// that kube-proxy goes by.
+const SELECTOR: &str = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
+
+/// The API server ends each watch after so many seconds, and it is begun anew where it ended. A connection that died
+/// without a word is noticed 5 s later; kube's default would notice it after five minutes.
+const WATCH_SECONDS: u32 = 60;
 
 /// Sends what the API server says, for ever: connections are made again, with pauses, and a repeated list replaces
-/// what was known.
+/// what was known. Ends when the receiver is gone.
 ///
 /// # Errors
 /// If there is no usable configuration. An API server that does not answer is [`Event::Trouble`], not an error.
 pub async fn watch(access: Access, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
-    drop((access, events));
+    let (config, warnings) = access.configuration().await?;
+    let client = Client::try_from(config)?;
+    let all = watcher::Config::default()
+        .timeout(WATCH_SECONDS)
+        .labels(SELECTOR);
+    let own = watcher::Config::default()
+        .timeout(WATCH_SECONDS)
+        .fields(&format!("metadata.name={}", access.node_name));
+    let services = Follow::<Service>::new(&client, all.clone(), warnings, &events);
+    let slices = Follow::<EndpointSlice>::new(&client, all, Vec::new(), &events);
+    let node = Follow::<Node>::new(&client, own, Vec::new(), &events);
+    // Each ends only if the receiver is gone, and then there is nothing left to do.
+    drop(futures::join!(services.run(), slices.run(), node.run()));
     Ok(())
+}
+
+/// Follows the objects of one kind.
+struct Follow<K> {
+    api: Api<K>,
+    config: watcher::Config,
+    /// What is to be said about this source as long as it is watched.
+    standing: Vec<Warning>,
+    events: mpsc::Sender<Event>,
+    trouble: Option<Warning>,
+}
+
+impl<K: Watched> Follow<K> {
+    fn new(
+        client: &Client,
+        config: watcher::Config,
+        standing: Vec<Warning>,
+        events: &mpsc::Sender<Event>,
+    ) -> Self {
+        Self {
+            api: Api::all(client.clone()),
+            config,
+            standing,
+            events: events.clone(),
+            trouble: None,
+        }
+    }
+
+    async fn run(mut self) -> Result<(), SendError<Event>> {
+        let stream = watcher(self.api.clone(), self.config.clone()).backoff(Pause::default());
+        pin_mut!(stream);
+        self.tell().await?;
+        let mut listed = Vec::new();
+        while let Some(news) = stream.next().await {
+            let event = match news {
+                Ok(watcher::Event::Init) => {
+                    listed.clear();
+                    continue;
+                }
+                Ok(watcher::Event::InitApply(object)) => {
+                    listed.push(object);
+                    continue;
+                }
+                Ok(watcher::Event::InitDone) => K::listed(std::mem::take(&mut listed)),
+                Ok(watcher::Event::Apply(object)) => object.applied(),
+                Ok(watcher::Event::Delete(object)) => object.deleted(),
+                Err(error) => {
+                    self.troubled(&error).await?;
+                    continue;
+                }
+            };
+            if self.trouble.take().is_some() {
+                self.tell().await?;
+            }
+            self.events.send(event).await?;
+        }
+        Ok(())
+    }
+
+    async fn troubled(&mut self, error: &watcher::Error) -> Result<(), SendError<Event>> {
+        // The end of a watch that has grown too old to go on is no trouble: a list follows at once.
+        if matches!(error, watcher::Error::WatchError(status) if status.code == 410) {
+            return Ok(());
+        }
+        let warning = Warning::new(
+            "API server",
+            format!("cannot say which {} there are: {}", K::SOURCE, chain(error)),
+            "it is asked again until it answers, and the maps stay as they are; check --api-server, --kubeconfig and \
+             the rights of the agent",
+        );
+        if self.trouble.as_ref() != Some(&warning) {
+            self.trouble = Some(warning);
+            self.tell().await?;
+        }
+        Ok(())
+    }
+
+    async fn tell(&self) -> Result<(), SendError<Event>> {
+        let warnings = self.standing.iter().chain(&self.trouble).cloned().collect();
+        self.events
+            .send(Event::Trouble {
+                source: K::SOURCE,
+                warnings,
+            })
+            .await
+    }
+}
+
+/// An error and its causes, each once: kube's own texts repeat some.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }

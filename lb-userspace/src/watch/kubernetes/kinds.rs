@@ -1,0 +1,68 @@
+//! Which event each kind of object makes.
+use k8s_openapi::api::{
+    core::v1::{Node, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::Resource;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    agent::{Event, Source},
+    convert,
+};
+
+/// A kind that the agent watches.
+pub(super) trait Watched:
+    Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug + Send + Sync + 'static
+{
+    const SOURCE: Source;
+    /// These are all there are.
+    fn listed(objects: Vec<Self>) -> Event;
+    /// It is new or has changed.
+    fn applied(self) -> Event;
+    /// It is no more.
+    fn deleted(self) -> Event;
+}
+
+impl Watched for Service {
+    const SOURCE: Source = Source::Services;
+    fn listed(objects: Vec<Self>) -> Event {
+        Event::ServicesListed(objects.iter().map(convert::service).collect())
+    }
+    fn applied(self) -> Event {
+        Event::ServiceApplied(Box::new(convert::service(&self)))
+    }
+    fn deleted(self) -> Event {
+        Event::ServiceDeleted(convert::object_name(&self.metadata))
+    }
+}
+
+impl Watched for EndpointSlice {
+    const SOURCE: Source = Source::EndpointSlices;
+    fn listed(objects: Vec<Self>) -> Event {
+        Event::SlicesListed(objects.iter().filter_map(convert::endpoint_slice).collect())
+    }
+    fn applied(self) -> Event {
+        match convert::endpoint_slice(&self) {
+            Some(slice) => Event::SliceApplied(Box::new(slice)),
+            // It belongs to no Service, or to none any more.
+            None => self.deleted(),
+        }
+    }
+    fn deleted(self) -> Event {
+        Event::SliceDeleted(convert::object_name(&self.metadata))
+    }
+}
+
+impl Watched for Node {
+    const SOURCE: Source = Source::Node;
+    fn listed(objects: Vec<Self>) -> Event {
+        Event::NodeChanged(objects.first().map(|node| Box::new(convert::node(node))))
+    }
+    fn applied(self) -> Event {
+        Event::NodeChanged(Some(Box::new(convert::node(&self))))
+    }
+    fn deleted(self) -> Event {
+        Event::NodeChanged(None)
+    }
+}
