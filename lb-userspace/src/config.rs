@@ -3,6 +3,7 @@
 //! One struct is both the command line (clap) and the file of `--config` (YAML, read by serde). A flag `--api-server`
 //! is the key `apiServer` in the file; a flag beats the file. A key that does not exist is an error that names it.
 use std::{
+    collections::BTreeSet,
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -12,6 +13,11 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize, de::Error as _};
+
+use crate::{
+    agent::{self, Source},
+    watch::kubernetes::Access,
+};
 
 /// The settings as given: what is `None` was not given and has its default.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +115,47 @@ impl Settings {
         Ok(merged)
     }
 
+    /// What the agent's loop needs of them.
+    pub fn agent(&self) -> agent::Settings {
+        let or = |period: Option<Period>, milliseconds| {
+            period.map_or(Duration::from_millis(milliseconds), |period| period.0)
+        };
+        let sources = if self.manifests.is_some() {
+            BTreeSet::from([Source::Manifests])
+        } else {
+            BTreeSet::from([Source::Services, Source::EndpointSlices, Source::Node])
+        };
+        agent::Settings {
+            sources,
+            // A plan for one Service takes well under a millisecond: this bounds the share of the processor that a
+            // storm of changes takes, and is far below what people notice.
+            collect: or(self.collect_changes, 5),
+            // A program reads a region within microseconds; a second is for machines that stand still for a moment.
+            region_rest: or(self.region_rest, 2_000).max(Duration::from_secs(1)),
+            // Kubernetes' own default grace period for a pod's end.
+            gone_grace: or(self.gone_grace, 30_000),
+            // The first try again is quick, for most faults pass; a fault that stays is not worth a busy processor.
+            backoff: (or(self.backoff, 50), or(self.backoff_limit, 10_000)),
+            list_timeout: or(self.list_timeout, 15_000),
+        }
+    }
+
+    /// How long the manifest folder has to be quiet before it is read: longer than an editor's pause between two
+    /// writes of one file, shorter than anybody waits for.
+    pub fn manifest_settle(&self) -> Duration {
+        self.manifest_settle
+            .map_or(Duration::from_millis(20), |period| period.0)
+    }
+
+    /// How to reach the API server, if there is to be one.
+    pub fn access(&self) -> Option<Access> {
+        self.manifests.is_none().then(|| Access {
+            kubeconfig: self.kubeconfig.clone(),
+            api_server: self.api_server.clone(),
+            node_name: self.node_name(),
+        })
+    }
+
     /// --node-name, else the host name.
     pub fn node_name(&self) -> String {
         self.node_name.clone().unwrap_or_else(|| {
@@ -119,7 +166,7 @@ impl Settings {
     }
 }
 
-/// A span of time as people write it: `250ms`, `30s`, `5m`, `1h`; never zero-less, never without a unit.
+/// A span of time as people write it: `250ms`, `30s`, `5m`, `1h`; always with its unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Period(pub Duration);
 
@@ -157,5 +204,105 @@ impl<'de> Deserialize<'de> for Period {
         String::deserialize(deserializer)?
             .parse()
             .map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn file(name: &str, text: &str) -> PathBuf {
+        let file =
+            std::env::temp_dir().join(format!("waggle-config-{name}-{}", std::process::id()));
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
+    fn flags(flags: &[&str]) -> Settings {
+        Line::try_parse_from([&["waggle"], flags].concat())
+            .unwrap()
+            .settings
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_the_default() {
+        let file = file(
+            "beats",
+            "nodeName: of-file\ngoneGrace: 7s\nregionRest: 10ms\n",
+        );
+        let settings = flags(&["--node-name", "of-flag"]).or_file(&file).unwrap();
+        std::fs::remove_file(file).unwrap();
+        assert_eq!(settings.node_name(), "of-flag");
+        let agent = settings.agent();
+        assert_eq!(agent.gone_grace, Duration::from_secs(7));
+        assert_eq!(agent.region_rest, Duration::from_secs(1), "no less is safe");
+        assert_eq!(agent.collect, Duration::from_millis(5));
+    }
+
+    #[test]
+    fn a_key_that_does_not_exist_is_named() {
+        let cases = [
+            ("nodename: a\n", "nodename"),
+            ("goneGrace: 30\n", "30"),
+            ("goneGrace: soon\n", "soon"),
+            (
+                "manifests: /m\nkubeconfig: /k\n",
+                "manifests excludes kubeconfig",
+            ),
+        ];
+        for (text, named) in cases {
+            let file = file("named", text);
+            let error = Settings::default().or_file(&file).unwrap_err();
+            std::fs::remove_file(&file).unwrap();
+            assert!(format!("{error:#}").contains(named), "{error:#}");
+        }
+        let error = Settings::default()
+            .or_file(Path::new("/nowhere/file"))
+            .unwrap_err();
+        assert!(format!("{error:#}").contains("/nowhere/file"), "{error:#}");
+    }
+
+    #[test]
+    fn an_empty_file_sets_nothing() {
+        let file = file("empty", "# all defaults\n");
+        let settings = Settings::default().or_file(&file).unwrap();
+        std::fs::remove_file(file).unwrap();
+        assert_eq!(settings, Settings::default());
+    }
+
+    #[test]
+    fn every_flag_is_a_key_of_the_same_name() {
+        let keys = serde_json::to_value(Settings::default()).unwrap();
+        let command = <Line as clap::CommandFactory>::command();
+        let flags: BTreeSet<String> = command
+            .get_arguments()
+            .map(|flag| flag.get_id().to_string())
+            .collect();
+        let keys: BTreeSet<String> = keys
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(|key| snake(key))
+            .collect();
+        assert_eq!(flags, keys);
+    }
+
+    fn snake(key: &str) -> String {
+        let mut snake = String::new();
+        for character in key.chars() {
+            if character.is_uppercase() {
+                snake.push('_');
+            }
+            snake.extend(character.to_lowercase());
+        }
+        snake
     }
 }
