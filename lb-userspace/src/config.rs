@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, de::Error as _};
 
 use crate::{
     agent::{self, Source},
+    datapath::pattern::Patterns,
     watch::kubernetes::Access,
 };
 
@@ -74,6 +75,53 @@ pub struct Settings {
     /// maps before every source has listed, however long that takes [default: 15s]
     #[arg(long, value_name = "TIME")]
     pub list_timeout: Option<Period>,
+
+    /// Attach to those of the node's own devices (uplinks, tunnels, bridges) whose names match: patterns separated by
+    /// commas, as in `eth*,wg0,!eth9` [default: all but lo]
+    #[arg(long, value_name = "PATTERNS")]
+    pub devices: Option<Patterns>,
+
+    /// Attach to those of the node's sides of pods' interfaces (veth, netkit) whose names match; a name that --devices
+    /// or --pod-interfaces gives is taken whatever it is [default: all]
+    #[arg(long, value_name = "PATTERNS")]
+    pub pod_interfaces: Option<Patterns>,
+
+    /// Where maps and links are pinned, on a BPF file system [default: /sys/fs/bpf/waggle]
+    #[arg(long, value_name = "DIR")]
+    pub bpf_root: Option<PathBuf>,
+
+    /// The agent's lock and its socket are here [default: /run/waggle]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+
+    /// Root of the cgroup v2 hierarchy, where the socket hooks go [default: the first cgroup2 mount]
+    #[arg(long, value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
+
+    /// Where the kernel describes its types [default: /sys/kernel/btf/vmlinux]
+    #[arg(long, value_name = "FILE")]
+    pub btf: Option<PathBuf>,
+
+    /// How many entries each table of proven flows holds, one for IPv4 and one for IPv6; a plain flow takes two, a
+    /// masqueraded one four [default: 262144]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1024..))]
+    pub max_flow_entries: Option<u32>,
+
+    /// Forget an established TCP flow after this long without a packet [default: 24h]
+    #[arg(long, value_name = "TIME")]
+    pub conntrack_tcp_timeout_established: Option<Period>,
+
+    /// Forget a TCP flow that one end has closed after this long without a packet [default: 1h]
+    #[arg(long, value_name = "TIME")]
+    pub conntrack_tcp_timeout_close_wait: Option<Period>,
+
+    /// Forget a TCP flow that both ends have closed, or that was reset, after this long [default: 120s]
+    #[arg(long, value_name = "TIME")]
+    pub conntrack_tcp_timeout_closed: Option<Period>,
+
+    /// Forget a UDP flow that has seen packets both ways after this long without one [default: 180s]
+    #[arg(long, value_name = "TIME")]
+    pub conntrack_udp_timeout_stream: Option<Period>,
 }
 
 impl Settings {

@@ -8,9 +8,11 @@ pub mod config;
 pub mod convert;
 pub mod datapath;
 pub mod desired;
+pub mod flows;
 pub mod maps;
 pub mod model;
 pub mod reconcile;
+pub mod status;
 pub mod watch;
 
 mod netlink;

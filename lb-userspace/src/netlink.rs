@@ -54,7 +54,8 @@ impl<M: NetlinkSerializable + NetlinkDeserializable> Netlink<M> {
         Self::open(protocols::NETLINK_SOCK_DIAG)
     }
 
-    fn open(protocol: isize) -> io::Result<Self> {
+    /// A socket of this protocol.
+    pub(crate) fn open(protocol: isize) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         Ok(Self {

@@ -6,20 +6,23 @@
 //!                                     netlink ─▶ monitor ──┘
 //! ```
 pub mod attach;
+pub mod batch;
 pub mod bpffs;
 pub mod cgroup;
 pub mod clsact;
 pub mod contract;
 pub mod device;
+pub mod host;
 pub mod kernel;
 pub mod load;
 pub mod lock;
 pub mod monitor;
 pub mod pattern;
+pub mod probe;
 
 mod link;
 mod masquerade;
-mod syscall;
+pub(crate) mod syscall;
 
 pub use bpffs::BpfRoot;
 pub use load::{Datapath, LoadOptions};

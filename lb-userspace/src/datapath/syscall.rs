@@ -17,8 +17,9 @@ use bytemuck::{Pod, Zeroable};
 // enum bpf_cmd in linux/bpf.h.
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
-const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const PROG_TEST_RUN: libc::c_int = 10;
 const PROG_GET_FD_BY_ID: libc::c_int = 13;
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const PROG_QUERY: libc::c_int = 16;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
@@ -257,7 +258,33 @@ pub(crate) fn attached(target: Target<'_>, attach_type: AttachType) -> io::Resul
         .collect())
 }
 
-/// Destroys nothing and creates nothing: the value of a socket option that is one u64.
+/// Runs a program once, on a packet of zeros: for programs that look at maps alone.
+pub(crate) fn run(program: BorrowedFd<'_>) -> io::Result<()> {
+    /// The start of struct `test` in union `bpf_attr`.
+    #[repr(C)]
+    #[derive(Clone, Copy, Zeroable, Pod)]
+    struct Attributes {
+        program: u32,
+        returned: u32,
+        size_in: u32,
+        size_out: u32,
+        data_in: u64,
+        data_out: u64,
+        repeat: u32,
+        duration: u32,
+    }
+    let packet = [0u8; 64];
+    let mut attributes = Attributes {
+        program: raw(program.as_raw_fd()),
+        size_in: size(&packet),
+        data_in: packet.as_ptr() as u64,
+        repeat: 1,
+        ..Attributes::zeroed()
+    };
+    bpf(PROG_TEST_RUN, &mut attributes).map(drop)
+}
+
+/// The value of a socket option that is one u64.
 pub(crate) fn socket_cookie_option(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<u64> {
     let mut value = 0u64;
     let mut length = libc::socklen_t::try_from(size_of::<u64>()).unwrap_or(8);
@@ -300,7 +327,7 @@ fn bpf_fd<T: Pod>(command: libc::c_int, attributes: &mut T) -> io::Result<OwnedF
 }
 
 /// The system call. Attributes longer than what the kernel knows are fine as long as the rest is zero.
-fn bpf<T: Pod>(command: libc::c_int, attributes: &mut T) -> io::Result<RawFd> {
+pub(super) fn bpf<T: Pod>(command: libc::c_int, attributes: &mut T) -> io::Result<RawFd> {
     // SAFETY: `attributes` is plain memory of exactly the length that is passed; pointers inside it are to buffers
     // that live in the callers of this private function and are as long as the attributes say.
     let result = unsafe {
@@ -322,6 +349,6 @@ fn size<T>(_: &T) -> u32 {
 }
 
 /// A descriptor as bpf(2) writes it.
-fn raw(fd: RawFd) -> u32 {
+pub(super) fn raw(fd: RawFd) -> u32 {
     u32::from_ne_bytes(fd.to_ne_bytes())
 }

@@ -1,0 +1,114 @@
+//! How full the maps are, and what the kernel programs have counted: read from the pinned maps, agent or not.
+use std::{io, path::Path};
+
+use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use lb_common::{Counter, V4, V6};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    datapath::{batch, contract},
+    maps::{
+        FamilyMaps, LbMaps,
+        bpf::{BpfMaps, io_error},
+    },
+};
+
+/// A map and how much of it is used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MapFill {
+    /// Its name.
+    pub name: String,
+    /// Entries in use.
+    pub used: u64,
+    /// Entries there is room for.
+    pub capacity: u32,
+}
+
+/// A counter of the kernel programs, over all CPUs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CounterValue {
+    /// Its name.
+    pub name: String,
+    /// What it counts.
+    pub meaning: String,
+    /// Its value.
+    pub value: u64,
+}
+
+/// The fill of every map that holds entries, in the order of the shared list.
+pub fn maps(folder: &Path) -> io::Result<Vec<MapFill>> {
+    macro_rules! counts {
+        ($($(#[$doc:meta])* $name:ident: $kind:ident<$key:ty, $value:ty>, $capacity:literal;)*) => {
+            [$((stringify!($name), counts!(@ $kind $key, $value) as Option<Count>)),*]
+        };
+        (@ HashMap $key:ty, $value:ty) => { Some(hash::<$key, $value>) };
+        (@ LruHashMap $key:ty, $value:ty) => { Some(hash::<$key, $value>) };
+        (@ $kind:ident $key:ty, $value:ty) => { None };
+    }
+    let counts = lb_common::for_each_map!(counts);
+    let tables = BpfMaps::open(folder).map_err(io::Error::other)?;
+    let mut fills = Vec::new();
+    for (spec, (name, count)) in contract::MAPS.iter().zip(counts) {
+        let path = folder.join(name);
+        let used = match (count, name) {
+            (Some(count), _) => count(&path)?,
+            (None, "SERVICES") => used(tables.read_services())?,
+            (None, "SLOTS") => slots(&tables)?,
+            (None, "BACKENDS_V4") => used(FamilyMaps::<V4>::read_backends(&tables))?,
+            (None, "BACKENDS_V6") => used(FamilyMaps::<V6>::read_backends(&tables))?,
+            (None, _) => continue,
+        };
+        let info = aya::maps::MapInfo::from_pin(&path).map_err(io_error)?;
+        fills.push(MapFill {
+            name: spec.name.to_owned(),
+            used,
+            capacity: info.max_entries(),
+        });
+    }
+    Ok(fills)
+}
+
+type Count = fn(&Path) -> io::Result<u64>;
+
+fn hash<K: bytemuck::Pod, V: bytemuck::Pod>(path: &Path) -> io::Result<u64> {
+    let mut count = 0;
+    batch::read::<K, V>(path, |_, _| count += 1)?;
+    Ok(count)
+}
+
+fn used<T>(elements: Result<Vec<T>, crate::maps::MapError>) -> io::Result<u64> {
+    let elements = elements.map_err(io::Error::other)?;
+    Ok(u64::try_from(elements.len()).unwrap_or(u64::MAX))
+}
+
+/// The slots that services name; regions that rest are not counted.
+fn slots(tables: &BpfMaps) -> io::Result<u64> {
+    let services = tables.read_services().map_err(io::Error::other)?;
+    Ok(services
+        .iter()
+        .map(|(_, service)| u64::from(service.slots.length()))
+        .sum())
+}
+
+/// Every counter that is not zero.
+pub fn counters(folder: &Path) -> io::Result<Vec<CounterValue>> {
+    let map: PerCpuArray<MapData, u64> = MapData::from_pin(folder.join("COUNTERS"))
+        .and_then(Map::from_map_data)
+        .and_then(|map| map.try_into())
+        .map_err(|error: MapError| io_error(error))?;
+    let mut values = Vec::new();
+    for counter in Counter::ALL {
+        let by_cpu = map.get(&(*counter as u32), 0).map_err(io_error)?;
+        let value = by_cpu.iter().sum();
+        if value != 0 {
+            values.push(CounterValue {
+                name: counter.name().to_owned(),
+                meaning: counter.meaning().trim().to_owned(),
+                value,
+            });
+        }
+    }
+    Ok(values)
+}

@@ -1,0 +1,82 @@
+//! What a person gets to see: the agent's part comes through its socket, the kernel's part from the pinned maps.
+pub mod client;
+pub mod fill;
+pub mod server;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    agent::View,
+    datapath::{cgroup::SocketHook, monitor::DeviceReport, probe::KernelAbilities},
+    flows::sweep::SweepReport,
+    model::Warning,
+};
+
+/// Name of the agent's socket in the run folder.
+pub const SOCKET: &str = "agent.sock";
+
+/// What a running agent says of itself: `GET /v1/state` on its socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentState {
+    /// This program's version.
+    pub version: String,
+    /// The agent's process.
+    pub pid: u32,
+    /// The node it serves.
+    pub node_name: String,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// What it knows of Services, and how far the maps are behind.
+    pub view: View,
+    /// The devices of its network namespace.
+    pub devices: Vec<DeviceReport>,
+    /// Where the socket hooks hang.
+    pub cgroup_root: String,
+    /// The socket hooks.
+    pub socket_hooks: Vec<SocketHook>,
+    /// The sweep of the flow tables.
+    pub sweep: SweepReport,
+    /// UDP sockets ended because their backend had left.
+    pub destroyed_sockets: u64,
+    /// What the kernel can do.
+    pub kernel: KernelAbilities,
+    /// What of the node's set-up keeps services from working.
+    pub node_warnings: Vec<Warning>,
+}
+
+impl AgentState {
+    /// Whether every source has said what there is, and the maps follow as far as they can.
+    pub fn is_ready(&self) -> bool {
+        let view = &self.view;
+        view.sources.iter().all(|source| source.listed)
+            && !view.sources.is_empty()
+            && (view.in_sync || !view.refused.is_empty())
+    }
+}
+
+/// `waggle status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The agent, if it runs.
+    pub agent: Option<AgentState>,
+    /// Why nothing is known of the agent.
+    pub agent_missing: Option<String>,
+    /// Links that are pinned: `2-ingress`, `connect4`; they work without the agent.
+    pub pinned_links: Vec<String>,
+    /// How full the maps are.
+    pub maps: Vec<fill::MapFill>,
+    /// What the kernel programs have counted, but for zeros.
+    pub counters: Vec<fill::CounterValue>,
+    /// What is not supported in this version.
+    pub unsupported: Vec<String>,
+}
+
+/// What a user of Services may miss.
+pub const UNSUPPORTED: &[&str] = &[
+    "NodePorts, external IPs and load balancer addresses",
+    "session affinity and traffic policies",
+    "SCTP",
+    "pods' traffic that a CNI redirects past the node's side of the pod's interface (bpf_redirect_peer)",
+];
