@@ -4,6 +4,7 @@
 //! watch -> convert -> model -> desired -> reconcile -> maps        a folder each; agent.rs is the loop that joins them
 //! ```
 pub mod agent;
+pub mod cli;
 pub mod config;
 pub mod convert;
 pub mod datapath;

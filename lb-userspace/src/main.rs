@@ -1,1 +1,6 @@
-fn main() {}
+//! The program `waggle`.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lb_userspace::cli::main()
+}

@@ -14,13 +14,16 @@ use aya::{
 use lb_common::{DatapathConfig, config::CONFIG_SYMBOL};
 
 use super::{
+    attach::{self, Attacher},
     bpffs::BpfRoot,
     clsact::Direction,
     contract::{self, Capacities},
-    device::Layer,
+    device::{Filter, Layer},
     kernel,
+    monitor::Monitor,
     syscall::{self, AttachType},
 };
+use crate::maps::bpf::DeviceTable;
 
 /// The socket hooks: program name and the place at which it hangs (enum `bpf_attach_type`).
 pub(crate) const SOCKET_PROGRAMS: &[(&str, AttachType)] = &[
@@ -129,6 +132,18 @@ impl Datapath {
         })
     }
 
+    /// Attaches to every device of this network namespace that the filter chooses, and goes on watching.
+    pub fn attach_to_devices(&self, run_dir: &Path, filter: Filter) -> Result<Monitor> {
+        let attacher = Attacher::new(
+            self.device_programs()?,
+            self.root.links(),
+            run_dir.join(super::cleanup::QDISCS),
+            attach::has_tcx(),
+        )
+        .context("cannot open a netlink socket")?;
+        let table = DeviceTable::open(&self.root.maps()).context("cannot open the map DEVICES")?;
+        Monitor::start(attacher, table, filter).context("cannot watch the network devices")
+    }
     /// Where the maps and links are pinned.
     pub fn root(&self) -> &BpfRoot {
         &self.root

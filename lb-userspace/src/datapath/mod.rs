@@ -9,6 +9,7 @@ pub mod attach;
 pub mod batch;
 pub mod bpffs;
 pub mod cgroup;
+pub mod cleanup;
 pub mod clsact;
 pub mod contract;
 pub mod device;

@@ -178,17 +178,8 @@ impl Watched {
     fn refresh(&mut self) -> io::Result<()> {
         // What has come in up to here is part of what is asked for now.
         drop(self.events.received()?);
-        let mut links = LinkMessage::default();
-        links.header.interface_family = AddressFamily::Unspec;
-        self.devices = self
-            .questions
-            .dump(RouteNetlinkMessage::GetLink(links))?
-            .messages
-            .iter()
-            .filter_map(|message| match message {
-                RouteNetlinkMessage::NewLink(message) => Device::from_message(message),
-                _ => None,
-            })
+        self.devices = list_devices(&mut self.questions)?
+            .into_iter()
             .map(|device| (device.index, device))
             .collect();
         self.addresses = self
@@ -407,4 +398,22 @@ fn log(device: &Device, hooks: &[Hook]) {
             (None, None) => {}
         }
     }
+}
+
+/// The devices of the calling thread's network namespace.
+pub(crate) fn devices() -> io::Result<Vec<Device>> {
+    list_devices(&mut Route::route()?)
+}
+
+fn list_devices(netlink: &mut Route) -> io::Result<Vec<Device>> {
+    let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    let dump = netlink.dump(question)?;
+    Ok(dump
+        .messages
+        .iter()
+        .filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(message) => Device::from_message(message),
+            _ => None,
+        })
+        .collect())
 }

@@ -41,11 +41,11 @@ pub struct CounterValue {
 pub fn maps(folder: &Path) -> io::Result<Vec<MapFill>> {
     macro_rules! counts {
         ($($(#[$doc:meta])* $name:ident: $kind:ident<$key:ty, $value:ty>, $capacity:literal;)*) => {
-            [$((stringify!($name), counts!(@ $kind $key, $value) as Option<Count>)),*]
+            [$((stringify!($name), counts!(@ $kind $key, $value))),*]
         };
-        (@ HashMap $key:ty, $value:ty) => { Some(hash::<$key, $value>) };
-        (@ LruHashMap $key:ty, $value:ty) => { Some(hash::<$key, $value>) };
-        (@ $kind:ident $key:ty, $value:ty) => { None };
+        (@ HashMap $key:ty, $value:ty) => { Some(hash::<$key, $value> as Count) };
+        (@ LruHashMap $key:ty, $value:ty) => { Some(hash::<$key, $value> as Count) };
+        (@ $kind:ident $key:ty, $value:ty) => { None::<Count> };
     }
     let counts = lb_common::for_each_map!(counts);
     let tables = BpfMaps::open(folder).map_err(io::Error::other)?;

@@ -1,0 +1,275 @@
+//! `waggle get`: what is in the maps, with the agent's names where an agent runs.
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+use lb_common::{BackendState, Protocol, V4, V6};
+
+use super::{Format, Paths, table::Rows};
+use crate::{
+    agent::{
+        View,
+        view::{BackendView, ServiceView},
+    },
+    flows::{self, FlowView},
+    maps::{FamilyMaps, LbMaps as _, MapContents, MapFamily, bpf::BpfMaps, read_contents},
+    model::Family,
+    status::client::{Asked, ask},
+};
+
+/// What `get` is asked.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  waggle get services
+  waggle get backends -o wide
+  waggle get flows -o json | jq '.[] | select(.backendId == 3)'")]
+pub(super) struct Arguments {
+    /// What to show
+    #[arg(value_enum)]
+    what: What,
+    #[command(flatten)]
+    paths: Paths,
+    /// How to write it
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum What {
+    /// What clients dial
+    Services,
+    /// Where they are sent
+    Backends,
+    /// Who is being sent where
+    Flows,
+}
+
+/// Prints one of the lists.
+pub(super) fn get(arguments: &Arguments) -> Result<()> {
+    let folder = arguments.paths.root().maps();
+    let view = match ask(&arguments.paths.run_dir)? {
+        Asked::Answered(state) => Some(state.view),
+        Asked::NotRunning(why) => {
+            note(&format!("{why}; the ids below are from the pinned maps"));
+            None
+        }
+    };
+    let read = || -> Result<View> {
+        let maps = BpfMaps::open(&folder).with_context(|| missing(&folder))?;
+        Ok(from_maps(&read_contents(&maps)?))
+    };
+    match arguments.what {
+        What::Services => {
+            let view = view.map_or_else(read, Ok)?;
+            super::print(arguments.output, &view.services, |wide| {
+                services(&view, wide).text()
+            })
+        }
+        What::Backends => {
+            let view = view.map_or_else(read, Ok)?;
+            super::print(arguments.output, &view.backends, |wide| {
+                backends(&view, wide).text()
+            })
+        }
+        What::Flows => {
+            let flows = flows::read(&folder).with_context(|| missing(&folder))?;
+            let view = view.unwrap_or_default();
+            super::print(arguments.output, &flows, |wide| {
+                flow_rows(&flows, &view, wide).text()
+            })
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a note beside the output")]
+fn note(text: &str) {
+    eprintln!("waggle: {text}");
+}
+
+fn missing(folder: &std::path::Path) -> String {
+    format!(
+        "cannot read the maps in {}: has an agent run here? is --bpf-root right? (needs root)",
+        folder.display()
+    )
+}
+
+fn services(view: &View, wide: bool) -> Rows {
+    let targets: BTreeMap<(Family, u32), SocketAddr> = view
+        .backends
+        .iter()
+        .map(|backend| ((backend.family, backend.id), backend.address))
+        .collect();
+    let header: &[_] = if wide {
+        &["NAMESPACE", "NAME", "TYPE", "CLUSTER-IP", "PORT", "TARGET", "BACKENDS", "ID"]
+    } else {
+        &["NAMESPACE", "NAME", "CLUSTER-IP", "PORT", "BACKENDS"]
+    };
+    let mut rows = Rows::new(header);
+    for service in &view.services {
+        for frontend in &service.frontends {
+            let port = format!("{}/{}", frontend.port(), service.protocol);
+            let cluster_ip = frontend.ip().to_string();
+            let count = service.backends.len().to_string();
+            let (namespace, name) = (service.namespace.clone(), service.name.clone());
+            if wide {
+                let mut ports: Vec<_> = service
+                    .backends
+                    .iter()
+                    .filter_map(|id| targets.get(&(service.family, *id)))
+                    .map(|address| address.port().to_string())
+                    .collect();
+                ports.sort();
+                ports.dedup();
+                let port = if service.port.is_empty() {
+                    port
+                } else {
+                    format!("{}:{port}", service.port)
+                };
+                let kind = "ClusterIP".to_owned();
+                let id = service.id.to_string();
+                rows.push(vec![
+                    namespace,
+                    name,
+                    kind,
+                    cluster_ip,
+                    port,
+                    ports.join(","),
+                    count,
+                    id,
+                ]);
+            } else {
+                rows.push(vec![namespace, name, cluster_ip, port, count]);
+            }
+        }
+    }
+    rows
+}
+
+fn backends(view: &View, wide: bool) -> Rows {
+    let header: &[_] = if wide {
+        &["SERVICE", "ADDRESS", "STATE", "POD", "NODE", "ID", "GENERATION"]
+    } else {
+        &["SERVICE", "ADDRESS", "STATE", "POD", "NODE"]
+    };
+    let mut rows = Rows::new(header);
+    for backend in &view.backends {
+        let mut row = vec![
+            backend
+                .service
+                .clone()
+                .unwrap_or_else(|| format!("#{}", backend.service_id)),
+            backend.address.to_string(),
+            backend.state.clone(),
+            backend.pod.clone().unwrap_or_default(),
+            backend.node.clone().unwrap_or_default(),
+        ];
+        if wide {
+            row.extend([backend.id.to_string(), backend.generation.to_string()]);
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+fn flow_rows(flows: &[FlowView], view: &View, wide: bool) -> Rows {
+    let names: BTreeMap<(Family, u32), String> = view
+        .services
+        .iter()
+        .map(|service| {
+            let name = format!("{}/{}", service.namespace, service.name);
+            ((service.family, service.id), name)
+        })
+        .collect();
+    let mut header = vec![
+        "PROTOCOL",
+        "SOURCE",
+        "DESTINATION",
+        "REWRITES",
+        "BECOMES",
+        "SERVICE",
+        "FLAGS",
+        "IDLE",
+    ];
+    if wide {
+        header.extend(["TABLE", "BACKEND-ID"]);
+    }
+    let mut rows = Rows::new(&header);
+    for flow in flows {
+        let family = Family::of(flow.source.ip());
+        let mut row = vec![
+            flow.protocol.clone(),
+            flow.source.to_string(),
+            flow.destination.to_string(),
+            flow.rewrites.clone(),
+            flow.becomes.to_string(),
+            names
+                .get(&(family, flow.service_id))
+                .cloned()
+                .unwrap_or_else(|| format!("#{}", flow.service_id)),
+            flow.flags.join(","),
+            super::table::span(flow.idle_seconds.into()),
+        ];
+        if wide {
+            let table = if flow.proven { "flows" } else { "opening" };
+            row.extend([table.to_owned(), flow.backend_id.to_string()]);
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+/// What the maps alone say: ids in place of names.
+fn from_maps(contents: &MapContents) -> View {
+    let mut view = View::default();
+    services_of::<V4>(contents, Family::V4, &mut view);
+    services_of::<V6>(contents, Family::V6, &mut view);
+    view
+}
+
+fn services_of<F: MapFamily>(contents: &MapContents, family: Family, view: &mut View)
+where
+    F::Address: Into<std::net::IpAddr>,
+{
+    let maps = F::of(contents);
+    for (key, entry) in &maps.frontends {
+        let region = contents.services.get(&entry.service_id).map(|service| service.slots);
+        let slots = region.map_or(0..0, |region| {
+            region.start()..region.start().saturating_add(region.length())
+        });
+        let frontend = SocketAddr::new(key.address.into(), key.port.number());
+        view.services.push(ServiceView {
+            id: entry.service_id,
+            namespace: String::new(),
+            name: format!("#{}", entry.service_id),
+            port: String::new(),
+            protocol: Protocol::from_number(key.protocol)
+                .map_or_else(|| key.protocol.to_string(), |protocol| protocol.to_string()),
+            family,
+            frontends: vec![frontend],
+            backends: slots
+                .filter_map(|index| contents.slots.get(&index))
+                .map(|slot| slot.backend_id)
+                .collect(),
+        });
+    }
+    for (id, entry) in &maps.backends {
+        let state = match entry.state() {
+            BackendState::Free => continue,
+            BackendState::Active => "active",
+            BackendState::Draining => "draining",
+            BackendState::Gone => "gone",
+        };
+        view.backends.push(BackendView {
+            id: *id,
+            family,
+            address: SocketAddr::new(entry.address.into(), entry.port.number()),
+            state: state.to_owned(),
+            generation: entry.generation,
+            service_id: entry.service_id,
+            service: None,
+            pod: None,
+            node: None,
+        });
+    }
+}

@@ -1,0 +1,162 @@
+//! The command line. Exit status: 0 done, 1 it did not work, 2 the command line is wrong.
+#![expect(
+    clippy::print_stderr,
+    reason = "a command line program speaks on standard error"
+)]
+mod cleanup;
+mod get;
+mod probe;
+mod run;
+mod status;
+mod table;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::datapath::BpfRoot;
+
+/// Where maps and links are pinned, if nothing else is said.
+const BPF_ROOT: &str = "/sys/fs/bpf/waggle";
+/// Where the agent's lock and socket are, if nothing else is said.
+const RUN_DIR: &str = "/run/waggle";
+
+/// Service load balancing for Kubernetes inside the kernel, without kube-proxy.
+///
+/// `waggle run` is the agent: it reads Services and their endpoints from an API server or from a folder of manifests and
+/// fills BPF maps; programs on network devices and sockets send each new connection to a living backend. The other
+/// commands look at what it did, or undo it.
+#[derive(Debug, Parser)]
+#[command(name = "waggle", version, after_help = EXAMPLES)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  waggle run --manifests examples/my-service     serve the Services in a folder, no cluster needed
+  waggle run --kubeconfig ~/.kube/config         serve a cluster's Services on this node
+  waggle status                                  what is attached where, and what is wrong
+  waggle get services -o wide                    who is served, and by how many backends
+  waggle get flows | grep 10.96.0.80             the connections that go through a service
+  waggle cleanup                                 take everything out of the kernel again";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent of this node
+    Run(Box<run::Arguments>),
+    /// Show what is attached where, how full the maps are, and what is wrong; fails until the agent is ready
+    Status(status::Arguments),
+    /// Show services, backends or flows
+    Get(get::Arguments),
+    /// Show what this kernel and each network device can do, without changing anything
+    Probe(probe::Arguments),
+    /// Detach every program and remove every map of this node; connections through services break
+    Cleanup(cleanup::Arguments),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  waggle completions bash > /etc/bash_completion.d/waggle")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which agent is meant.
+#[derive(Args, Clone, Debug)]
+struct Paths {
+    /// Where maps and links are pinned
+    #[arg(long, value_name = "DIR", default_value = BPF_ROOT)]
+    bpf_root: PathBuf,
+    /// Where the agent's lock and socket are
+    #[arg(long, value_name = "DIR", default_value = RUN_DIR)]
+    run_dir: PathBuf,
+}
+
+impl Paths {
+    fn root(&self) -> BpfRoot {
+        BpfRoot::new(&self.bpf_root)
+    }
+}
+
+/// How a result is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Columns: framed on a terminal, plain in a pipe.
+    Table,
+    /// More columns.
+    Wide,
+    /// One JSON document.
+    Json,
+    /// One YAML document.
+    Yaml,
+}
+
+/// Writes a value as JSON or YAML, or whatever `table` makes of it.
+fn print<T: serde::Serialize>(
+    format: Format,
+    value: &T,
+    table: impl FnOnce(bool) -> String,
+) -> Result<()> {
+    let text = match format {
+        Format::Table => table(false),
+        Format::Wide => table(true),
+        Format::Json => serde_json::to_string_pretty(value)? + "\n",
+        Format::Yaml => serde_saphyr::to_string(value)?,
+    };
+    Ok(table::print(&text)?)
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    // A wrong command line ends here, with status 2.
+    let result = match CommandLine::parse().command {
+        Command::Run(arguments) => run::run(*arguments),
+        Command::Status(arguments) => return exit(status::status(&arguments)),
+        Command::Get(arguments) => get::get(&arguments),
+        Command::Probe(arguments) => probe::probe(&arguments),
+        Command::Cleanup(arguments) => cleanup::cleanup(&arguments),
+        Command::Completions { shell } => {
+            let mut command = CommandLine::command();
+            clap_complete::generate(shell, &mut command, "waggle", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    exit(result.map(|()| true))
+}
+
+fn exit(result: Result<bool>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("waggle: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_but_completions_takes_the_paths() {
+        for words in [
+            "run --manifests x",
+            "status",
+            "get services",
+            "probe",
+            "cleanup",
+        ] {
+            let line = format!("waggle {words} --bpf-root /a --run-dir /b");
+            CommandLine::try_parse_from(line.split(' ')).unwrap();
+        }
+    }
+}

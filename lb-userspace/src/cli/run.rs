@@ -1,0 +1,362 @@
+//! `waggle run`: everything put together.
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use aya_log::EbpfLogger;
+use clap::{Args, ValueEnum};
+use lb_common::{DatapathConfig, config::Timeouts};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+use super::{BPF_ROOT, RUN_DIR};
+use crate::{
+    agent::{self, Agent, Event, Observer, Report, Source},
+    config::{Period, Settings},
+    datapath::{
+        self, BpfRoot, Datapath, LoadOptions,
+        cgroup::{self, SocketHook},
+        contract::Capacities,
+        device::Filter,
+        kernel,
+        lock::NodeLock,
+        monitor::Monitor,
+        probe::KernelAbilities,
+    },
+    flows::{self, sweep},
+    maps::bpf::BpfMaps,
+    status::server,
+    watch as sources,
+};
+
+/// Where the kernel describes its types, if nothing else is said.
+pub(super) const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// After SIGTERM, what is still blocked in a system call is left behind after this.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How `run` is called.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Where Services come from:
+  waggle run --manifests examples/my-service          a folder of YAML or JSON files, hot-reloaded
+  waggle run --kubeconfig FILE --node-name NAME       a cluster's API server
+  waggle run                                          inside a pod: its service account
+
+Which devices:
+  waggle run --devices 'eth*,wg0' --pod-interfaces 'cali*'
+  waggle run --devices '!docker0'
+
+A restarted agent takes over the maps and programs of the one before it; no packet notices. SIGTERM leaves everything in
+place: `waggle cleanup` removes it. Every flag is also a key of the --config file: --api-server is apiServer there.")]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+    /// Read settings from this YAML file; flags beat it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What to log: error, warn, info, debug, trace, or a filter as `info,lb_userspace::datapath=debug`
+    #[arg(long, value_name = "FILTER", env = "WAGGLE_LOG", default_value = "info")]
+    log: String,
+    /// How to log
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// Lines for people
+    Text,
+    /// A JSON object a line
+    Json,
+}
+
+/// Runs the agent until it is told to stop.
+pub(super) fn run(arguments: Arguments) -> Result<()> {
+    start_log(&arguments)?;
+    let settings = match &arguments.config {
+        Some(file) => arguments.settings.or_file(file)?,
+        None => arguments.settings,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let result = Node::start(settings).and_then(|node| runtime.block_on(node.serve()));
+    runtime.shutdown_timeout(GRACE);
+    result
+}
+
+fn start_log(arguments: &Arguments) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&arguments.log)
+        .with_context(|| format!("--log {} is no filter", arguments.log))?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let started = match arguments.log_format {
+        LogFormat::Text => log.with_ansi(false).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+    // Somebody else's log in the same process is as good.
+    drop(started);
+    Ok(())
+}
+
+/// Everything that is set up before the loop starts. Dropping it leaves maps, links and programs in place.
+struct Node {
+    settings: Settings,
+    datapath: Datapath,
+    agent: Agent<BpfMaps>,
+    monitor: Monitor,
+    sweeper: sweep::Sweeper,
+    cgroup_root: String,
+    socket_hooks: Vec<SocketHook>,
+    abilities: KernelAbilities,
+    run_dir: PathBuf,
+    /// Held to the end.
+    _lock: NodeLock,
+}
+
+impl Node {
+    fn start(settings: Settings) -> Result<Self> {
+        let btf = settings.btf.as_deref().unwrap_or(Path::new(BTF));
+        kernel::require(&kernel::release(), btf)?;
+        let object = datapath::object()?;
+        let root = BpfRoot::new(settings.bpf_root.as_deref().unwrap_or(Path::new(BPF_ROOT)));
+        let run_dir = settings.run_dir.clone().unwrap_or_else(|| RUN_DIR.into());
+        root.prepare()?;
+        let lock = NodeLock::acquire(&run_dir, root.path())?;
+        let datapath = Datapath::load(
+            object,
+            &LoadOptions {
+                root: root.clone(),
+                config: DatapathConfig::DEFAULT,
+                capacities: capacities(&settings),
+            },
+        )?;
+        let maps = BpfMaps::open(&root.maps())?;
+        let agent = Agent::new(agent_settings(&settings), maps)?;
+        let cgroup_root = match &settings.cgroup_root {
+            Some(path) => path.clone(),
+            None => cgroup::root()?,
+        };
+        let socket_hooks = cgroup::attach(&datapath, &cgroup_root)?;
+        let filter = Filter {
+            devices: settings.devices.clone(),
+            pod_interfaces: settings.pod_interfaces.clone(),
+        };
+        let monitor = datapath.attach_to_devices(&run_dir, filter)?;
+        let sweeper = sweep::Sweeper::new(&datapath, timeouts(&settings))?;
+        let abilities = KernelAbilities::find(btf);
+        if !abilities.socket_destroy {
+            tracing::warn!(
+                "this kernel cannot end sockets (CONFIG_INET_DIAG_DESTROY): connected UDP sockets stay on backends that have left"
+            );
+        }
+        Ok(Self {
+            settings,
+            datapath,
+            agent,
+            monitor,
+            sweeper,
+            cgroup_root: cgroup_root.display().to_string(),
+            socket_hooks,
+            abilities,
+            run_dir,
+            _lock: lock,
+        })
+    }
+
+    async fn serve(mut self) -> Result<()> {
+        let started = tokio::time::Instant::now();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let (events, inbox) = mpsc::channel(1024);
+        forward_kernel_log(&mut self.datapath);
+        let (retired, ended) = self.end_sockets();
+        let (sweep_reports, swept) = watch::channel(sweep::SweepReport::default());
+        drop(tokio::spawn(sweep::run(self.sweeper, events.clone(), sweep_reports)));
+        let listener = server::bind(&self.run_dir).with_context(|| {
+            format!("cannot listen in {}", self.run_dir.display())
+        })?;
+        let state = server::Sources {
+            events: events.clone(),
+            devices: self.monitor.reports(),
+            sweep: swept,
+            destroyed_sockets: ended,
+            node_name: self.settings.node_name(),
+            cgroup_root: self.cgroup_root,
+            socket_hooks: self.socket_hooks,
+            kernel: self.abilities,
+            started,
+        };
+        drop(tokio::spawn(server::serve(listener, state)));
+        let mut source = tokio::spawn(watch_source(self.settings, events.clone()));
+        let mut agent = tokio::spawn(agent::run(self.agent, inbox, Retired(retired)));
+        let result = tokio::select! {
+            _ = terminate.recv() => stopped("SIGTERM"),
+            _ = interrupt.recv() => stopped("SIGINT"),
+            ended = &mut source => match ended {
+                Ok(result) => result,
+                Err(error) => Err(error.into()),
+            },
+            ended = &mut agent => ended.map(drop).context("the agent's loop has failed"),
+        };
+        // The loop may be at its end already.
+        drop(events.try_send(Event::Stop));
+        drop(tokio::time::timeout(GRACE, agent).await);
+        result
+    }
+
+    /// Starts the task that ends connected UDP sockets of retired backends: where to tell of them, how many it ended.
+    fn end_sockets(&self) -> (mpsc::UnboundedSender<Vec<std::net::SocketAddr>>, watch::Receiver<u64>) {
+        let (sender, mut retired) = mpsc::unbounded_channel::<Vec<std::net::SocketAddr>>();
+        let (count, ended) = watch::channel(0u64);
+        let maps = self.datapath.root().maps();
+        drop(tokio::task::spawn_blocking(move || {
+            while let Some(backends) = retired.blocking_recv() {
+                match flows::sockets::destroy(&maps, &backends) {
+                    Ok(destroyed) if destroyed.count > 0 => {
+                        tracing::info!(
+                            "ended {} connected UDP sockets whose backend has left",
+                            destroyed.count
+                        );
+                        count.send_modify(|count| {
+                            *count += u64::try_from(destroyed.count).unwrap_or_default();
+                        });
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(
+                        "cannot end connected UDP sockets whose backend has left: {error}"
+                    ),
+                }
+            }
+        }));
+        (sender, ended)
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "one of the ways to end")]
+fn stopped(signal: &str) -> Result<()> {
+    tracing::info!("{signal}: stopping; what is in the kernel stays and goes on working");
+    Ok(())
+}
+
+/// Feeds the agent; comes back only if there is no usable configuration, or the agent is gone.
+async fn watch_source(settings: Settings, events: mpsc::Sender<Event>) -> Result<()> {
+    let node_name = settings.node_name();
+    match settings.manifests {
+        Some(folder) => {
+            let settle = or(settings.manifest_settle, Duration::from_millis(20));
+            sources::manifests::watch(folder, settle, events).await
+        }
+        None => {
+            let access = sources::kubernetes::Access {
+                kubeconfig: settings.kubeconfig,
+                api_server: settings.api_server,
+                node_name,
+            };
+            sources::kubernetes::watch(access, events).await
+        }
+    }
+}
+
+/// Passes what the kernel programs log to this program's log.
+fn forward_kernel_log(datapath: &mut Datapath) {
+    let logger = match EbpfLogger::init(datapath.ebpf_mut()) {
+        Ok(logger) => logger,
+        Err(error) => {
+            tracing::debug!("the kernel programs have no log: {error}");
+            return;
+        }
+    };
+    let mut logger = match AsyncFd::with_interest(logger, Interest::READABLE) {
+        Ok(logger) => logger,
+        Err(error) => {
+            tracing::warn!("cannot follow the log of the kernel programs: {error}");
+            return;
+        }
+    };
+    drop(tokio::spawn(async move {
+        while let Ok(mut ready) = logger.readable_mut().await {
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    }));
+}
+
+/// Tells the task that ends sockets which backends have left.
+struct Retired(mpsc::UnboundedSender<Vec<std::net::SocketAddr>>);
+
+impl Observer for Retired {
+    fn applied(&mut self, report: &Report) {
+        let udp: Vec<_> = report
+            .retired
+            .iter()
+            .filter(|backend| backend.protocol != Some(lb_common::Protocol::Tcp))
+            .map(|backend| backend.address)
+            .collect();
+        if !udp.is_empty() {
+            // Nobody listens while the program ends.
+            drop(self.0.send(udp));
+        }
+    }
+}
+
+fn or(given: Option<Period>, default: Duration) -> Duration {
+    given.map_or(default, |Period(given)| given)
+}
+
+fn agent_settings(settings: &Settings) -> agent::Settings {
+    let sources: &[Source] = if settings.manifests.is_some() {
+        &[Source::Manifests]
+    } else {
+        &[Source::Services, Source::EndpointSlices]
+    };
+    agent::Settings {
+        sources: sources.iter().copied().collect::<BTreeSet<_>>(),
+        collect: or(settings.collect_changes, Duration::from_millis(5)),
+        region_rest: or(settings.region_rest, Duration::from_secs(2)),
+        gone_grace: or(settings.gone_grace, Duration::from_secs(30)),
+        backoff: (
+            or(settings.backoff, Duration::from_millis(50)),
+            or(settings.backoff_limit, Duration::from_secs(10)),
+        ),
+        list_timeout: or(settings.list_timeout, Duration::from_secs(15)),
+    }
+}
+
+fn capacities(settings: &Settings) -> Capacities {
+    settings
+        .max_flow_entries
+        .map(|entries| Capacities::from([("FLOWS_V4", entries), ("FLOWS_V6", entries)]))
+        .unwrap_or_default()
+}
+
+fn timeouts(settings: &Settings) -> Timeouts {
+    let seconds = |given: Option<Period>, default: u32| {
+        given.map_or(default, |Period(given)| {
+            u32::try_from(given.as_secs()).unwrap_or(u32::MAX)
+        })
+    };
+    let default = Timeouts::DEFAULT;
+    Timeouts {
+        tcp_established: seconds(
+            settings.conntrack_tcp_timeout_established,
+            default.tcp_established,
+        ),
+        tcp_close_wait: seconds(
+            settings.conntrack_tcp_timeout_close_wait,
+            default.tcp_close_wait,
+        ),
+        tcp_closed: seconds(settings.conntrack_tcp_timeout_closed, default.tcp_closed),
+        udp_stream: seconds(settings.conntrack_udp_timeout_stream, default.udp_stream),
+    }
+}

@@ -1,0 +1,311 @@
+//! `waggle status`.
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::{
+    Format, Paths,
+    table::{Rows, span},
+};
+use crate::{
+    datapath::{
+        BpfRoot,
+        attach::{Foreign, Hook, How},
+        clsact::Direction,
+        monitor::DeviceReport,
+    },
+    status::{
+        AgentState, Status, UNSUPPORTED,
+        client::{Asked, ask},
+        fill,
+    },
+};
+
+/// What `status` is asked.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    paths: Paths,
+    /// How to write it
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+/// Prints the status; true if the agent is ready.
+pub(super) fn status(arguments: &Arguments) -> Result<bool> {
+    let root = arguments.paths.root();
+    let (agent, agent_missing) = match ask(&arguments.paths.run_dir)? {
+        Asked::Answered(state) => (Some(*state), None),
+        Asked::NotRunning(why) => (None, Some(why)),
+    };
+    let folder = root.maps();
+    let status = Status {
+        pinned_links: BpfRoot::pins(&root.links()).unwrap_or_default(),
+        // Without pinned maps there is nothing to count.
+        maps: fill::maps(&folder).unwrap_or_default(),
+        counters: fill::counters(&folder).unwrap_or_default(),
+        unsupported: UNSUPPORTED.iter().map(|item| (*item).to_owned()).collect(),
+        agent,
+        agent_missing,
+    };
+    super::print(arguments.output, &status, |wide| text(&status, wide))?;
+    Ok(status.agent.is_some_and(|agent| agent.is_ready()))
+}
+
+fn text(status: &Status, wide: bool) -> String {
+    let mut text = String::new();
+    match &status.agent {
+        Some(agent) => agent_text(&mut text, agent, wide),
+        None => {
+            let why = status.agent_missing.as_deref().unwrap_or_default();
+            line(&mut text, "Agent", why);
+            line(
+                &mut text,
+                "Pinned",
+                &match status.pinned_links.len() {
+                    0 => "no links: nothing of ours is attached".to_owned(),
+                    count => format!(
+                        "{count} links: the kernel goes on serving what the maps say ({})",
+                        status.pinned_links.join(" ")
+                    ),
+                },
+            );
+        }
+    }
+    maps_text(&mut text, status, wide);
+    if wide {
+        section(&mut text, "Not supported in this version");
+        for item in &status.unsupported {
+            line(&mut text, " ", item);
+        }
+    }
+    text
+}
+
+fn agent_text(text: &mut String, agent: &AgentState, wide: bool) {
+    let view = &agent.view;
+    line(
+        text,
+        "Agent",
+        &format!(
+            "{}, version {}, pid {}, node {}, up {}",
+            if agent.is_ready() { "ready" } else { "not ready" },
+            agent.version,
+            agent.pid,
+            agent.node_name,
+            span(agent.uptime_seconds)
+        ),
+    );
+    for source in &view.sources {
+        let heard = source.last_event_ms.map_or_else(
+            || "never heard of".to_owned(),
+            |age| format!("last heard of {} ago", span(age / 1000)),
+        );
+        let listed = if source.listed { "listed" } else { "NOT LISTED YET" };
+        line(text, "Source", &format!("{}: {listed}, {heard}", source.source));
+    }
+    let mut sync = if view.in_sync {
+        "the maps say what the sources say".to_owned()
+    } else {
+        format!("{} services behind", view.pending)
+    };
+    if let Some(plan) = &view.last_plan {
+        drop(write!(
+            sync,
+            "; last change {} ago, {} entries in {:.1} ms",
+            span(plan.age_ms / 1000),
+            plan.changes,
+            milliseconds(plan.microseconds)
+        ));
+        if let Some(error) = &plan.error {
+            drop(write!(sync, ", stopped: {error}"));
+        }
+    }
+    line(text, "Maps", &sync);
+    line(
+        text,
+        "Services",
+        &format!(
+            "{} service ports, {} backends, {} not served, {} refused",
+            view.services.len(),
+            view.backends.len(),
+            view.not_served.len(),
+            view.refused.len()
+        ),
+    );
+    let sweep = &agent.sweep;
+    let ageing = match &sweep.error {
+        Some(error) => format!("FAILS: {error}"),
+        None => format!(
+            "{} sweeps, the last took {:.1} ms",
+            sweep.sweeps,
+            milliseconds(sweep.microseconds)
+        ),
+    };
+    line(text, "Ageing", &ageing);
+    socket_text(text, agent);
+    section(text, "Devices");
+    text.push_str(&devices(&agent.devices, wide).text());
+    foreign_text(text, &agent.devices);
+    let warnings: Vec<_> = agent.node_warnings.iter().chain(&view.warnings).collect();
+    if !warnings.is_empty() {
+        section(text, "Warnings");
+        for warning in warnings {
+            line(text, " ", &warning.to_string());
+        }
+    }
+    if wide {
+        section(text, "Kernel");
+        text.push_str(&super::probe::abilities(&agent.kernel).text());
+    }
+}
+
+fn socket_text(text: &mut String, agent: &AgentState) {
+    let attached = agent.socket_hooks.iter().filter(|hook| hook.attached).count();
+    line(
+        text,
+        "Sockets",
+        &format!(
+            "{attached} of {} hooks at {}; {}",
+            agent.socket_hooks.len(),
+            agent.cgroup_root,
+            if agent.kernel.socket_destroy {
+                format!(
+                    "{} connected UDP sockets of backends that left were ended",
+                    agent.destroyed_sockets
+                )
+            } else {
+                "this kernel cannot end connected UDP sockets of backends that leave (no CONFIG_INET_DIAG_DESTROY)".to_owned()
+            }
+        ),
+    );
+    for hook in &agent.socket_hooks {
+        if let Some(error) = &hook.error {
+            line(text, " ", &format!("{}: {error}", hook.name));
+        }
+    }
+}
+
+fn devices(devices: &[DeviceReport], wide: bool) -> Rows {
+    let mut header = vec!["DEVICE", "KIND", "LAYER", "INGRESS", "EGRESS"];
+    if wide {
+        header.extend(["INDEX", "BRIDGE", "MASQUERADE-V4", "MASQUERADE-V6"]);
+    }
+    let mut rows = Rows::new(&header);
+    for device in devices {
+        let side = |direction| {
+            let hook = device.hooks.iter().find(|hook| hook.direction == direction);
+            match (hook, &device.not_attached) {
+                (Some(hook), _) => hook_text(hook),
+                (None, Some(reason)) => format!("no: {reason}"),
+                (None, None) => String::new(),
+            }
+        };
+        let mut row = vec![
+            device.name.clone(),
+            device.kind.clone(),
+            device
+                .layer
+                .map_or_else(String::new, |layer| format!("{layer:?}").to_lowercase()),
+            side(Direction::Ingress),
+            side(Direction::Egress),
+        ];
+        if wide {
+            row.extend([
+                device.index.to_string(),
+                device.bridge.clone().unwrap_or_default(),
+                device.masquerade_v4.map_or_else(String::new, |ip| ip.to_string()),
+                device.masquerade_v6.map_or_else(String::new, |ip| ip.to_string()),
+            ]);
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+fn hook_text(hook: &Hook) -> String {
+    match (&hook.how, &hook.error) {
+        (Some(How::Tcx), _) => "tcx".to_owned(),
+        (Some(How::Clsact), _) => format!("clsact pref {}", hook.preference.unwrap_or_default()),
+        (None, Some(error)) => format!("no: {error}"),
+        (None, None) => String::new(),
+    }
+}
+
+fn foreign_text(text: &mut String, devices: &[DeviceReport]) {
+    let mut lines = Vec::new();
+    for device in devices {
+        for hook in &device.hooks {
+            for Foreign {
+                how,
+                name,
+                id,
+                before_ours,
+            } in &hook.foreign
+            {
+                let place = if *before_ours { "before" } else { "after" };
+                lines.push(format!(
+                    "{} {}: {name} ({how:?}{}) runs {place} ours",
+                    device.name,
+                    hook.direction.name(),
+                    id.map_or_else(String::new, |id| format!(", program {id}")),
+                ));
+            }
+        }
+    }
+    if !lines.is_empty() {
+        section(text, "Programs of others");
+        for foreign in lines {
+            line(text, " ", &foreign);
+        }
+    }
+}
+
+fn maps_text(text: &mut String, status: &Status, wide: bool) {
+    if status.maps.is_empty() {
+        return;
+    }
+    section(text, "Map fill");
+    let mut rows = Rows::new(&["MAP", "USED", "CAPACITY", "FILL"]);
+    for map in &status.maps {
+        let percent = map.used * 100 / u64::from(map.capacity.max(1));
+        rows.push(vec![
+            map.name.clone(),
+            map.used.to_string(),
+            map.capacity.to_string(),
+            format!("{percent}%{}", if percent >= 90 { " NEARLY FULL" } else { "" }),
+        ]);
+    }
+    text.push_str(&rows.text());
+    let header = if wide {
+        vec!["COUNTER", "VALUE", "MEANING"]
+    } else {
+        vec!["COUNTER", "VALUE"]
+    };
+    let mut rows = Rows::new(&header);
+    for counter in &status.counters {
+        let mut row = vec![counter.name.clone(), counter.value.to_string()];
+        if wide {
+            row.push(counter.meaning.clone());
+        }
+        rows.push(row);
+    }
+    if !rows.is_empty() {
+        section(text, "Counters");
+        text.push_str(&rows.text());
+    }
+}
+
+fn section(text: &mut String, title: &str) {
+    drop(writeln!(text, "\n{title}"));
+}
+
+fn line(text: &mut String, label: &str, what: &str) {
+    drop(writeln!(text, "{label:9} {what}"));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
+fn milliseconds(microseconds: u64) -> f64 {
+    microseconds as f64 / 1000.0
+}
