@@ -12,7 +12,7 @@ use crate::{
         view::{BackendView, ServiceView},
     },
     flows::{self, FlowView},
-    maps::{FamilyMaps, LbMaps as _, MapContents, MapFamily, bpf::BpfMaps, read_contents},
+    maps::{MapContents, MapFamily, bpf::BpfMaps, read_contents},
     model::Family,
     status::client::{Asked, ask},
 };

@@ -277,7 +277,7 @@ fn forward_kernel_log(datapath: &mut Datapath) {
             return;
         }
     };
-    let mut logger = match AsyncFd::with_interest(logger, Interest::READABLE) {
+    let mut logger = match AsyncFd::register_with_interest(logger, Interest::READABLE) {
         Ok(logger) => logger,
         Err(error) => {
             tracing::warn!("cannot follow the log of the kernel programs: {error}");

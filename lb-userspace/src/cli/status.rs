@@ -1,6 +1,4 @@
 //! `waggle status`.
-use std::fmt::Write as _;
-
 use anyhow::Result;
 use clap::Args;
 
@@ -111,15 +109,14 @@ fn agent_text(text: &mut String, agent: &AgentState, wide: bool) {
         format!("{} services behind", view.pending)
     };
     if let Some(plan) = &view.last_plan {
-        drop(write!(
-            sync,
+        sync += &format!(
             "; last change {} ago, {} entries in {:.1} ms",
             span(plan.age_ms / 1000),
             plan.changes,
             milliseconds(plan.microseconds)
-        ));
+        );
         if let Some(error) = &plan.error {
-            drop(write!(sync, ", stopped: {error}"));
+            sync += &format!(", stopped: {error}");
         }
     }
     line(text, "Maps", &sync);
@@ -298,11 +295,11 @@ fn maps_text(text: &mut String, status: &Status, wide: bool) {
 }
 
 fn section(text: &mut String, title: &str) {
-    drop(writeln!(text, "\n{title}"));
+    text.extend(["\n", title, "\n"]);
 }
 
 fn line(text: &mut String, label: &str, what: &str) {
-    drop(writeln!(text, "{label:9} {what}"));
+    *text += &format!("{label:9} {what}\n");
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]

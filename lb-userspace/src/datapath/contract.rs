@@ -4,6 +4,7 @@
 use std::{fmt, path::Path};
 
 use aya::maps::{MapInfo, MapType};
+use aya_obj::{Object, generated::bpf_map_type};
 
 /// A map as [`lb_common::for_each_map`] declares it. A ring buffer has neither key nor value in the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -79,13 +80,19 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Compares what the kernel says of a map with what it must be. An empty answer is a yes.
-pub fn differences(spec: &MapSpec, info: &MapInfo) -> Vec<Mismatch> {
-    let mut found = Vec::new();
-    let mut compare = |what, expected: &dyn fmt::Display, is: &dyn fmt::Display| {
-        let (expected, is) = (expected.to_string(), is.to_string());
+/// What a map turned out to be.
+struct Found {
+    kind: String,
+    key_size: u32,
+    value_size: u32,
+    capacity: u32,
+}
+
+fn differences(spec: &MapSpec, found: &Found) -> Vec<Mismatch> {
+    let mut mismatches = Vec::new();
+    let mut compare = |what, expected: String, is: String| {
         if expected != is {
-            found.push(Mismatch {
+            mismatches.push(Mismatch {
                 name: spec.name,
                 what,
                 expected,
@@ -93,14 +100,42 @@ pub fn differences(spec: &MapSpec, info: &MapInfo) -> Vec<Mismatch> {
             });
         }
     };
-    let kind = info
-        .map_type()
-        .map_or_else(|_| "unknown".to_owned(), |kind| format!("{kind:?}"));
-    compare("the kind", &format!("{:?}", spec.kind), &kind);
-    compare("the size of a key", &spec.key_size, &info.key_size());
-    compare("the size of a value", &spec.value_size, &info.value_size());
-    compare("the capacity", &spec.capacity, &info.max_entries());
-    found
+    compare("the kind", format!("{:?}", spec.kind), found.kind.clone());
+    for (what, expected, is) in [
+        ("the size of a key", spec.key_size, found.key_size),
+        ("the size of a value", spec.value_size, found.value_size),
+        ("the capacity", spec.capacity, found.capacity),
+    ] {
+        compare(what, expected.to_string(), is.to_string());
+    }
+    mismatches
+}
+
+fn kind(kind: Result<MapType, aya::maps::MapError>) -> String {
+    kind.map_or_else(|_| "unknown".to_owned(), |kind| format!("{kind:?}"))
+}
+
+/// Compares the maps that an object declares with the list; a map of the list that the object does not have is none of
+/// its business.
+pub fn check_object(object: &Object) -> Vec<Mismatch> {
+    MAPS.iter()
+        .filter_map(|spec| {
+            let map = object.maps.get(spec.name)?;
+            let map_kind = bpf_map_type::try_from(map.map_type())
+                .map_err(|_| aya::maps::MapError::InvalidMapType {
+                    map_type: map.map_type(),
+                })
+                .and_then(MapType::try_from);
+            let found = Found {
+                kind: kind(map_kind),
+                key_size: map.key_size(),
+                value_size: map.value_size(),
+                capacity: map.max_entries(),
+            };
+            Some(differences(spec, &found))
+        })
+        .flatten()
+        .collect()
 }
 
 /// Compares every pinned map in a folder; maps that are not there yet are fine.
@@ -108,7 +143,13 @@ pub fn check_pinned(folder: &Path, capacities: &Capacities) -> Vec<Mismatch> {
     specs(capacities)
         .filter_map(|spec| {
             let info = MapInfo::from_pin(folder.join(spec.name)).ok()?;
-            Some(differences(&spec, &info))
+            let found = Found {
+                kind: kind(info.map_type()),
+                key_size: info.key_size(),
+                value_size: info.value_size(),
+                capacity: info.max_entries(),
+            };
+            Some(differences(&spec, &found))
         })
         .flatten()
         .collect()

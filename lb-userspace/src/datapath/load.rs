@@ -91,6 +91,7 @@ impl Datapath {
     /// Loads the object's programs over the pinned maps, which are made where they are missing.
     pub fn load(object: &[u8], options: &LoadOptions) -> Result<Self> {
         let folder = options.root.maps();
+        refuse_other_object(object)?;
         refuse_other_maps(&folder, &options.capacities)?;
         let config = DatapathConfig {
             netns_cookie: netns_cookie().context("cannot learn the network namespace's cookie")?,
@@ -112,8 +113,6 @@ impl Datapath {
                 folder.display()
             )
         })?;
-        // Maps that were made a moment ago: does the object agree with the list?
-        refuse_other_maps(&folder, &options.capacities)?;
         let mut programs = BTreeMap::new();
         let names = DEVICE_PROGRAMS
             .iter()
@@ -172,16 +171,32 @@ impl Datapath {
     }
 }
 
+fn refuse_other_object(object: &[u8]) -> Result<()> {
+    let object = aya_obj::Object::parse(object).context("the object of the kernel programs cannot be read")?;
+    let mismatches = contract::check_object(&object);
+    if mismatches.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "the object of the kernel programs is of another version than this program; cargo xtask ebpf, then build this program again:\n  {}",
+        lines(&mismatches)
+    )
+}
+
+fn lines(mismatches: &[contract::Mismatch]) -> String {
+    let lines: Vec<_> = mismatches.iter().map(ToString::to_string).collect();
+    lines.join("\n  ")
+}
+
 fn refuse_other_maps(folder: &Path, capacities: &Capacities) -> Result<()> {
     let mismatches = contract::check_pinned(folder, capacities);
     if mismatches.is_empty() {
         return Ok(());
     }
-    let list: Vec<_> = mismatches.iter().map(ToString::to_string).collect();
     bail!(
         "the maps pinned in {} do not fit this program and its configuration; set the capacities back, or stop the agent, run `waggle cleanup` (connections through services break) and start again:\n  {}",
         folder.display(),
-        list.join("\n  ")
+        lines(&mismatches)
     )
 }
 

@@ -105,7 +105,7 @@ where
         "source"
     };
     FlowView {
-        protocol: Protocol::from_number(key.protocol)
+        protocol: Protocol::from_number(key.protocol_number())
             .map_or_else(|| key.protocol.to_string(), |protocol| protocol.to_string()),
         source: SocketAddr::new(key.source.into(), key.source_port.number()),
         destination: SocketAddr::new(key.destination.into(), key.destination_port.number()),
@@ -146,14 +146,13 @@ mod tests {
 
     #[test]
     fn a_request_is_shown_with_its_backend() {
-        let key = Tuple::<V4> {
-            source: Ipv4Address::from([10, 244, 1, 9]),
-            destination: Ipv4Address::from([10, 103, 145, 6]),
-            source_port: Port::new(40_000),
-            destination_port: Port::new(80),
-            protocol: 6,
-            spare: [0; 3],
-        };
+        let key = Tuple::<V4>::new(
+            Ipv4Address::from([10, 244, 1, 9]),
+            Port::new(40_000),
+            Ipv4Address::from([10, 103, 145, 6]),
+            Port::new(80),
+            6,
+        );
         let entry = FlowEntry {
             address: Ipv4Address::from([10, 244, 2, 2]),
             port: Port::new(8080),

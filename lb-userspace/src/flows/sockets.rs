@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::maps::{HashMap, Map, MapData, MapError};
-use lb_common::{IpFamily, Port, SocketFlowEntry, SocketFlowKey, V4, V6};
+use lb_common::{Port, SocketFlowEntry, SocketFlowKey, V4, V6};
 use netlink_packet_sock_diag::{
     SockDiagDestroy, SockDiagMessage,
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
@@ -127,27 +127,19 @@ impl SentSockets {
         })
     }
     fn has(&self, cookie: [u8; 8], peer: SocketAddr) -> bool {
+        // The kernel writes the lower half first; so does memory on a little-endian machine.
+        let cookie = u64::from_le_bytes(cookie);
         let port = Port::new(peer.port());
         match peer.ip() {
             IpAddr::V4(address) => {
-                let key = key::<V4>(cookie, address.into(), port);
+                let key = SocketFlowKey::<V4>::new(cookie, address.into(), port);
                 self.v4.get(&Plain(key), 0).is_ok()
             }
             IpAddr::V6(address) => {
-                let key = key::<V6>(cookie, address.into(), port);
+                let key = SocketFlowKey::<V6>::new(cookie, address.into(), port);
                 self.v6.get(&Plain(key), 0).is_ok()
             }
         }
-    }
-}
-
-fn key<F: IpFamily>(cookie: [u8; 8], address: F::Address, port: Port) -> SocketFlowKey<F> {
-    SocketFlowKey {
-        // The kernel writes the lower half first; so does memory on a little-endian machine.
-        cookie: bytemuck::must_cast(cookie),
-        address,
-        port,
-        spare: 0,
     }
 }
 
