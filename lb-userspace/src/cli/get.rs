@@ -101,7 +101,16 @@ fn services(view: &View, wide: bool) -> Rows {
         .map(|backend| ((backend.family, backend.id), backend.address))
         .collect();
     let header: &[_] = if wide {
-        &["NAMESPACE", "NAME", "TYPE", "CLUSTER-IP", "PORT", "TARGET", "BACKENDS", "ID"]
+        &[
+            "NAMESPACE",
+            "NAME",
+            "TYPE",
+            "CLUSTER-IP",
+            "PORT",
+            "TARGET",
+            "BACKENDS",
+            "ID",
+        ]
     } else {
         &["NAMESPACE", "NAME", "CLUSTER-IP", "PORT", "BACKENDS"]
     };
@@ -148,7 +157,15 @@ fn services(view: &View, wide: bool) -> Rows {
 
 fn backends(view: &View, wide: bool) -> Rows {
     let header: &[_] = if wide {
-        &["SERVICE", "ADDRESS", "STATE", "POD", "NODE", "ID", "GENERATION"]
+        &[
+            "SERVICE",
+            "ADDRESS",
+            "STATE",
+            "POD",
+            "NODE",
+            "ID",
+            "GENERATION",
+        ]
     } else {
         &["SERVICE", "ADDRESS", "STATE", "POD", "NODE"]
     };
@@ -233,7 +250,10 @@ where
 {
     let maps = F::of(contents);
     for (key, entry) in &maps.frontends {
-        let region = contents.services.get(&entry.service_id).map(|service| service.slots);
+        let region = contents
+            .services
+            .get(&entry.service_id)
+            .map(|service| service.slots);
         let slots = region.map_or(0..0, |region| {
             region.start()..region.start().saturating_add(region.length())
         });

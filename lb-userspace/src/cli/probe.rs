@@ -115,18 +115,38 @@ pub(super) fn abilities(kernel: &KernelAbilities) -> Rows {
     };
     row("kernel", &kernel.release, "6.1 and newer");
     row("btf", yes(kernel.btf), "required");
-    row("hz", &kernel.jiffies_per_second.to_string(), "time in the kernel programs");
-    row("tcx", yes(kernel.tcx), "links on devices; without it clsact filters");
-    row("cgroup-hooks", yes(kernel.cgroup_hooks), "services for the node's own processes");
+    row(
+        "hz",
+        &kernel.jiffies_per_second.to_string(),
+        "time in the kernel programs",
+    );
+    row(
+        "tcx",
+        yes(kernel.tcx),
+        "links on devices; without it clsact filters",
+    );
+    row(
+        "cgroup-hooks",
+        yes(kernel.cgroup_hooks),
+        "services for the node's own processes",
+    );
     row(
         "cgroup-root",
         kernel.cgroup_root.as_deref().unwrap_or("no"),
         "where they go",
     );
     row("ring-buffer", yes(kernel.ring_buffer), "events");
-    row("for-each-map-elem", yes(kernel.for_each_map_element), "ageing of flows");
+    row(
+        "for-each-map-elem",
+        yes(kernel.for_each_map_element),
+        "ageing of flows",
+    );
     row("prog-test-run", yes(kernel.test_run), "ageing of flows");
-    row("fib-lookup", yes(kernel.fib_lookup), "backends behind the client's bridge");
+    row(
+        "fib-lookup",
+        yes(kernel.fib_lookup),
+        "backends behind the client's bridge",
+    );
     row(
         "sock-destroy",
         yes(kernel.socket_destroy),

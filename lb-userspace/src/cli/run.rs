@@ -10,7 +10,6 @@ use aya_log::EbpfLogger;
 use clap::{Args, ValueEnum};
 use lb_common::{DatapathConfig, config::Timeouts};
 use tokio::{
-    io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
 };
@@ -41,6 +40,9 @@ pub(super) const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// After SIGTERM, what is still blocked in a system call is left behind after this.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// How often the log of the kernel programs is looked at: they say something only when something is wrong.
+const KERNEL_LOG_PAUSE: Duration = Duration::from_millis(500);
+
 /// How `run` is called.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -62,7 +64,12 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// What to log: error, warn, info, debug, trace, or a filter as `info,lb_userspace::datapath=debug`
-    #[arg(long, value_name = "FILTER", env = "WAGGLE_LOG", default_value = "info")]
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "WAGGLE_LOG",
+        default_value = "info"
+    )]
     log: String,
     /// How to log
     #[arg(long, value_enum, default_value = "text")]
@@ -182,10 +189,13 @@ impl Node {
         forward_kernel_log(&mut self.datapath);
         let (retired, ended) = self.end_sockets();
         let (sweep_reports, swept) = watch::channel(sweep::SweepReport::default());
-        drop(tokio::spawn(sweep::run(self.sweeper, events.clone(), sweep_reports)));
-        let listener = server::bind(&self.run_dir).with_context(|| {
-            format!("cannot listen in {}", self.run_dir.display())
-        })?;
+        drop(tokio::spawn(sweep::run(
+            self.sweeper,
+            events.clone(),
+            sweep_reports,
+        )));
+        let listener = server::bind(&self.run_dir)
+            .with_context(|| format!("cannot listen in {}", self.run_dir.display()))?;
         let state = server::Sources {
             events: events.clone(),
             devices: self.monitor.reports(),
@@ -216,7 +226,12 @@ impl Node {
     }
 
     /// Starts the task that ends connected UDP sockets of retired backends: where to tell of them, how many it ended.
-    fn end_sockets(&self) -> (mpsc::UnboundedSender<Vec<std::net::SocketAddr>>, watch::Receiver<u64>) {
+    fn end_sockets(
+        &self,
+    ) -> (
+        mpsc::UnboundedSender<Vec<std::net::SocketAddr>>,
+        watch::Receiver<u64>,
+    ) {
         let (sender, mut retired) = mpsc::unbounded_channel::<Vec<std::net::SocketAddr>>();
         let (count, ended) = watch::channel(0u64);
         let maps = self.datapath.root().maps();
@@ -270,24 +285,18 @@ async fn watch_source(settings: Settings, events: mpsc::Sender<Event>) -> Result
 
 /// Passes what the kernel programs log to this program's log.
 fn forward_kernel_log(datapath: &mut Datapath) {
-    let logger = match EbpfLogger::init(datapath.ebpf_mut()) {
+    let mut logger = match EbpfLogger::init(datapath.ebpf_mut()) {
         Ok(logger) => logger,
         Err(error) => {
             tracing::debug!("the kernel programs have no log: {error}");
             return;
         }
     };
-    let mut logger = match AsyncFd::register_with_interest(logger, Interest::READABLE) {
-        Ok(logger) => logger,
-        Err(error) => {
-            tracing::warn!("cannot follow the log of the kernel programs: {error}");
-            return;
-        }
-    };
     drop(tokio::spawn(async move {
-        while let Ok(mut ready) = logger.readable_mut().await {
-            ready.get_inner_mut().flush();
-            ready.clear_ready();
+        let mut pause = tokio::time::interval(KERNEL_LOG_PAUSE);
+        loop {
+            pause.tick().await;
+            logger.flush();
         }
     }));
 }

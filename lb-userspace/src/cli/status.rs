@@ -88,7 +88,11 @@ fn agent_text(text: &mut String, agent: &AgentState, wide: bool) {
         "Agent",
         &format!(
             "{}, version {}, pid {}, node {}, up {}",
-            if agent.is_ready() { "ready" } else { "not ready" },
+            if agent.is_ready() {
+                "ready"
+            } else {
+                "not ready"
+            },
             agent.version,
             agent.pid,
             agent.node_name,
@@ -100,8 +104,16 @@ fn agent_text(text: &mut String, agent: &AgentState, wide: bool) {
             || "never heard of".to_owned(),
             |age| format!("last heard of {} ago", span(age / 1000)),
         );
-        let listed = if source.listed { "listed" } else { "NOT LISTED YET" };
-        line(text, "Source", &format!("{}: {listed}, {heard}", source.source));
+        let listed = if source.listed {
+            "listed"
+        } else {
+            "NOT LISTED YET"
+        };
+        line(
+            text,
+            "Source",
+            &format!("{}: {listed}, {heard}", source.source),
+        );
     }
     let mut sync = if view.in_sync {
         "the maps say what the sources say".to_owned()
@@ -159,7 +171,11 @@ fn agent_text(text: &mut String, agent: &AgentState, wide: bool) {
 }
 
 fn socket_text(text: &mut String, agent: &AgentState) {
-    let attached = agent.socket_hooks.iter().filter(|hook| hook.attached).count();
+    let attached = agent
+        .socket_hooks
+        .iter()
+        .filter(|hook| hook.attached)
+        .count();
     line(
         text,
         "Sockets",
@@ -212,8 +228,12 @@ fn devices(devices: &[DeviceReport], wide: bool) -> Rows {
             row.extend([
                 device.index.to_string(),
                 device.bridge.clone().unwrap_or_default(),
-                device.masquerade_v4.map_or_else(String::new, |ip| ip.to_string()),
-                device.masquerade_v6.map_or_else(String::new, |ip| ip.to_string()),
+                device
+                    .masquerade_v4
+                    .map_or_else(String::new, |ip| ip.to_string()),
+                device
+                    .masquerade_v6
+                    .map_or_else(String::new, |ip| ip.to_string()),
             ]);
         }
         rows.push(row);
@@ -271,7 +291,10 @@ fn maps_text(text: &mut String, status: &Status, wide: bool) {
             map.name.clone(),
             map.used.to_string(),
             map.capacity.to_string(),
-            format!("{percent}%{}", if percent >= 90 { " NEARLY FULL" } else { "" }),
+            format!(
+                "{percent}%{}",
+                if percent >= 90 { " NEARLY FULL" } else { "" }
+            ),
         ]);
     }
     text.push_str(&rows.text());

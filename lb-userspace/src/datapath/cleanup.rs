@@ -39,8 +39,7 @@ pub fn remove_everything(root: &BpfRoot, run_dir: &Path) -> Result<Removed> {
     let devices = monitor::devices().context("cannot list the network devices")?;
     let mut found: BTreeSet<String> = BTreeSet::new();
     for name in BpfRoot::pins(&root.links()).context("cannot list the pinned links")? {
-        link::remove(&root.links().join(&name))
-            .with_context(|| format!("cannot detach {name}"))?;
+        link::remove(&root.links().join(&name)).with_context(|| format!("cannot detach {name}"))?;
         let index = name.split('-').next().unwrap_or_default();
         found.insert(device_name(&devices, index));
     }

@@ -172,7 +172,8 @@ impl Datapath {
 }
 
 fn refuse_other_object(object: &[u8]) -> Result<()> {
-    let object = aya_obj::Object::parse(object).context("the object of the kernel programs cannot be read")?;
+    let object = aya_obj::Object::parse(object)
+        .context("the object of the kernel programs cannot be read")?;
     let mismatches = contract::check_object(&object);
     if mismatches.is_empty() {
         return Ok(());

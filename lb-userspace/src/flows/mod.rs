@@ -164,7 +164,10 @@ mod tests {
         let shown = view(&key, &entry, true, 1000 + 250 * 7, 250);
         assert_eq!(shown.becomes, "10.244.2.2:8080".parse().unwrap());
         assert_eq!(shown.flags, ["request", "replied"]);
-        assert_eq!((shown.rewrites.as_str(), shown.idle_seconds), ("destination", 7));
+        assert_eq!(
+            (shown.rewrites.as_str(), shown.idle_seconds),
+            ("destination", 7)
+        );
         assert_eq!(view(&key, &entry, true, 999, 250).idle_seconds, 0);
     }
 }

@@ -130,7 +130,10 @@ pub async fn run(
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "measures what it does, for `status`")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "measures what it does, for `status`"
+)]
 fn timed(sweeper: &Sweeper, wants_use: bool) -> (Duration, Result<BTreeSet<(Family, u32, u32)>>) {
     let start = Instant::now();
     let result = sweeper.sweep().and_then(|()| {

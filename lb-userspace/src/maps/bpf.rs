@@ -23,7 +23,7 @@ pub struct Plain<T>(pub T);
 
 // SAFETY: `bytemuck::Pod` is the same promise (no padding, any bit pattern, no pointers), proven by its derive or by
 // lb-common's macro; the wrapper is transparent.
-unsafe impl<T: bytemuck::Pod> aya::Pod for Plain<T> {}
+unsafe impl<T: bytemuck::Pod> Pod for Plain<T> {}
 
 /// The kernel's answer inside an error of aya's, if there is one.
 pub(crate) fn io_error(error: AyaError) -> io::Error {

@@ -56,7 +56,10 @@ async fn state(socket: &Path) -> Result<Asked> {
         .context("the agent's answer breaks off")?
         .to_bytes();
     if !status.is_success() {
-        bail!("the agent says {status}: {}", String::from_utf8_lossy(&body));
+        bail!(
+            "the agent says {status}: {}",
+            String::from_utf8_lossy(&body)
+        );
     }
     let state = serde_json::from_slice(&body)
         .context("the agent's answer cannot be read; is it of another version?")?;
@@ -65,12 +68,9 @@ async fn state(socket: &Path) -> Result<Asked> {
 
 fn refused(socket: &Path, error: &io::Error) -> Result<Asked> {
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            Ok(Asked::NotRunning(format!(
-                "no agent runs here: nobody listens on {}",
-                socket.display()
-            )))
-        }
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(Asked::NotRunning(
+            format!("no agent runs here: nobody listens on {}", socket.display()),
+        )),
         io::ErrorKind::PermissionDenied => bail!("needs root: {} is root's", socket.display()),
         _ => bail!("cannot reach the agent at {}: {error}", socket.display()),
     }

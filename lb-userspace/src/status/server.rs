@@ -2,11 +2,7 @@
 //!
 //! `curl --unix-socket /run/waggle/agent.sock http://waggle/v1/state`
 use std::{
-    convert::Infallible,
-    fs, io,
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
-    sync::Arc,
+    convert::Infallible, fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc,
     time::Duration,
 };
 
@@ -120,7 +116,10 @@ async fn answer(stream: UnixStream, sources: Arc<Sources>) {
 
 async fn respond(request: &Request<Incoming>, sources: &Sources) -> Response<Full<Bytes>> {
     if request.method() != Method::GET || request.uri().path() != "/v1/state" {
-        return plain(StatusCode::NOT_FOUND, "there is GET /v1/state, and nothing else\n");
+        return plain(
+            StatusCode::NOT_FOUND,
+            "there is GET /v1/state, and nothing else\n",
+        );
     }
     match tokio::time::timeout(PATIENCE, sources.state()).await {
         Ok(Some(state)) => match serde_json::to_vec(&state) {
