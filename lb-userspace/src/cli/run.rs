@@ -1,13 +1,12 @@
 //! `waggle run`: everything put together.
 use std::{
-    collections::BTreeSet,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use aya_log::EbpfLogger;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use lb_common::{DatapathConfig, config::Timeouts};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -16,8 +15,8 @@ use tokio::{
 
 use super::{BPF_ROOT, RUN_DIR};
 use crate::{
-    agent::{self, Agent, Event, Observer, Report, Source},
-    config::{Period, Settings},
+    agent::{self, Agent, Event, Observer, Report},
+    config::{LogFormat, Period, Settings},
     datapath::{
         self, BpfRoot, Datapath, LoadOptions,
         cgroup::{self, SocketHook},
@@ -63,34 +62,15 @@ pub(super) struct Arguments {
     /// Read settings from this YAML file; flags beat it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What to log: error, warn, info, debug, trace, or a filter as `info,lb_userspace::datapath=debug`
-    #[arg(
-        long,
-        value_name = "FILTER",
-        env = "WAGGLE_LOG",
-        default_value = "info"
-    )]
-    log: String,
-    /// How to log
-    #[arg(long, value_enum, default_value = "text")]
-    log_format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    /// Lines for people
-    Text,
-    /// A JSON object a line
-    Json,
 }
 
 /// Runs the agent until it is told to stop.
 pub(super) fn run(arguments: Arguments) -> Result<()> {
-    start_log(&arguments)?;
     let settings = match &arguments.config {
         Some(file) => arguments.settings.or_file(file)?,
         None => arguments.settings,
     };
+    start_log(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -101,13 +81,14 @@ pub(super) fn run(arguments: Arguments) -> Result<()> {
     result
 }
 
-fn start_log(arguments: &Arguments) -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&arguments.log)
-        .with_context(|| format!("--log {} is no filter", arguments.log))?;
+fn start_log(settings: &Settings) -> Result<()> {
+    let wanted = settings.log.as_deref().unwrap_or("info");
+    let filter = tracing_subscriber::EnvFilter::try_new(wanted)
+        .with_context(|| format!("--log {wanted} is no filter"))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    let started = match arguments.log_format {
+    let started = match settings.log_format.unwrap_or_default() {
         LogFormat::Text => log.with_ansi(false).try_init(),
         LogFormat::Json => log.json().try_init(),
     };
@@ -149,7 +130,7 @@ impl Node {
             },
         )?;
         let maps = BpfMaps::open(&root.maps())?;
-        let agent = Agent::new(agent_settings(&settings), maps)?;
+        let agent = Agent::new(settings.agent(), maps)?;
         let cgroup_root = match &settings.cgroup_root {
             Some(path) => path.clone(),
             None => cgroup::root()?,
@@ -266,21 +247,11 @@ fn stopped(signal: &str) -> Result<()> {
 
 /// Feeds the agent; comes back only if there is no usable configuration, or the agent is gone.
 async fn watch_source(settings: Settings, events: mpsc::Sender<Event>) -> Result<()> {
-    let node_name = settings.node_name();
-    match settings.manifests {
-        Some(folder) => {
-            let settle = or(settings.manifest_settle, Duration::from_millis(20));
-            sources::manifests::watch(folder, settle, events).await
-        }
-        None => {
-            let access = sources::kubernetes::Access {
-                kubeconfig: settings.kubeconfig,
-                api_server: settings.api_server,
-                node_name,
-            };
-            sources::kubernetes::watch(access, events).await
-        }
+    if let Some(access) = settings.access() {
+        return sources::kubernetes::watch(access, events).await;
     }
+    let settle = settings.manifest_settle();
+    sources::manifests::watch(settings.manifests.unwrap_or_default(), settle, events).await
 }
 
 /// Passes what the kernel programs log to this program's log.
@@ -316,29 +287,6 @@ impl Observer for Retired {
             // Nobody listens while the program ends.
             drop(self.0.send(udp));
         }
-    }
-}
-
-fn or(given: Option<Period>, default: Duration) -> Duration {
-    given.map_or(default, |Period(given)| given)
-}
-
-fn agent_settings(settings: &Settings) -> agent::Settings {
-    let sources: &[Source] = if settings.manifests.is_some() {
-        &[Source::Manifests]
-    } else {
-        &[Source::Services, Source::EndpointSlices]
-    };
-    agent::Settings {
-        sources: sources.iter().copied().collect::<BTreeSet<_>>(),
-        collect: or(settings.collect_changes, Duration::from_millis(5)),
-        region_rest: or(settings.region_rest, Duration::from_secs(2)),
-        gone_grace: or(settings.gone_grace, Duration::from_secs(30)),
-        backoff: (
-            or(settings.backoff, Duration::from_millis(50)),
-            or(settings.backoff_limit, Duration::from_secs(10)),
-        ),
-        list_timeout: or(settings.list_timeout, Duration::from_secs(15)),
     }
 }
 
