@@ -25,6 +25,7 @@ pub mod scratch;
 pub mod service_cluster;
 pub mod socket_option;
 pub mod topology;
+pub mod tun;
 pub mod udp;
 
 pub use require::{require_root, skip};

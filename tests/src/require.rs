@@ -75,3 +75,10 @@ pub fn has_program(name: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
+
+/// True if the kernel makes network devices of a kind (`ipip`, `wireguard`, `vlan`); needs root.
+pub fn has_device_kind(kind: &str) -> anyhow::Result<bool> {
+    let probe = crate::netns::Namespace::new("probe")?;
+    let made = probe.ip(&format!("link add probe0 type {kind}"));
+    Ok(made.is_ok())
+}

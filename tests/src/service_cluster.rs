@@ -81,10 +81,20 @@ impl ServiceCluster {
         settings: Settings,
     ) -> Result<ServingPod> {
         let pod = self.cluster.add_pod(node, name, octet)?;
+        self.serve_in_with(pod, settings)
+    }
+
+    /// Starts the servers of a pod that is there, and publishes it as a pod of Service `web`.
+    pub fn serve_in(&mut self, pod: Pod) -> Result<ServingPod> {
+        self.serve_in_with(pod, Settings::default())
+    }
+
+    fn serve_in_with(&mut self, pod: Pod, settings: Settings) -> Result<ServingPod> {
         let settings = Settings {
             port: HTTP_PORT,
             ..settings
         };
+        let name = &pod.name;
         let nginx = Nginx::start(&pod.namespace, name, settings)?;
         let udp = UdpServer::start(&pod.namespace, name, UDP_PORT)?;
         self.state.add_pod(&pod_object(&pod, &[("app", "web")]))?;

@@ -13,11 +13,12 @@ mod pod_network;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 pub use pod::Pod;
 
 use crate::netns::Namespace;
+use crate::tun::WireKind;
 
 /// How pods reach their node, and nodes each other's pods.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -156,6 +157,16 @@ impl Node {
     /// Makes a pod on this node and connects it.
     pub fn add_pod(&self, name: &str, octet: u8) -> Result<Pod> {
         Pod::new(self, name, octet)
+    }
+
+    /// Makes a pod that is joined by a tun or tap device; the network must be
+    /// [`PodNetwork::Routed`].
+    pub fn add_pod_on_wire(&self, name: &str, octet: u8, kind: WireKind) -> Result<Pod> {
+        ensure!(
+            self.network == PodNetwork::Routed,
+            "wires need a routed network"
+        );
+        Pod::on_wire(self, name, octet, kind)
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::{Node, pod_network};
 use crate::netns::Namespace;
+use crate::tun::{Wire, WireKind};
 
 /// A pod; dropping it takes its interface from the node, as a CNI does.
 #[derive(Debug)]
@@ -23,10 +24,27 @@ pub struct Pod {
     /// The node's side of its veth.
     pub interface: String,
     node_namespace: Namespace,
+    #[expect(dead_code, reason = "it is there to be dropped with the pod")]
+    wire: Option<Wire>,
 }
 
 impl Pod {
     pub(super) fn new(node: &Node, name: &str, octet: u8) -> Result<Self> {
+        let pod = Self::unconnected(node, name, octet, "veth")?;
+        pod_network::connect(node, &pod)?;
+        Ok(pod)
+    }
+
+    pub(super) fn on_wire(node: &Node, name: &str, octet: u8, kind: WireKind) -> Result<Self> {
+        let device = if kind.is_plain_ip() { "tun" } else { "tap" };
+        let mut pod = Self::unconnected(node, name, octet, device)?;
+        let wire = Wire::lay(&node.namespace, &pod.interface, &pod.namespace, kind)?;
+        pod.wire = Some(wire);
+        pod_network::connect_wire(node, &pod, kind)?;
+        Ok(pod)
+    }
+
+    fn unconnected(node: &Node, name: &str, octet: u8, device: &str) -> Result<Self> {
         let number = node.number;
         let pod = Self {
             name: name.to_owned(),
@@ -35,12 +53,12 @@ impl Pod {
             v6: format!("fd00:10:244:{number}::{octet}").parse()?,
             namespace: Namespace::new(name)?,
             node: number,
-            interface: format!("veth{octet}"),
+            interface: format!("{device}{octet}"),
             node_namespace: node.namespace.clone(),
+            wire: None,
         };
         // Ten thousand connections in a minute must not run out of ports.
         pod.namespace.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
-        pod_network::connect(node, &pod)?;
         Ok(pod)
     }
 

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::{Node, Pod, PodNetwork, VXLAN_PORT};
 use crate::require::has_bridge_netfilter;
+use crate::tun::WireKind;
 
 /// What VXLAN takes from the underlay's 1500 bytes.
 const VXLAN_MTU: u16 = 1450;
@@ -82,11 +83,7 @@ pub(super) fn connect(node: &Node, pod: &Pod) -> Result<()> {
     ))?;
     pod.namespace.ip("link set eth0 up")?;
     match node.network {
-        PodNetwork::Routed => {
-            let key = format!("net/ipv4/conf/{interface}/proxy_arp");
-            node.namespace.sysctl(&key, "1")?;
-            routed(node, pod, "169.254.1.1", "fe80::1", "")
-        }
+        PodNetwork::Routed => answering_for_all(node, pod),
         PodNetwork::PointToPoint => {
             let (v4, v6) = (node.gateway_v4().to_string(), node.gateway_v6().to_string());
             let addresses = format!(
@@ -108,6 +105,37 @@ pub(super) fn connect(node: &Node, pod: &Pod) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// The node answers the pod's ARP for any address.
+fn answering_for_all(node: &Node, pod: &Pod) -> Result<()> {
+    let key = format!("net/ipv4/conf/{}/proxy_arp", pod.interface);
+    node.namespace.sysctl(&key, "1")?;
+    routed(node, pod, "169.254.1.1", "fe80::1", "")
+}
+
+/// Gives the ends of a wire their addresses and routes, and room for packets longer than a page.
+pub(super) fn connect_wire(node: &Node, pod: &Pod, kind: WireKind) -> Result<()> {
+    let Pod {
+        v4, v6, interface, ..
+    } = pod;
+    node.namespace
+        .ip(&format!("link set {interface} mtu 9000 up"))?;
+    pod.namespace.ip("link set eth0 mtu 9000 up")?;
+    if !kind.is_plain_ip() {
+        return answering_for_all(node, pod);
+    }
+    node.namespace.ip(&format!(
+        "route add {v4}/32 dev {interface}\n\
+         route add {v6}/128 dev {interface}"
+    ))?;
+    pod.namespace.ip(&format!(
+        "addr add {v4}/32 dev eth0\n\
+         addr add {v6}/128 dev eth0 nodad\n\
+         route add default dev eth0\n\
+         route add ::/0 dev eth0"
+    ))?;
+    Ok(())
 }
 
 fn routed(node: &Node, pod: &Pod, gateway: &str, gateway_v6: &str, addresses: &str) -> Result<()> {
