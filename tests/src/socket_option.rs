@@ -16,7 +16,7 @@ use nix::sys::time::TimeVal;
 const IPV4_OPTIONS: &[u8] = &[1, 1, 1, 0];
 
 /// An extension header of 8 bytes that holds padding only (RFC 8200, 4.2): next header and length are
-/// the kernel's to fill or 0, then PadN of four bytes.
+/// the kernel's to fill or 0, then `PadN` of four bytes.
 const IPV6_PADDING: &[u8] = &[0, 0, 1, 4, 0, 0, 0, 0];
 
 /// What a socket's packets carry between the IP header and TCP or UDP.

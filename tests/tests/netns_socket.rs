@@ -24,7 +24,7 @@ fn start(cluster: &mut ServiceCluster) -> Result<[ServingPod; 2]> {
     Ok([near, far])
 }
 
-/// The same address as ::ffff:a.b.c.d, which dual-stack programs dial.
+/// The same address as `::ffff:a.b.c.d`, which dual-stack programs dial.
 fn mapped(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(v4) => (v4.to_ipv6_mapped(), address.port()).into(),

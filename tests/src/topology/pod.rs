@@ -24,7 +24,7 @@ pub struct Pod {
     /// The node's side of its veth.
     pub interface: String,
     node_namespace: Namespace,
-    #[expect(dead_code, reason = "it is there to be dropped with the pod")]
+    /// What joins it to its node, if that is no veth.
     wire: Option<Wire>,
 }
 
