@@ -240,8 +240,15 @@ pub fn promote<F: Wire, T: Tables<F>>(
 ) {
     let before = entries.own.flags;
     make_other(key, entries, now);
-    if let Some(other) = tables.flow(FlowTable::Opening, &entries.other_key) {
-        entries.other.flags = other.entry().flags;
+    if let Some(found) = find(tables, &entries.other_key) {
+        let present = found.handle.entry();
+        let is_ours =
+            present.address == entries.other.address && present.port == entries.other.port;
+        if !is_ours {
+            // Evicted, and claimed by a flow of another frontend meanwhile: it is not taken back from a living flow.
+            return;
+        }
+        entries.other.flags = present.flags;
     }
     entries.own.flags = FlowFlags(before.0 & !OPENING_FLAGS);
     let stored = tables.replace_flow(FlowTable::Proven, &entries.other_key, &entries.other);

@@ -40,6 +40,9 @@ pub fn request<F: Wire, T: Tables<F>>(
     now: Instant,
 ) -> Result<(), DropReason> {
     entries.other_key = entries.own.translated(key);
+    if find(tables, &entries.other_key).is_some() {
+        return Ok(());
+    }
     entries.other = entries.own;
     let wanted = &mut entries.other;
     wanted.address = key.source;

@@ -109,10 +109,10 @@ where
     C: Clock,
 {
     let key = &parsed.tuple;
+    entries.own = handle.entry();
     if entries.own.port == Port::ZERO {
         return masquerade::assign(tables, clock, key, entries, interface, now);
     }
-    entries.own = handle.entry();
     repair(tables, key, entries, now);
     let reversed = key.reversed();
     if tables.flow(FlowTable::Proven, &reversed).is_some() {
