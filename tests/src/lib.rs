@@ -1,6 +1,7 @@
 //! The harness of the test suites in `tests/tests`, and what each of them needs.
 //!
 //! ```text
+//! datapath_*     nothing: the datapath on the host against the naive reference
 //! kubernetes_*   root: a real API server and controllers
 //! netns_*        root: real namespaces, real sockets, the agent's program (WAGGLE_BIN)
 //! ```
@@ -13,13 +14,20 @@ pub mod client;
 pub mod cluster_scenario;
 pub mod cluster_state;
 pub mod control_plane;
+pub mod dissect;
 pub mod download;
 pub mod expect;
+pub mod generate;
 pub mod kubernetes_cluster;
 pub mod load;
+pub mod memory_clock;
+pub mod memory_packet;
+pub mod memory_tables;
 pub mod netns;
 pub mod nginx;
+pub mod packet_builder;
 pub mod process;
+pub mod reference;
 pub mod require;
 pub mod scratch;
 pub mod service_cluster;

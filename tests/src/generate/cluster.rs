@@ -1,0 +1,335 @@
+//! A small cluster, told to the datapath's tables and to the reference alike.
+#![expect(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "what cannot happen here is a mistake in the test, and fails it"
+)]
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use lb_common::{
+    Algorithm, BackendEntry, BackendState, DeviceEntry, FrontendEntry, FrontendKey, Port,
+    ServiceEntry, V4, V6,
+};
+
+use crate::{
+    dissect::{TCP, UDP},
+    memory_clock::MemoryClock,
+    memory_tables::{MemoryFamily, MemoryTables},
+    reference::{Backend, Device, Service, World},
+};
+
+/// At which hook a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Entering the node.
+    Ingress,
+    /// Leaving it, or going to one of its pods.
+    Egress,
+}
+
+/// A service of the cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// IPv6.
+    pub is_v6: bool,
+    /// [`TCP`] or [`UDP`].
+    pub protocol: u8,
+    /// By hash, not by chance.
+    pub by_hash: bool,
+    /// How many pods stand behind it, from the first on.
+    pub pods: usize,
+}
+
+const fn kind(is_v6: bool, protocol: u8, by_hash: bool, pods: usize) -> Kind {
+    Kind {
+        is_v6,
+        protocol,
+        by_hash,
+        pods,
+    }
+}
+
+/// All services. Those of a family and protocol share pods and target port, so that reply tuples collide.
+pub const SERVICES: [Kind; 9] = [
+    kind(false, TCP, false, 3),
+    kind(false, TCP, true, 3),
+    kind(false, TCP, false, 1),
+    kind(false, UDP, false, 2),
+    kind(false, UDP, true, 3),
+    kind(false, TCP, false, 0),
+    kind(true, TCP, true, 3),
+    kind(true, TCP, false, 1),
+    kind(true, UDP, false, 3),
+];
+/// How many pods there are; a few more than stand behind services.
+pub const PODS: usize = 4;
+/// How many clients there are; the last two are the first two pods.
+pub const CLIENTS: usize = 5;
+/// How many backend ids there are, counted from 0 (the ids themselves from 1).
+pub const BACKENDS: usize = 19;
+/// An uplink, with masquerade addresses of both families.
+pub const UPLINK: u32 = 1;
+/// A port of [`BRIDGE`], behind which the second pod is as well.
+pub const BRIDGE_PORT: u32 = 2;
+/// A device without addresses.
+pub const BARE: u32 = 3;
+/// A bridge.
+pub const BRIDGE: u32 = 9;
+
+fn address(is_v6: bool, network: u8, host: usize) -> IpAddr {
+    let host = u8::try_from(host).expect("a small number");
+    if is_v6 {
+        Ipv6Addr::new(0xfd00, 0, 0, u16::from(network), 0, 0, 0, u16::from(host)).into()
+    } else {
+        Ipv4Addr::new(10, network, 0, host).into()
+    }
+}
+/// Where a service is dialled.
+pub fn frontend(service: usize) -> SocketAddr {
+    SocketAddr::new(address(SERVICES[service].is_v6, 96, service + 1), 80)
+}
+/// The address of a pod.
+pub fn pod(is_v6: bool, index: usize) -> IpAddr {
+    address(is_v6, 244, index + 1)
+}
+/// The address of a client.
+pub fn client(is_v6: bool, index: usize) -> IpAddr {
+    match index.checked_sub(CLIENTS - 2) {
+        Some(of_pod) => pod(is_v6, of_pod),
+        None => address(is_v6, 7, index + 1),
+    }
+}
+/// The node's address.
+pub fn node(is_v6: bool) -> IpAddr {
+    address(is_v6, 1, 1)
+}
+/// The port that pods listen on.
+pub const TARGET_PORT: u16 = 8080;
+
+/// The cluster, as both sides know it.
+pub struct Cluster {
+    /// The datapath's tables.
+    pub tables: MemoryTables,
+    /// The datapath's clock.
+    pub clock: MemoryClock,
+    /// The reference.
+    pub world: World,
+    next_slot: u32,
+}
+
+impl Cluster {
+    /// Every service with all its pods.
+    pub fn new(seed: u64) -> Self {
+        let clock = MemoryClock::new(seed);
+        let mut cluster = Self {
+            tables: MemoryTables::default(),
+            world: World {
+                now: clock.now,
+                ..World::default()
+            },
+            clock,
+            next_slot: 1,
+        };
+        cluster.set_room(1000);
+        cluster.tables.config.udp_flows_per_client = 3;
+        cluster.world.udp_flows_per_client = 3;
+        cluster.add_devices();
+        let mut id = 0;
+        for (index, kind) in SERVICES.iter().enumerate() {
+            let service = u32::try_from(index + 1).expect("few");
+            cluster.add_service(service, frontend(index), kind);
+            for pod_index in 0..kind.pods {
+                id += 1;
+                let address = SocketAddr::new(pod(kind.is_v6, pod_index), TARGET_PORT);
+                let backend = Backend {
+                    address,
+                    is_active: true,
+                    generation: 1,
+                    service,
+                };
+                cluster.set_backend(id, backend);
+                cluster
+                    .world
+                    .services
+                    .get_mut(&service)
+                    .expect("added")
+                    .candidates
+                    .push(id);
+            }
+            cluster.switch_slots(service);
+        }
+        assert_eq!(usize::try_from(id).expect("few"), BACKENDS);
+        cluster
+    }
+
+    fn add_devices(&mut self) {
+        let (IpAddr::V4(masquerade_v4), IpAddr::V6(masquerade_v6)) = (node(false), node(true))
+        else {
+            unreachable!("one of each family")
+        };
+        let with_addresses = Device {
+            masquerade_v4,
+            masquerade_v6,
+            bridge: 0,
+        };
+        let port = Device {
+            bridge: BRIDGE,
+            ..with_addresses
+        };
+        for (interface, device) in [
+            (UPLINK, with_addresses),
+            (BRIDGE_PORT, port),
+            (BARE, Device::default()),
+        ] {
+            self.world.devices.insert(interface, device);
+            let entry = DeviceEntry {
+                masquerade_v4: device.masquerade_v4.into(),
+                masquerade_v6: device.masquerade_v6.into(),
+                bridge: device.bridge,
+            };
+            self.tables.devices.insert(interface, entry);
+        }
+        for is_v6 in [false, true] {
+            self.world
+                .neighbours
+                .insert((BRIDGE, pod(is_v6, 1)), [2, 9, 9, 9, 9, 9]);
+        }
+    }
+
+    fn add_service(&mut self, id: u32, frontend: SocketAddr, kind: &Kind) {
+        let service = Service {
+            candidates: Vec::new(),
+            by_hash: kind.by_hash,
+        };
+        self.world.services.insert(id, service);
+        self.world.frontends.insert((frontend, kind.protocol), id);
+        let algorithm = if kind.by_hash {
+            Algorithm::Hash
+        } else {
+            Algorithm::Random
+        };
+        let entry = ServiceEntry {
+            algorithm: algorithm as u8,
+            ..ServiceEntry::default()
+        };
+        self.tables.services.insert(id, entry);
+        let entry = FrontendEntry {
+            service_id: id,
+            flags: 0,
+        };
+        let port = Port::new(frontend.port());
+        match frontend.ip() {
+            IpAddr::V4(ip) => {
+                let key = FrontendKey::new(ip.into(), port, kind.protocol);
+                self.tables.v4.frontends.insert(key, entry);
+            }
+            IpAddr::V6(ip) => {
+                let key = FrontendKey::new(ip.into(), port, kind.protocol);
+                self.tables.v6.frontends.insert(key, entry);
+            }
+        }
+    }
+
+    fn set_backend(&mut self, id: u32, backend: Backend) {
+        match backend.address.ip() {
+            IpAddr::V4(ip) => write_backend::<V4>(&mut self.tables, id, ip.into(), &backend),
+            IpAddr::V6(ip) => write_backend::<V6>(&mut self.tables, id, ip.into(), &backend),
+        }
+        self.world.backends.insert(id, backend);
+    }
+
+    /// Writes a service's candidates to a fresh region and switches to it.
+    fn switch_slots(&mut self, service: u32) {
+        let candidates = &self.world.services[&service].candidates;
+        self.tables.set_slots(service, self.next_slot, candidates);
+        self.next_slot += u32::try_from(candidates.len()).expect("few");
+    }
+
+    /// A backend leaves: first no new flows, then its state.
+    pub fn leave(&mut self, index: usize) {
+        let id = u32::try_from(index + 1).expect("few");
+        let mut backend = self.world.backends[&id].clone();
+        let service = backend.service;
+        self.world
+            .services
+            .get_mut(&service)
+            .expect("its service")
+            .candidates
+            .retain(|other| *other != id);
+        self.switch_slots(service);
+        backend.is_active = false;
+        self.set_backend(id, backend);
+    }
+
+    /// A backend is a member again: first its state, then new flows.
+    pub fn join(&mut self, index: usize) {
+        let id = u32::try_from(index + 1).expect("few");
+        let mut backend = self.world.backends[&id].clone();
+        let service = backend.service;
+        backend.is_active = true;
+        self.set_backend(id, backend);
+        let candidates = &mut self
+            .world
+            .services
+            .get_mut(&service)
+            .expect("its service")
+            .candidates;
+        if !candidates.contains(&id) {
+            candidates.push(id);
+        }
+        self.switch_slots(service);
+    }
+
+    /// A backend's id is given to the last pod, for the same service; unless the service has that pod already.
+    pub fn replace(&mut self, index: usize) {
+        let id = u32::try_from(index + 1).expect("few");
+        let mut backend = self.world.backends[&id].clone();
+        backend
+            .address
+            .set_ip(pod(backend.address.is_ipv6(), PODS - 1));
+        let mut others = self.world.backends.values();
+        if others.any(|other| other.service == backend.service && other.address == backend.address)
+        {
+            return;
+        }
+        self.leave(index);
+        backend.generation += 1;
+        self.set_backend(id, backend);
+        self.join(index);
+    }
+
+    /// Seconds pass.
+    pub fn advance(&mut self, seconds: u32) {
+        self.clock.advance(seconds);
+        self.world.now = self.clock.now;
+    }
+
+    /// FLOWS has room for so many entries, each family.
+    pub fn set_room(&mut self, entries: usize) {
+        self.tables.v4.proven.capacity = entries;
+        self.tables.v6.proven.capacity = entries;
+        self.world.proven_capacity = entries;
+    }
+}
+
+fn write_backend<F: MemoryFamily>(
+    tables: &mut MemoryTables,
+    id: u32,
+    address: F::Address,
+    backend: &Backend,
+) {
+    let state = if backend.is_active {
+        BackendState::Active
+    } else {
+        BackendState::Draining
+    };
+    let entry = BackendEntry {
+        address,
+        port: Port::new(backend.address.port()),
+        state: state as u8,
+        generation: backend.generation,
+        service_id: backend.service,
+        ..F::nobody()
+    };
+    F::own_mut(tables).backends.insert(id, entry);
+}

@@ -1,0 +1,372 @@
+//! The naive balancer: what becomes of a packet, written down once more, with standard types, slowly, and from the
+//! specification alone. It is the oracle of `datapath_matches_reference`.
+//!
+//! Where the datapath may choose (a random backend, a masquerade port), the reference is shown what it chose and says
+//! whether it was allowed to; everything else it predicts to the byte.
+#![expect(
+    clippy::expect_used,
+    reason = "what cannot happen here is a mistake in the test, and fails it"
+)]
+mod rewriting;
+mod state;
+
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::{Counter, DropReason, PassReason, Port, Translation, Tuple, V4, V6, Verdict};
+use lb_ebpf::parse::Link;
+
+pub use self::{
+    rewriting::{Change, End, Outcome},
+    state::{Backend, Device, Half, Key, Service, World},
+};
+use crate::dissect::{Dissected, TCP, UDP, dissect, flag};
+
+/// What the datapath did, for the places where it may choose.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// The packet afterwards.
+    pub bytes: Vec<u8>,
+}
+
+impl Observed {
+    fn destination(&self, link: Link) -> Option<SocketAddr> {
+        Some(dissect(&self.bytes, link).ok()?.destination)
+    }
+    fn source(&self, link: Link) -> Option<SocketAddr> {
+        Some(dissect(&self.bytes, link).ok()?.source)
+    }
+}
+
+/// A packet on its way through the reference.
+struct Passing<'a> {
+    bytes: &'a [u8],
+    link: Link,
+    interface: u32,
+    packet: Dissected,
+    key: Key,
+    observed: &'a Observed,
+}
+
+impl World {
+    /// What must become of a packet that enters by `interface`.
+    pub fn ingress(
+        &mut self,
+        bytes: &[u8],
+        link: Link,
+        interface: u32,
+        observed: &Observed,
+    ) -> Outcome {
+        match Passing::new(bytes, link, interface, observed) {
+            Ok(passing) => self.enter(&passing),
+            Err(reason) => Outcome::untouched(Verdict::Pass(reason), bytes),
+        }
+    }
+
+    /// What must become of a packet that leaves by `interface`.
+    pub fn egress(
+        &mut self,
+        bytes: &[u8],
+        link: Link,
+        interface: u32,
+        observed: &Observed,
+    ) -> Outcome {
+        match Passing::new(bytes, link, interface, observed) {
+            Ok(passing) => self.leave(&passing),
+            Err(reason) => Outcome::untouched(Verdict::Pass(reason), bytes),
+        }
+    }
+
+    fn enter(&mut self, passing: &Passing<'_>) -> Outcome {
+        if let Some(half) = self.find(&passing.key, End::Destination) {
+            if passing.packet.is_fragment {
+                return passing.dropped(DropReason::Fragmented);
+            }
+            if !half.is_request {
+                self.pass_by(passing);
+                self.repair(&passing.key);
+                return passing.translated(Translation::MasqueradedReply, half.to, None);
+            }
+            if !self.starts_over(passing, &half) {
+                let is_due = self.passed(half.last_seen, 1);
+                self.pass_by(passing);
+                self.want_masquerade(&passing.key);
+                self.repair(&passing.key);
+                self.prove_client(passing, is_due);
+                let ethernet = self.bridged_to(passing, &half);
+                return passing.translated(Translation::Request, half.to, ethernet);
+            }
+            if passing.key.protocol == UDP {
+                self.count(Counter::FlowsRebalanced);
+            }
+            self.forget(&passing.key);
+        }
+        self.open(passing)
+    }
+
+    /// TCP: a pure SYN when the flow is over, or when it never came about and its backend has left. UDP: whenever the
+    /// backend is no member any more.
+    fn starts_over(&self, passing: &Passing<'_>, half: &Half) -> bool {
+        let is_member = self.is_member(half);
+        if passing.key.protocol == UDP {
+            return !is_member;
+        }
+        let never_came_about = !half.is_proven && !is_member;
+        passing.packet.opens() && (self.is_over(&passing.key) || never_came_about)
+    }
+
+    fn open(&mut self, passing: &Passing<'_>) -> Outcome {
+        let frontend = passing.key.destination;
+        let Some(service_id) = self.frontends.get(&(frontend, passing.key.protocol)) else {
+            return Outcome::untouched(Verdict::Pass(PassReason::NotOurs), passing.bytes);
+        };
+        let service_id = *service_id;
+        if passing.packet.is_fragment {
+            return passing.dropped(DropReason::Fragmented);
+        }
+        if passing.key.protocol == TCP && !passing.packet.opens() {
+            return passing.dropped(DropReason::NoFlow);
+        }
+        let service = self.services[&service_id].clone();
+        if service.candidates.is_empty() {
+            return passing.dropped(DropReason::NoBackend);
+        }
+        let free: Vec<u32> = service
+            .candidates
+            .iter()
+            .copied()
+            .filter(|id| self.may_have(passing, *id))
+            .collect();
+        let someone_is_taken = free.len() < service.candidates.len();
+        if passing.observed.verdict == Verdict::Drop(DropReason::FlowConflict) && someone_is_taken {
+            return passing.dropped(DropReason::FlowConflict);
+        }
+        let chosen = self.chosen(passing, &service, &free);
+        let Some(id) = chosen else {
+            return passing.dropped(DropReason::FlowConflict);
+        };
+        self.remember(passing, id);
+        self.count(Counter::FlowsOpened);
+        let half = self
+            .find(&passing.key, End::Destination)
+            .expect("it was just remembered");
+        let ethernet = self.bridged_to(passing, &half);
+        passing.translated(Translation::Request, half.to, ethernet)
+    }
+
+    /// The one backend that hashing gives, if it is free; else whichever of the free ones the datapath took.
+    fn chosen(&self, passing: &Passing<'_>, service: &Service, free: &[u32]) -> Option<u32> {
+        if service.by_hash {
+            let place = lb_common::hash::place(
+                hash(&passing.key),
+                u32::try_from(service.candidates.len()).expect("a small service"),
+            );
+            let first = service.candidates[usize::try_from(place).expect("small")];
+            if free.contains(&first) {
+                return Some(first);
+            }
+        }
+        let went_to = passing.observed.destination(passing.link);
+        let taken = free
+            .iter()
+            .copied()
+            .find(|id| Some(self.backends[id].address) == went_to);
+        taken.or_else(|| free.first().copied())
+    }
+
+    fn leave(&mut self, passing: &Passing<'_>) -> Outcome {
+        let Some(half) = self.find(&passing.key, End::Source) else {
+            return Outcome::untouched(Verdict::Pass(PassReason::NotOurs), passing.bytes);
+        };
+        if passing.packet.is_fragment {
+            return passing.dropped(DropReason::Fragmented);
+        }
+        if !half.is_request {
+            self.pass_by(passing);
+            self.repair(&passing.key);
+            if !half.is_proven {
+                self.challenge(passing);
+            }
+            return passing.translated(Translation::Reply, half.to, None);
+        }
+        self.pass_by(passing);
+        let half = self.halves[&passing.key].clone();
+        if half.to.port() == 0 {
+            return match self.masquerade(passing, &half) {
+                Ok(to) => passing.translated(Translation::MasqueradedRequest, to, None),
+                Err(reason) => passing.dropped(reason),
+            };
+        }
+        self.repair(&passing.key);
+        // It is proven with the flow it belongs to.
+        let reply = self.halves.get(&passing.key.reversed());
+        if !half.is_proven && reply.is_some_and(|reply| reply.is_proven) {
+            self.prove(&passing.key);
+        }
+        passing.translated(Translation::MasqueradedRequest, half.to, None)
+    }
+
+    /// Gives a request its masquerade: the egress device's address, and the client's own port if that is free.
+    fn masquerade(&mut self, passing: &Passing<'_>, half: &Half) -> Result<SocketAddr, DropReason> {
+        let client = passing.key.source;
+        let device = self
+            .devices
+            .get(&passing.interface)
+            .copied()
+            .unwrap_or_default();
+        let address: IpAddr = match client {
+            SocketAddr::V4(_) => device.masquerade_v4.into(),
+            SocketAddr::V6(_) => device.masquerade_v6.into(),
+        };
+        if address.is_unspecified() {
+            return Err(DropReason::NoMasqueradeAddress);
+        }
+        let backend = passing.key.destination;
+        let answer = |port| Key {
+            source: backend,
+            destination: SocketAddr::new(address, port),
+            protocol: passing.key.protocol,
+        };
+        let port = if self.is_free(&answer(client.port())) {
+            client.port()
+        } else if passing.observed.verdict == Verdict::Drop(DropReason::NoMasqueradePort) {
+            return Err(DropReason::NoMasqueradePort);
+        } else {
+            let port = passing
+                .observed
+                .source(passing.link)
+                .map_or(0, |source| source.port());
+            assert!(
+                (1024..30_000).contains(&port) || port >= 61_000,
+                "a masquerade port from the range that is ours: {port}"
+            );
+            assert!(
+                self.is_free(&answer(port)),
+                "masquerade port {port} is taken"
+            );
+            port
+        };
+        let to = SocketAddr::new(address, port);
+        self.remember_masquerade(&passing.key, answer(port), to, half);
+        Ok(to)
+    }
+
+    /// The Ethernet address that a bridged request goes to.
+    fn bridged_to(&self, passing: &Passing<'_>, half: &Half) -> Option<[u8; 6]> {
+        let bridge = self.devices.get(&passing.interface)?.bridge;
+        let is_hairpin = passing.key.source.ip() == half.to.ip();
+        if bridge == 0 || is_hairpin || passing.link == Link::Ip {
+            return None;
+        }
+        self.neighbours.get(&(bridge, half.to.ip())).copied()
+    }
+
+    /// A reply says which acknowledgement will prove the client, and that the backend answers.
+    fn challenge(&mut self, passing: &Passing<'_>) {
+        let packet = &passing.packet;
+        let is_syn_ack = packet.protocol == TCP
+            && packet.flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK;
+        let Some(request) = self.other_half_mut(&passing.key) else {
+            return;
+        };
+        // Only UDP is proven by an answer; whether a TCP entry notes it is the datapath's own affair.
+        request.is_replied = packet.protocol == UDP;
+        if is_syn_ack {
+            request.expected_ack = Some(packet.sequence.wrapping_add(1));
+        }
+    }
+
+    /// A request may be the proof that the client received what the backend sent. One that has proven itself, but
+    /// found no room, is tried again once a second.
+    fn prove_client(&mut self, passing: &Passing<'_>, is_due: bool) {
+        let half = self
+            .find(&passing.key, End::Destination)
+            .expect("a known flow");
+        if half.is_proven {
+            return;
+        }
+        let packet = &passing.packet;
+        let is_proof = if half.is_crowded {
+            is_due
+        } else if packet.protocol == TCP {
+            packet.flags & flag::ACK != 0 && half.expected_ack == Some(packet.acknowledgement)
+        } else {
+            half.is_replied && self.udp_client_may_prove(passing.key.source.ip())
+        };
+        if is_proof {
+            self.prove(&passing.key);
+        }
+    }
+}
+
+impl<'a> Passing<'a> {
+    fn new(
+        bytes: &'a [u8],
+        link: Link,
+        interface: u32,
+        observed: &'a Observed,
+    ) -> Result<Self, PassReason> {
+        let packet = dissect(bytes, link)?;
+        let key = Key {
+            source: packet.source,
+            destination: packet.destination,
+            protocol: packet.protocol,
+        };
+        Ok(Self {
+            bytes,
+            link,
+            interface,
+            packet,
+            key,
+            observed,
+        })
+    }
+
+    fn dropped(&self, reason: DropReason) -> Outcome {
+        Outcome::untouched(Verdict::Drop(reason), self.bytes)
+    }
+    fn translated(
+        &self,
+        translation: Translation,
+        to: SocketAddr,
+        ethernet: Option<[u8; 6]>,
+    ) -> Outcome {
+        let end = match translation {
+            Translation::Request | Translation::MasqueradedReply => End::Destination,
+            Translation::Reply | Translation::MasqueradedRequest => End::Source,
+        };
+        Outcome {
+            verdict: Verdict::Translated(translation),
+            bytes: rewriting::rewritten(
+                self.bytes,
+                &self.packet,
+                &Change { end, to, ethernet },
+                &self.observed.bytes,
+            ),
+        }
+    }
+}
+
+/// The tuple hash that both sides of the product share; its quality is tested beside it.
+fn hash(key: &Key) -> u32 {
+    let source_port = Port::new(key.source.port());
+    let destination_port = Port::new(key.destination.port());
+    let (source, destination) = (key.source.ip(), key.destination.ip());
+    let protocol = key.protocol;
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let (source, destination) = (source.into(), destination.into());
+            let tuple =
+                Tuple::<V4>::new(source, source_port, destination, destination_port, protocol);
+            lb_common::hash::tuple_hash(&tuple)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let (source, destination) = (source.into(), destination.into());
+            let tuple =
+                Tuple::<V6>::new(source, source_port, destination, destination_port, protocol);
+            lb_common::hash::tuple_hash(&tuple)
+        }
+        mixed => unreachable!("a packet of two families: {mixed:?}"),
+    }
+}
