@@ -45,11 +45,11 @@ pub(crate) enum Received<M> {
 }
 
 impl<M: NetlinkSerializable + NetlinkDeserializable> Netlink<M> {
-    /// A socket of NETLINK_ROUTE.
+    /// A socket of `NETLINK_ROUTE`.
     pub(crate) fn route() -> io::Result<Self> {
         Self::open(protocols::NETLINK_ROUTE)
     }
-    /// A socket of NETLINK_SOCK_DIAG.
+    /// A socket of `NETLINK_SOCK_DIAG`.
     pub(crate) fn sock_diag() -> io::Result<Self> {
         Self::open(protocols::NETLINK_SOCK_DIAG)
     }

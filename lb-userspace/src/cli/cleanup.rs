@@ -39,7 +39,7 @@ pub(super) fn cleanup(arguments: &Arguments) -> Result<()> {
             ("removed maps", &removed.maps),
         ] {
             if !names.is_empty() {
-                text += &format!("{what}: {}\n", names.join(" "));
+                text.extend([what, ": ", &names.join(" "), "\n"]);
             }
         }
         text

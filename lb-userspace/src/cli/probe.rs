@@ -7,9 +7,8 @@ use super::{Format, Paths, table::Rows};
 use crate::datapath::{
     device::{Filter, Layer},
     kernel,
-    monitor::devices,
     pattern::Patterns,
-    probe::KernelAbilities,
+    probe::{self, KernelAbilities},
 };
 
 /// What `probe` is asked.
@@ -55,7 +54,7 @@ pub(super) fn probe(arguments: &Arguments) -> Result<()> {
         devices: arguments.devices.clone(),
         pod_interfaces: arguments.pod_interfaces.clone(),
     };
-    let found = devices().context("cannot list the network devices")?;
+    let found = probe::devices().context("cannot list the network devices")?;
     let how = if kernel.tcx {
         "by tcx; egress by clsact where others have clsact filters"
     } else {

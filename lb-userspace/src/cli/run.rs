@@ -248,7 +248,7 @@ fn stopped(signal: &str) -> Result<()> {
 /// Feeds the agent; comes back only if there is no usable configuration, or the agent is gone.
 async fn watch_source(settings: Settings, events: mpsc::Sender<Event>) -> Result<()> {
     if let Some(access) = settings.access() {
-        return sources::kubernetes::watch(access, events).await;
+        return Box::pin(sources::kubernetes::watch(access, events)).await;
     }
     let settle = settings.manifest_settle();
     sources::manifests::watch(settings.manifests.unwrap_or_default(), settle, events).await

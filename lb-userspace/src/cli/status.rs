@@ -53,23 +53,22 @@ pub(super) fn status(arguments: &Arguments) -> Result<bool> {
 
 fn text(status: &Status, wide: bool) -> String {
     let mut text = String::new();
-    match &status.agent {
-        Some(agent) => agent_text(&mut text, agent, wide),
-        None => {
-            let why = status.agent_missing.as_deref().unwrap_or_default();
-            line(&mut text, "Agent", why);
-            line(
-                &mut text,
-                "Pinned",
-                &match status.pinned_links.len() {
-                    0 => "no links: nothing of ours is attached".to_owned(),
-                    count => format!(
-                        "{count} links: the kernel goes on serving what the maps say ({})",
-                        status.pinned_links.join(" ")
-                    ),
-                },
-            );
-        }
+    if let Some(agent) = &status.agent {
+        agent_text(&mut text, agent, wide);
+    } else {
+        let why = status.agent_missing.as_deref().unwrap_or_default();
+        line(&mut text, "Agent", why);
+        line(
+            &mut text,
+            "Pinned",
+            &match status.pinned_links.len() {
+                0 => "no links: nothing of ours is attached".to_owned(),
+                count => format!(
+                    "{count} links: the kernel goes on serving what the maps say ({})",
+                    status.pinned_links.join(" ")
+                ),
+            },
+        );
     }
     maps_text(&mut text, status, wide);
     if wide {
@@ -121,15 +120,15 @@ fn agent_text(text: &mut String, agent: &AgentState, wide: bool) {
         format!("{} services behind", view.pending)
     };
     if let Some(plan) = &view.last_plan {
-        sync += &format!(
-            "; last change {} ago, {} entries in {:.1} ms",
+        sync = format!(
+            "{sync}; last change {} ago, {} entries in {:.1} ms{}",
             span(plan.age_ms / 1000),
             plan.changes,
-            milliseconds(plan.microseconds)
+            milliseconds(plan.microseconds),
+            plan.error
+                .as_ref()
+                .map_or_else(String::new, |error| format!(", stopped: {error}"))
         );
-        if let Some(error) = &plan.error {
-            sync += &format!(", stopped: {error}");
-        }
     }
     line(text, "Maps", &sync);
     line(
@@ -322,7 +321,8 @@ fn section(text: &mut String, title: &str) {
 }
 
 fn line(text: &mut String, label: &str, what: &str) {
-    *text += &format!("{label:9} {what}\n");
+    let padding = " ".repeat(10usize.saturating_sub(label.len()));
+    text.extend([label, &padding, what, "\n"]);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]

@@ -6,9 +6,11 @@ use std::{
     path::Path,
 };
 
+use aya::maps::MapData;
 use bytemuck::{Pod, Zeroable};
 
 use super::syscall;
+use crate::maps::bpf::io_error;
 
 /// enum `bpf_cmd` in linux/bpf.h.
 const MAP_LOOKUP_BATCH: libc::c_int = 24;
@@ -19,8 +21,8 @@ const AT_ONCE: usize = 4096;
 /// Calls `take` with every entry of the hash map pinned at `path`. `K` and `V` must have the map's sizes: they have been
 /// compared with the shared list by whoever loaded the object, and are compared here for readers that did not.
 pub fn read<K: Pod, V: Pod>(path: &Path, mut take: impl FnMut(&K, &V)) -> io::Result<()> {
-    let map = syscall::pinned(path)?;
-    let info = aya::maps::MapInfo::from_pin(path).map_err(io::Error::other)?;
+    let map = MapData::from_pin(path).map_err(io_error)?;
+    let info = map.info().map_err(io_error)?;
     let sizes = [info.key_size(), info.value_size()].map(usize::try_from);
     if sizes != [Ok(size_of::<K>()), Ok(size_of::<V>())] {
         return Err(io::Error::other(format!(
@@ -28,9 +30,10 @@ pub fn read<K: Pod, V: Pod>(path: &Path, mut take: impl FnMut(&K, &V)) -> io::Re
             path.display()
         )));
     }
-    read_map(map.as_fd(), &mut take)
+    read_map(map.fd().as_fd(), &mut take)
 }
 
+/// The map's sizes are those of `K` and `V`.
 fn read_map<K: Pod, V: Pod>(map: BorrowedFd<'_>, take: &mut impl FnMut(&K, &V)) -> io::Result<()> {
     #[repr(C)]
     #[derive(Clone, Copy, Zeroable, Pod)]
@@ -60,7 +63,9 @@ fn read_map<K: Pod, V: Pod>(map: BorrowedFd<'_>, take: &mut impl FnMut(&K, &V)) 
             map: syscall::raw(map.as_raw_fd()),
             ..Attributes::zeroed()
         };
-        let result = syscall::bpf(MAP_LOOKUP_BATCH, &mut attributes);
+        // SAFETY: both buffers have room for `count` keys and values of the map's sizes, and live as long as this
+        // function; so do the two positions, of which a hash map uses 32 bits.
+        let result = unsafe { syscall::bpf(MAP_LOOKUP_BATCH, &mut attributes) };
         let last = match result {
             Ok(_) => false,
             Err(error) => match error.raw_os_error() {

@@ -8,7 +8,8 @@ use super::{
     cgroup,
     clsact::{self, Direction, Route},
     device::Device,
-    link, monitor,
+    inventory::devices,
+    link,
 };
 use crate::status::SOCKET;
 
@@ -36,7 +37,7 @@ pub fn remove_everything(root: &BpfRoot, run_dir: &Path) -> Result<Removed> {
             .collect(),
         ..Removed::default()
     };
-    let devices = monitor::devices().context("cannot list the network devices")?;
+    let devices = devices(&mut Route::route()?).context("cannot list the network devices")?;
     let mut found: BTreeSet<String> = BTreeSet::new();
     for name in BpfRoot::pins(&root.links()).context("cannot list the pinned links")? {
         link::remove(&root.links().join(&name)).with_context(|| format!("cannot detach {name}"))?;
@@ -104,8 +105,9 @@ fn absent(result: io::Result<()>) -> io::Result<()> {
 
 /// A root that is itself a mount point stays.
 fn mounted_here(error: io::Error) -> io::Result<()> {
-    match error.kind() {
-        io::ErrorKind::ResourceBusy => Ok(()),
-        _ => Err(error),
+    if error.kind() == io::ErrorKind::ResourceBusy {
+        Ok(())
+    } else {
+        Err(error)
     }
 }

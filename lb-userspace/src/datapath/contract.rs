@@ -111,8 +111,8 @@ fn differences(spec: &MapSpec, found: &Found) -> Vec<Mismatch> {
     mismatches
 }
 
-fn kind(kind: Result<MapType, aya::maps::MapError>) -> String {
-    kind.map_or_else(|_| "unknown".to_owned(), |kind| format!("{kind:?}"))
+fn kind(kind: Option<MapType>) -> String {
+    kind.map_or_else(|| "unknown".to_owned(), |kind| format!("{kind:?}"))
 }
 
 /// Compares the maps that an object declares with the list; a map of the list that the object does not have is none of
@@ -122,10 +122,8 @@ pub fn check_object(object: &Object) -> Vec<Mismatch> {
         .filter_map(|spec| {
             let map = object.maps.get(spec.name)?;
             let map_kind = bpf_map_type::try_from(map.map_type())
-                .map_err(|_| aya::maps::MapError::InvalidMapType {
-                    map_type: map.map_type(),
-                })
-                .and_then(MapType::try_from);
+                .ok()
+                .and_then(|kind| MapType::try_from(kind).ok());
             let found = Found {
                 kind: kind(map_kind),
                 key_size: map.key_size(),
@@ -144,7 +142,7 @@ pub fn check_pinned(folder: &Path, capacities: &Capacities) -> Vec<Mismatch> {
         .filter_map(|spec| {
             let info = MapInfo::from_pin(folder.join(spec.name)).ok()?;
             let found = Found {
-                kind: kind(info.map_type()),
+                kind: kind(info.map_type().ok()),
                 key_size: info.key_size(),
                 value_size: info.value_size(),
                 capacity: info.max_entries(),

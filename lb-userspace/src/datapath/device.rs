@@ -1,4 +1,8 @@
 //! A network device as netlink tells of it, and what it means to us.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "netlink says more than anybody asked for, and more with every kernel"
+)]
 use std::net::IpAddr;
 
 use netlink_packet_route::{
@@ -88,7 +92,7 @@ impl Device {
     }
 }
 
-/// What the address families other than Ethernet look like at TC. ARPHRD numbers are those of linux/if_arp.h.
+/// What the address families other than Ethernet look like at TC. ARPHRD numbers are those of `linux/if_arp.h`.
 fn layer(kind: LinkLayerType) -> Option<Layer> {
     match kind {
         LinkLayerType::Ether => Some(Layer::Ethernet),
@@ -149,6 +153,11 @@ pub struct DeviceAddress {
 }
 
 impl DeviceAddress {
+    /// Whether both are the same address of the same device.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        (self.index, self.address) == (other.index, other.address)
+    }
+
     /// Reads an address message.
     pub fn from_message(message: &AddressMessage) -> Option<Self> {
         let (mut address, mut local, mut flags) = (None, None, None);

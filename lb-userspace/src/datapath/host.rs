@@ -111,7 +111,7 @@ fn legacy_forward_drops() -> bool {
             .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("-P FORWARD DROP"))
 }
 
-/// A message of NETLINK_NETFILTER, unread.
+/// A message of `NETLINK_NETFILTER`, unread.
 #[derive(Clone, Debug)]
 struct Message {
     kind: u16,

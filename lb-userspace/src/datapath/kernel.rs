@@ -1,7 +1,10 @@
 //! What this kernel and this process must be able to do before anything is loaded.
 use std::{fs, path::Path};
 
-use nix::sys::utsname::uname;
+use nix::{
+    sys::utsname::uname,
+    time::{ClockId, clock_getres},
+};
 use thiserror::Error;
 
 /// The oldest kernel whose verifier and helpers the programs are tested with.
@@ -84,9 +87,10 @@ const fn sufficient(set: u64) -> bool {
     net_admin && (sys_admin || (perfmon && bpf))
 }
 
-/// The kernel's HZ.
+/// The kernel's HZ: one over the resolution of the coarse clock, which moves once a tick.
 pub fn jiffies_per_second() -> std::io::Result<u32> {
-    let nanoseconds = super::syscall::nanoseconds_per_tick()?.max(1);
+    let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)?;
+    let nanoseconds = tick.tv_nsec().max(1);
     // The resolution is a whole number of nanoseconds: HZ 300 reads as 3,333,333.
     let rounded = (1_000_000_000 + nanoseconds / 2) / nanoseconds;
     Ok(u32::try_from(rounded).unwrap_or(250))

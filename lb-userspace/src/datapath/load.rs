@@ -202,10 +202,12 @@ fn refuse_other_maps(folder: &Path, capacities: &Capacities) -> Result<()> {
 }
 
 fn load_program(name: &str, program: &mut Program) -> Result<OwnedFd> {
-    let loaded = match program {
-        Program::SchedClassifier(program) => program.load(),
-        Program::CgroupSockAddr(program) => program.load(),
-        _ => bail!("{name} is of a kind that nobody knows how to attach: build the object again"),
+    let loaded = if let Program::SchedClassifier(program) = program {
+        program.load()
+    } else if let Program::CgroupSockAddr(program) = program {
+        program.load()
+    } else {
+        bail!("{name} is of a kind that nobody knows how to attach: build the object again")
     };
     loaded.map_err(|error| refusal(name, &error))?;
     let fd = program
@@ -220,17 +222,18 @@ fn load_program(name: &str, program: &mut Program) -> Result<OwnedFd> {
 const LOG_TAIL: usize = 20;
 
 fn refusal(name: &str, error: &ProgramError) -> anyhow::Error {
-    match error {
-        ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        } => anyhow!(
-            "this kernel ({}) refuses the program {name}: {io_error}; the end of the verifier's log:\n{}",
-            kernel::release(),
-            tail(&verifier_log.to_string())
-        ),
-        other => anyhow!("cannot load the program {name}: {other}"),
-    }
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return anyhow!("cannot load the program {name}: {error}");
+    };
+    anyhow!(
+        "this kernel ({}) refuses the program {name}: {io_error}; the end of the verifier's log:\n{}",
+        kernel::release(),
+        tail(&verifier_log.to_string())
+    )
 }
 
 fn tail(log: &str) -> String {
@@ -256,8 +259,8 @@ mod tests {
 
     #[test]
     fn the_verifiers_verdict_is_at_the_end_of_the_tail() {
-        let log: String = (0..100).map(|line| format!("line {line}\n\n")).collect();
-        let tail = tail(&log);
+        let log: Vec<_> = (0..100).map(|line| format!("line {line}\n")).collect();
+        let tail = tail(&log.join("\n"));
         assert_eq!(tail.lines().count(), LOG_TAIL);
         assert!(tail.starts_with("  line 80") && tail.ends_with("  line 99"));
     }

@@ -21,6 +21,7 @@ pub mod monitor;
 pub mod pattern;
 pub mod probe;
 
+mod inventory;
 mod link;
 mod masquerade;
 pub(crate) mod syscall;

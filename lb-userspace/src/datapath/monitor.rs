@@ -11,10 +11,6 @@ use std::{
 };
 
 use lb_common::DeviceEntry;
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage, address::AddressMessage, link::LinkMessage,
-    route::RouteMessage,
-};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::EventFd,
@@ -25,7 +21,8 @@ use tokio::sync::watch;
 use super::{
     attach::{AttachError, Attacher, Hook},
     clsact::Route,
-    device::{DefaultRoute, Device, DeviceAddress, Filter, Layer},
+    device::{Device, Filter, Layer},
+    inventory::{Inventory, Touched},
     masquerade,
 };
 use crate::{maps::bpf::DeviceTable, netlink::Received};
@@ -88,9 +85,7 @@ impl Monitor {
             attacher,
             table,
             filter,
-            devices: BTreeMap::new(),
-            addresses: Vec::new(),
-            routes: Vec::new(),
+            inventory: Inventory::default(),
             written,
             reports: BTreeMap::new(),
             sender,
@@ -130,9 +125,7 @@ struct Watched {
     attacher: Attacher,
     table: DeviceTable,
     filter: Filter,
-    devices: BTreeMap<u32, Device>,
-    addresses: Vec<DeviceAddress>,
-    routes: Vec<DefaultRoute>,
+    inventory: Inventory,
     /// What DEVICES holds.
     written: BTreeMap<u32, DeviceEntry>,
     reports: BTreeMap<u32, DeviceReport>,
@@ -153,8 +146,9 @@ impl Watched {
                 PollFd::new(stop.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.events.as_fd(), PollFlags::POLLIN),
             ];
-            // An interrupted wait is a short one.
-            drop(poll(&mut waiting, timeout));
+            if let Err(error) = poll(&mut waiting, timeout) {
+                tracing::debug!("waited shorter than meant: {error}");
+            }
             let [stopping, _] = &waiting;
             if stopping.any() == Some(true) {
                 return;
@@ -178,39 +172,17 @@ impl Watched {
     fn refresh(&mut self) -> io::Result<()> {
         // What has come in up to here is part of what is asked for now.
         drop(self.events.received()?);
-        self.devices = list_devices(&mut self.questions)?
-            .into_iter()
-            .map(|device| (device.index, device))
-            .collect();
-        self.addresses = self
-            .questions
-            .dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?
-            .messages
-            .iter()
-            .filter_map(|message| match message {
-                RouteNetlinkMessage::NewAddress(message) => DeviceAddress::from_message(message),
-                _ => None,
-            })
-            .collect();
-        self.routes = self
-            .questions
-            .dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()))?
-            .messages
-            .iter()
-            .filter_map(|message| match message {
-                RouteNetlinkMessage::NewRoute(message) => DefaultRoute::from_message(message),
-                _ => None,
-            })
-            .collect();
-        let gone: Vec<_> = self.reports.keys().copied().collect();
+        self.inventory = Inventory::read(&mut self.questions)?;
+        let known = self.reports.keys().copied();
         let left_behind = self.attacher.pinned_devices()?;
-        for index in gone.into_iter().chain(left_behind) {
-            if !self.devices.contains_key(&index) {
-                self.forget(index);
-            }
-        }
-        let all = self.devices.keys().copied().collect();
-        self.settle(&all);
+        let gone: BTreeSet<u32> = known
+            .chain(left_behind)
+            .filter(|index| !self.inventory.devices.contains_key(index))
+            .collect();
+        self.settle(&Touched {
+            changed: self.inventory.devices.keys().copied().collect(),
+            gone,
+        });
         Ok(())
     }
 
@@ -220,73 +192,17 @@ impl Watched {
             Received::Messages(messages) => messages,
             Received::Lost => return self.refresh(),
         };
-        let mut touched = BTreeSet::new();
+        let mut touched = Touched::default();
         for message in messages {
-            self.take(message, &mut touched);
+            self.inventory.take(message, &mut touched);
         }
         self.settle(&touched);
         Ok(())
     }
 
-    fn take(&mut self, message: RouteNetlinkMessage, touched: &mut BTreeSet<u32>) {
-        match message {
-            RouteNetlinkMessage::NewLink(message) => {
-                if let Some(device) = Device::from_message(&message) {
-                    let index = device.index;
-                    if self.devices.get(&index) != Some(&device) {
-                        self.devices.insert(index, device);
-                        touched.insert(index);
-                    }
-                }
-            }
-            RouteNetlinkMessage::DelLink(message) => {
-                // A bridge says of a port that leaves it that a link is deleted, too: in its own family.
-                if message.header.interface_family == AddressFamily::Unspec {
-                    touched.remove(&message.header.index);
-                    self.forget(message.header.index);
-                }
-            }
-            RouteNetlinkMessage::NewAddress(message) => {
-                if let Some(address) = DeviceAddress::from_message(&message) {
-                    let same = |known: &DeviceAddress| {
-                        (known.index, known.address) == (address.index, address.address)
-                    };
-                    match self.addresses.iter_mut().find(|known| same(known)) {
-                        Some(known) => *known = address,
-                        None => self.addresses.push(address),
-                    }
-                }
-            }
-            RouteNetlinkMessage::DelAddress(message) => {
-                if let Some(gone) = DeviceAddress::from_message(&message) {
-                    self.addresses
-                        .retain(|known| (known.index, known.address) != (gone.index, gone.address));
-                }
-            }
-            RouteNetlinkMessage::NewRoute(message) => {
-                self.routes.extend(DefaultRoute::from_message(&message));
-            }
-            RouteNetlinkMessage::DelRoute(message) => {
-                if let Some(gone) = DefaultRoute::from_message(&message)
-                    && let Some(position) = self.routes.iter().position(|route| *route == gone)
-                {
-                    self.routes.remove(position);
-                }
-            }
-            RouteNetlinkMessage::NewTrafficFilter(message)
-            | RouteNetlinkMessage::DelTrafficFilter(message)
-            | RouteNetlinkMessage::DelQueueDiscipline(message) => {
-                touched.insert(message.header.index.cast_unsigned());
-            }
-            _ => {}
-        }
-    }
-
     /// Lets go of a device that has left this network namespace.
     fn forget(&mut self, index: u32) {
-        self.devices.remove(&index);
-        self.addresses.retain(|address| address.index != index);
-        self.routes.retain(|route| route.index != index);
+        self.inventory.forget(index);
         if let Some(report) = self.reports.remove(&index) {
             tracing::info!("{} is gone", report.name);
         }
@@ -296,16 +212,24 @@ impl Watched {
     }
 
     /// Brings DEVICES and the touched devices' programs to what they should be.
-    fn settle(&mut self, touched: &BTreeSet<u32>) {
-        let entries = masquerade::entries(&self.devices, &self.addresses, &self.routes);
+    fn settle(&mut self, touched: &Touched) {
+        for index in &touched.gone {
+            self.forget(*index);
+        }
+        let Inventory {
+            devices,
+            addresses,
+            routes,
+        } = &self.inventory;
+        let entries = masquerade::entries(devices, addresses, routes);
         self.write(&entries);
-        for index in touched {
-            if let Some(device) = self.devices.get(index).cloned() {
+        for index in &touched.changed {
+            if let Some(device) = self.inventory.devices.get(index).cloned() {
                 self.attach(&device);
             }
         }
         for (index, report) in &mut self.reports {
-            let (device, entry) = (self.devices.get(index), entries.get(index));
+            let (device, entry) = (self.inventory.devices.get(index), entries.get(index));
             let (v4, v6) = entry.map_or_else(Default::default, |entry| {
                 (entry.masquerade_v4, entry.masquerade_v6)
             });
@@ -313,7 +237,7 @@ impl Watched {
             report.masquerade_v6 = Some(v6.into()).filter(|v6: &Ipv6Addr| !v6.is_unspecified());
             report.bridge = device
                 .filter(|device| device.bridge_port)
-                .and_then(|device| self.devices.get(&device.master))
+                .and_then(|device| self.inventory.devices.get(&device.master))
                 .map(|bridge| bridge.name.clone());
         }
         let reports = Arc::new(self.reports.clone());
@@ -398,22 +322,4 @@ fn log(device: &Device, hooks: &[Hook]) {
             (None, None) => {}
         }
     }
-}
-
-/// The devices of the calling thread's network namespace.
-pub(crate) fn devices() -> io::Result<Vec<Device>> {
-    list_devices(&mut Route::route()?)
-}
-
-fn list_devices(netlink: &mut Route) -> io::Result<Vec<Device>> {
-    let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
-    let dump = netlink.dump(question)?;
-    Ok(dump
-        .messages
-        .iter()
-        .filter_map(|message| match message {
-            RouteNetlinkMessage::NewLink(message) => Device::from_message(message),
-            _ => None,
-        })
-        .collect())
 }

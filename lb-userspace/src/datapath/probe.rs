@@ -1,5 +1,5 @@
 //! What this kernel can do, tried rather than guessed from its version.
-use std::path::Path;
+use std::{io, path::Path};
 
 use aya::{
     maps::MapType,
@@ -8,12 +8,21 @@ use aya::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{attach, cgroup, kernel};
+use super::{attach, cgroup, clsact::Route, device::Device, inventory, kernel};
 use crate::flows::sockets;
+
+/// The devices of the calling thread's network namespace.
+pub(crate) fn devices() -> io::Result<Vec<Device>> {
+    inventory::devices(&mut Route::route()?)
+}
 
 /// What the kernel can do; what matters for it stands beside each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "a list of independent abilities, for people"
+)]
 pub struct KernelAbilities {
     /// `uname -r`.
     pub release: String,

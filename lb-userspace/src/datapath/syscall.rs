@@ -92,18 +92,21 @@ pub(crate) fn create_link(
         attach_type: attach_type.0,
         ..Attributes::zeroed()
     };
-    bpf_fd(LINK_CREATE, &mut attributes)
+    // SAFETY: no pointers; the command makes a descriptor.
+    unsafe { bpf_fd(LINK_CREATE, &mut attributes) }
 }
 
 /// Makes a link run another program from its next packet on.
 pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = [raw(link.as_raw_fd()), raw(program.as_raw_fd()), 0, 0];
-    bpf(LINK_UPDATE, &mut attributes).map(drop)
+    // SAFETY: no pointers.
+    unsafe { bpf(LINK_UPDATE, &mut attributes) }.map(drop)
 }
 
 /// Ends a link, whoever else holds it.
 pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
-    bpf(LINK_DETACH, &mut [raw(link.as_raw_fd())]).map(drop)
+    // SAFETY: no pointers.
+    unsafe { bpf(LINK_DETACH, &mut [raw(link.as_raw_fd())]) }.map(drop)
 }
 
 #[repr(C)]
@@ -122,7 +125,8 @@ pub(crate) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         fd: raw(fd.as_raw_fd()),
         flags: 0,
     };
-    bpf(OBJ_PIN, &mut attributes).map(drop)
+    // SAFETY: the path is a C string that lives until the end of this function.
+    unsafe { bpf(OBJ_PIN, &mut attributes) }.map(drop)
 }
 
 /// The kernel object behind a name in a BPF file system.
@@ -132,7 +136,8 @@ pub(crate) fn pinned(path: &Path) -> io::Result<OwnedFd> {
         path: path.as_ptr() as u64,
         ..PathAttributes::zeroed()
     };
-    bpf_fd(OBJ_GET, &mut attributes)
+    // SAFETY: as in `pin`; the command makes a descriptor.
+    unsafe { bpf_fd(OBJ_GET, &mut attributes) }
 }
 
 /// What the kernel knows of a link.
@@ -154,7 +159,8 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         length: size(&info),
         info: (&raw mut info) as u64,
     };
-    bpf(OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    // SAFETY: `info` lives until the end of this function and has the length that is passed.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attributes) }?;
     let [first, second, third, ..] = info.variant;
     let (target, attach_type) = match info.kind {
         TYPE_CGROUP => (u64::from(first) | u64::from(second) << 32, third),
@@ -199,14 +205,16 @@ pub(crate) fn program_id_and_name(program: BorrowedFd<'_>) -> io::Result<(u32, S
         length: size(&info),
         info: (&raw mut info) as u64,
     };
-    bpf(OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    // SAFETY: `info` lives until the end of this function and has the length that is passed.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attributes) }?;
     let name = info.name.split(|byte| *byte == 0).next().unwrap_or(&[]);
     Ok((info.id, String::from_utf8_lossy(name).into_owned()))
 }
 
 /// The name of the program with this id; empty if it is gone.
 pub(crate) fn program_name(id: u32) -> String {
-    bpf_fd(PROG_GET_FD_BY_ID, &mut [id, 0, 0])
+    // SAFETY: no pointers; the command makes a descriptor.
+    unsafe { bpf_fd(PROG_GET_FD_BY_ID, &mut [id, 0, 0]) }
         .and_then(|fd| program_id_and_name(std::os::fd::AsFd::as_fd(&fd)))
         .map(|(_, name)| name)
         .unwrap_or_default()
@@ -245,7 +253,8 @@ pub(crate) fn attached(target: Target<'_>, attach_type: AttachType) -> io::Resul
         },
         ..Attributes::zeroed()
     };
-    bpf(PROG_QUERY, &mut attributes)?;
+    // SAFETY: both arrays live until the end of this function and are as long as `count` says.
+    unsafe { bpf(PROG_QUERY, &mut attributes) }?;
     let count = usize::try_from(attributes.count).unwrap_or(MOST);
     Ok(program_ids
         .into_iter()
@@ -281,7 +290,9 @@ pub(crate) fn run(program: BorrowedFd<'_>) -> io::Result<()> {
         repeat: 1,
         ..Attributes::zeroed()
     };
-    bpf(PROG_TEST_RUN, &mut attributes).map(drop)
+    // SAFETY: the packet lives until the end of this function and has the length that is passed; nothing is
+    // written back, for there is no room for it.
+    unsafe { bpf(PROG_TEST_RUN, &mut attributes) }.map(drop)
 }
 
 /// The value of a socket option that is one u64.
@@ -305,31 +316,25 @@ pub(crate) fn socket_cookie_option(socket: BorrowedFd<'_>, option: libc::c_int) 
     }
 }
 
-/// Resolution of `CLOCK_MONOTONIC_COARSE` in nanoseconds: one tick of the kernel.
-pub(crate) fn nanoseconds_per_tick() -> io::Result<u64> {
-    let mut resolution = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the pointer is to a local that outlives the call.
-    let result = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) };
-    if result == 0 {
-        Ok(u64::try_from(resolution.tv_nsec).unwrap_or_default())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-fn bpf_fd<T: Pod>(command: libc::c_int, attributes: &mut T) -> io::Result<OwnedFd> {
-    let fd = bpf(command, attributes)?;
+/// [`bpf`] for commands that answer with a descriptor.
+///
+/// # Safety
+/// As for [`bpf`], and `command` makes a descriptor.
+unsafe fn bpf_fd<T: Pod>(command: libc::c_int, attributes: &mut T) -> io::Result<OwnedFd> {
+    // SAFETY: as the caller promises.
+    let fd = unsafe { bpf(command, attributes) }?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// The system call. Attributes longer than what the kernel knows are fine as long as the rest is zero.
-pub(super) fn bpf<T: Pod>(command: libc::c_int, attributes: &mut T) -> io::Result<RawFd> {
-    // SAFETY: `attributes` is plain memory of exactly the length that is passed; pointers inside it are to buffers
-    // that live in the callers of this private function and are as long as the attributes say.
+///
+/// # Safety
+/// Pointers in the attributes point to memory that lives until the call returns and is as long as the attributes, or the
+/// command, say.
+pub(super) unsafe fn bpf<T: Pod>(command: libc::c_int, attributes: &mut T) -> io::Result<RawFd> {
+    // SAFETY: `attributes` is plain memory of exactly the length that is passed; the caller answers for what it points
+    // to.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

@@ -79,9 +79,11 @@ fn connected(family: libc::c_int) -> io::Result<Vec<SocketId>> {
     Ok(dump
         .messages
         .into_iter()
-        .filter_map(|message| match message {
-            SockDiagMessage::InetResponse(response) => Some(response.header.socket_id),
-            _ => None,
+        .filter_map(|message| {
+            let SockDiagMessage::InetResponse(response) = message else {
+                return None;
+            };
+            Some(response.header.socket_id)
         })
         .collect())
 }

@@ -24,6 +24,9 @@ use crate::{
 /// Between two sweeps: the shortest timeout is two minutes, and a flow that lives five seconds too long harms nobody.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// Backends of flows: family, id, generation.
+type InUse = BTreeSet<(Family, u32, u32)>;
+
 /// What the last sweep did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -72,7 +75,7 @@ impl Sweeper {
     }
 
     /// The backends of all flows: family, id, generation.
-    fn in_use(&self) -> Result<BTreeSet<(Family, u32, u32)>> {
+    fn in_use(&self) -> Result<InUse> {
         let mut found = BTreeSet::new();
         backends_in_use(&self.maps, |family, id, generation| {
             found.insert((family, id, generation));
@@ -134,7 +137,7 @@ pub async fn run(
     clippy::disallowed_methods,
     reason = "measures what it does, for `status`"
 )]
-fn timed(sweeper: &Sweeper, wants_use: bool) -> (Duration, Result<BTreeSet<(Family, u32, u32)>>) {
+fn timed(sweeper: &Sweeper, wants_use: bool) -> (Duration, Result<InUse>) {
     let start = Instant::now();
     let result = sweeper.sweep().and_then(|()| {
         if wants_use {

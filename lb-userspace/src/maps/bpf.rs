@@ -27,6 +27,10 @@ unsafe impl<T: bytemuck::Pod> Pod for Plain<T> {}
 
 /// The kernel's answer inside an error of aya's, if there is one.
 pub(crate) fn io_error(error: AyaError) -> io::Error {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "two of aya's errors mean something to a caller"
+    )]
     match error {
         AyaError::SyscallError(error) => error.io_error,
         AyaError::KeyNotFound | AyaError::ElementNotFound => {

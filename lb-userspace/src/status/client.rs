@@ -67,11 +67,18 @@ async fn state(socket: &Path) -> Result<Asked> {
 }
 
 fn refused(socket: &Path, error: &io::Error) -> Result<Asked> {
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(Asked::NotRunning(
-            format!("no agent runs here: nobody listens on {}", socket.display()),
-        )),
-        io::ErrorKind::PermissionDenied => bail!("needs root: {} is root's", socket.display()),
-        _ => bail!("cannot reach the agent at {}: {error}", socket.display()),
+    let kind = error.kind();
+    if matches!(
+        kind,
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    ) {
+        return Ok(Asked::NotRunning(format!(
+            "no agent runs here: nobody listens on {}",
+            socket.display()
+        )));
     }
+    if kind == io::ErrorKind::PermissionDenied {
+        bail!("needs root: {} is root's", socket.display());
+    }
+    bail!("cannot reach the agent at {}: {error}", socket.display())
 }

@@ -96,7 +96,7 @@ fn slots(tables: &BpfMaps) -> io::Result<u64> {
 pub fn counters(folder: &Path) -> io::Result<Vec<CounterValue>> {
     let map: PerCpuArray<MapData, u64> = MapData::from_pin(folder.join("COUNTERS"))
         .and_then(Map::from_map_data)
-        .and_then(|map| map.try_into())
+        .and_then(TryInto::try_into)
         .map_err(|error: MapError| io_error(error))?;
     let mut values = Vec::new();
     for counter in Counter::ALL {
