@@ -1,5 +1,6 @@
 //! Reads whole hash maps, bucket by bucket (`BPF_MAP_LOOKUP_BATCH`, kernel 5.6): some hundred times fewer calls than key
 //! by key, and nothing that is there the whole time is missed or met twice, whatever is inserted or removed meanwhile.
+#![expect(unsafe_code, reason = "aya has no batch operations")]
 use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
