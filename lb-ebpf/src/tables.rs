@@ -33,7 +33,7 @@ pub trait FlowHandle<F: IpFamily>: Copy {
     fn set_last_seen(&self, jiffies: u32);
     /// Writes `flags`.
     fn set_flags(&self, flags: FlowFlags);
-    /// Writes `expected_ack`, then sets [`FlowFlags::CHALLENGED`].
+    /// Writes `expected_ack`, then sets [`FlowFlags::CHALLENGED`] and [`FlowFlags::REPLIED`].
     fn challenge(&self, expected_ack: u32);
 }
 

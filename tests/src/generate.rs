@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 pub use self::{
     cluster::{Cluster, Hook},
-    frame::{Fragment, Shape, Way},
+    frame::{Fragment, Shape, Way, conversation},
 };
 use crate::dissect::flag::{ACK, FIN, PSH, RST, SYN};
 
@@ -112,7 +112,7 @@ pub fn way() -> impl Strategy<Value = Way> {
 }
 
 /// From the opening packet to some place in the conversation.
-fn conversation() -> impl Strategy<Value = Event> {
+fn a_conversation() -> impl Strategy<Value = Event> {
     let parts = (
         0..cluster::SERVICES.len(),
         0..cluster::CLIENTS,
@@ -139,7 +139,7 @@ pub fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         30 => likely,
         3 => anywhere,
-        8 => conversation(),
+        8 => a_conversation(),
         8 => (0..4usize, hook()).prop_map(|(nth, hook)| Event::Onward(nth, hook)),
         16 => (0..4usize, hook(), select(vec![ACK, ACK, SYN | ACK, FIN | ACK, RST]))
             .prop_map(|(nth, hook, flags)| Event::Answer(nth, hook, flags)),

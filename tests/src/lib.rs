@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! datapath_*     nothing: the datapath on the host against the naive reference
+//! kernel_*       root: the programs in this kernel, packet by packet
 //! kubernetes_*   root: a real API server and controllers
 //! netns_*        root: real namespaces, real sockets, the agent's program (WAGGLE_BIN)
 //! ```
@@ -18,6 +19,7 @@ pub mod dissect;
 pub mod download;
 pub mod expect;
 pub mod generate;
+pub mod kernel_program;
 pub mod kubernetes_cluster;
 pub mod load;
 pub mod memory_clock;

@@ -43,7 +43,10 @@ impl<F: IpFamily> FlowHandle<F> for MemoryFlow<F> {
     fn challenge(&self, expected_ack: u32) {
         self.update(|entry| {
             entry.expected_ack = expected_ack;
-            entry.flags = entry.flags.with(FlowFlags::CHALLENGED);
+            entry.flags = entry
+                .flags
+                .with(FlowFlags::CHALLENGED)
+                .with(FlowFlags::REPLIED);
         });
     }
 }

@@ -120,6 +120,19 @@ pub struct Cluster {
 impl Cluster {
     /// Every service with all its pods.
     pub fn new(seed: u64) -> Self {
+        Self::with(seed, &SERVICES)
+    }
+
+    /// The same, and every service chooses by hash: nothing is left to chance.
+    pub fn choosing_by_hash() -> Self {
+        let services = SERVICES.map(|kind| Kind {
+            by_hash: true,
+            ..kind
+        });
+        Self::with(0, &services)
+    }
+
+    fn with(seed: u64, services: &[Kind]) -> Self {
         let clock = MemoryClock::new(seed);
         let mut cluster = Self {
             tables: MemoryTables::default(),
@@ -135,7 +148,7 @@ impl Cluster {
         cluster.world.udp_flows_per_client = 3;
         cluster.add_devices();
         let mut id = 0;
-        for (index, kind) in SERVICES.iter().enumerate() {
+        for (index, kind) in services.iter().enumerate() {
             let service = u32::try_from(index + 1).expect("few");
             cluster.add_service(service, frontend(index), kind);
             for pod_index in 0..kind.pods {

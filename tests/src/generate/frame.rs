@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use lb_ebpf::parse::Link;
 
 use super::cluster::{Hook, SERVICES, TARGET_PORT, client, frontend, node, pod};
+use crate::dissect::flag::{ACK, FIN, SYN};
 use crate::packet_builder::{PacketBuilder, eth, ip};
 
 /// Who sends to whom, of which service.
@@ -210,4 +211,24 @@ impl Shape {
             Fragment::Atomic => builder.fragment_extension(0, false),
         }
     }
+}
+
+/// The packets of a whole TCP conversation, the client's and the pod's in turn.
+pub fn conversation() -> [Shape; 7] {
+    const CLIENT: u32 = 500;
+    const POD: u32 = 900;
+    [
+        (SYN, CLIENT, 0),
+        (SYN | ACK, POD, CLIENT + 1),
+        (ACK, CLIENT + 1, POD + 1),
+        (ACK, POD + 1, CLIENT + 1),
+        (FIN | ACK, CLIENT + 1, POD + 1),
+        (FIN | ACK, POD + 1, CLIENT + 2),
+        (ACK, CLIENT + 2, POD + 2),
+    ]
+    .map(|(flags, sequence, acknowledgement)| Shape {
+        sequence,
+        acknowledgement,
+        ..Shape::plain(flags)
+    })
 }

@@ -12,12 +12,8 @@ use lb_ebpf::{
     scratch::Scratch,
 };
 use tests::{
-    dissect::{
-        UDP, assert_checksums, dissect,
-        flag::{ACK, FIN, SYN},
-        header_checksum_holds, transport_checksum_holds,
-    },
-    generate::{Cluster, Event, Hook, Shape, Way, cluster},
+    dissect::{UDP, assert_checksums, dissect, header_checksum_holds, transport_checksum_holds},
+    generate::{Cluster, Event, Hook, Shape, Way, cluster, conversation},
     memory_packet::MemoryPacket,
     memory_tables::FamilyTables,
     reference::{End, Half, Key, Observed},
@@ -97,24 +93,8 @@ impl Player {
     /// Every packet enters the node and leaves it, and what the other end then sees, it answers. Ends early where
     /// nobody answers.
     fn converse(&mut self, way: &Way, packets: usize) {
-        const CLIENT: u32 = 500;
-        const POD: u32 = 900;
-        let script = [
-            (SYN, CLIENT, 0),
-            (SYN | ACK, POD, CLIENT + 1),
-            (ACK, CLIENT + 1, POD + 1),
-            (ACK, POD + 1, CLIENT + 1),
-            (FIN | ACK, CLIENT + 1, POD + 1),
-            (FIN | ACK, POD + 1, CLIENT + 2),
-            (ACK, CLIENT + 2, POD + 2),
-        ];
         let (protocol, mut source, mut destination) = way.ends();
-        for (flags, sequence, acknowledgement) in script.into_iter().take(packets) {
-            let shape = Shape {
-                sequence,
-                acknowledgement,
-                ..Shape::plain(flags)
-            };
+        for shape in conversation().into_iter().take(packets) {
             let mut bytes = shape.bytes(protocol, source, destination);
             for hook in [Hook::Ingress, Hook::Egress] {
                 let observed = self.send(hook, &bytes, shape.link(), usize::MAX);

@@ -1,0 +1,246 @@
+//! The kernel programs and the host build of the same library agree: same frames, same tables, same actions, bytes,
+//! flow entries and counters, over 20,000 random frames. Services choose by hash here, for the kernel's chance cannot
+//! be told beforehand.
+//!
+//! What BPF_PROG_TEST_RUN can and cannot do: it takes the first 14 bytes of every packet for an Ethernet header and
+//! derives only `skb->protocol` from them, so programs for plain-IP devices, which look at the bytes alone, run on
+//! packets that start at the IP header (of at least 14 bytes). It refuses frames that are shorter than the header they
+//! promise; its buffers are linear and not summed by a device (CHECKSUM_NONE). Truncation is tested on the host,
+//! non-linear and partly summed packets over real devices.
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use lb_common::{Counter, FlowEntry, IpFamily, Tuple, V4, V6, Verdict};
+use lb_ebpf::{
+    headers::Wire,
+    parse::{Link, Parsed},
+    pipeline::{self, Observer},
+    scratch::Scratch,
+};
+use proptest::{strategy::Strategy as _, strategy::ValueTree as _, test_runner::TestRunner};
+use tests::{
+    dissect::dissect,
+    generate::{Cluster, Event, Hook, Shape, Way, conversation, events},
+    kernel_program::KernelProgram,
+    memory_packet::MemoryPacket,
+    memory_tables::FamilyTables,
+    require_root,
+};
+
+/// `TC_ACT_UNSPEC`: go on with the next program.
+const GO_ON: i32 = -1;
+/// `TC_ACT_SHOT`.
+const DROP: i32 = 2;
+/// How many frames are sent.
+const FRAMES: u32 = 20_000;
+
+struct Nobody;
+impl Observer for Nobody {
+    fn observe<F: Wire>(&mut self, _parsed: &Parsed<F>, _verdict: Verdict) {}
+}
+
+/// Kernel and host side by side.
+struct Both {
+    cluster: Cluster,
+    scratch: Scratch,
+    kernel: KernelProgram,
+    refused: u32,
+    seen: BTreeMap<String, u32>,
+}
+
+impl Both {
+    fn new() -> Result<Self> {
+        let cluster = Cluster::choosing_by_hash();
+        let mut kernel =
+            KernelProgram::load(lb_userspace::datapath::object()?, &cluster.tables.config)?;
+        kernel.fill(&cluster.tables)?;
+        Ok(Self {
+            cluster,
+            scratch: Scratch::default(),
+            kernel,
+            refused: 0,
+            seen: BTreeMap::new(),
+        })
+    }
+
+    /// Sends a frame through both; `None` where the kernel refuses to run on it.
+    fn send(&mut self, hook: Hook, bytes: &[u8], link: Link) -> Result<Option<Vec<u8>>> {
+        let program = match (hook, link) {
+            (Hook::Ingress, Link::Ethernet) => "tc_ingress_ethernet",
+            (Hook::Egress, Link::Ethernet) => "tc_egress_ethernet",
+            (Hook::Ingress, Link::Ip) => "tc_ingress_ip",
+            (Hook::Egress, Link::Ip) => "tc_egress_ip",
+        };
+        let Ok(ran) = self.kernel.run(program, bytes, 1) else {
+            self.refused += 1;
+            return Ok(None);
+        };
+        let mut packet = MemoryPacket::new(bytes.to_vec());
+        let Cluster { tables, clock, .. } = &mut self.cluster;
+        let scratch = &mut self.scratch;
+        let verdict = match hook {
+            Hook::Ingress => {
+                pipeline::ingress(&mut packet, link, scratch, tables, clock, &mut Nobody)
+            }
+            Hook::Egress => {
+                pipeline::egress(&mut packet, link, scratch, tables, clock, &mut Nobody)
+            }
+        };
+        let action = match verdict {
+            Verdict::Pass(_) | Verdict::Translated(_) => GO_ON,
+            Verdict::Drop(_) => DROP,
+        };
+        let what = format!(
+            "{program} on {:?}: {verdict:?}\n{bytes:02x?}",
+            dissect(bytes, link)
+        );
+        assert_eq!(ran.action, action, "action of {what}");
+        assert_eq!(ran.bytes, packet.bytes, "bytes of {what}");
+        *self.seen.entry(format!("{verdict:?}")).or_default() += 1;
+        Ok(Some(packet.bytes))
+    }
+
+    fn play(&mut self, event: &Event) -> Result<u32> {
+        match event {
+            Event::Packet(hook, way, shape) => {
+                let (protocol, source, destination) = way.ends();
+                let bytes = shape.bytes(protocol, source, destination);
+                self.send(*hook, &bytes, shape.link())?;
+                Ok(1)
+            }
+            Event::Conversation(way, packets) => self.converse(way, *packets),
+            Event::Leave(backend) => {
+                self.cluster.leave(*backend);
+                self.kernel.fill(&self.cluster.tables)?;
+                Ok(0)
+            }
+            Event::Return(backend) => {
+                self.cluster.join(*backend);
+                self.kernel.fill(&self.cluster.tables)?;
+                Ok(0)
+            }
+            Event::Garbage(..)
+            | Event::Onward(..)
+            | Event::Answer(..)
+            | Event::Advance(_)
+            | Event::Replace(_)
+            | Event::Evict(_)
+            | Event::Room(_) => Ok(0),
+        }
+    }
+
+    /// Every packet enters the node and leaves it, and what the other end then sees, it answers.
+    fn converse(&mut self, way: &Way, packets: usize) -> Result<u32> {
+        let (protocol, mut source, mut destination) = way.ends();
+        let is_ethernet = source.port() % 2 == 0;
+        let mut sent = 0;
+        for shape in conversation().into_iter().take(packets) {
+            let shape = Shape {
+                is_ethernet,
+                ..shape
+            };
+            let mut bytes = shape.bytes(protocol, source, destination);
+            for hook in [Hook::Ingress, Hook::Egress] {
+                sent += 1;
+                let Some(after) = self.send(hook, &bytes, shape.link())? else {
+                    return Ok(sent);
+                };
+                bytes = after;
+            }
+            let Ok(delivered) = dissect(&bytes, shape.link()) else {
+                return Ok(sent);
+            };
+            (source, destination) = (delivered.destination, delivered.source);
+        }
+        Ok(sent)
+    }
+
+    fn assert_same_memory(&mut self) -> Result<()> {
+        let v4 = by_table(&self.cluster.tables.v4);
+        let v6 = by_table(&self.cluster.tables.v6);
+        for (table, expected) in ["FLOWS_V4", "OPENING_FLOWS_V4"].into_iter().zip(v4) {
+            assert_same(table, &timeless(self.kernel.flows::<V4>(table)?), &expected);
+        }
+        for (table, expected) in ["FLOWS_V6", "OPENING_FLOWS_V6"].into_iter().zip(v6) {
+            assert_same(table, &timeless(self.kernel.flows::<V6>(table)?), &expected);
+        }
+        for counter in [
+            Counter::FlowsOpened,
+            Counter::FlowsProven,
+            Counter::FlowsRebalanced,
+            Counter::FlowsRepaired,
+            Counter::FlowsTableFull,
+        ] {
+            let host = self.cluster.tables.counted(counter);
+            assert_eq!(self.kernel.counted(counter)?, host, "{}", counter.name());
+        }
+        Ok(())
+    }
+}
+
+/// Compares entry by entry: a whole table says little.
+fn assert_same<F: IpFamily>(
+    table: &str,
+    kernel: &BTreeMap<Tuple<F>, FlowEntry<F>>,
+    host: &BTreeMap<Tuple<F>, FlowEntry<F>>,
+) {
+    assert!(!host.is_empty(), "{table} is empty");
+    for key in kernel.keys().chain(host.keys()) {
+        assert_eq!(kernel.get(key), host.get(key), "{table}: {key:?}");
+    }
+}
+
+fn by_table<F: IpFamily>(tables: &FamilyTables<F>) -> [BTreeMap<Tuple<F>, FlowEntry<F>>; 2] {
+    [
+        timeless(tables.proven.iter().collect()),
+        timeless(tables.opening.iter().collect()),
+    ]
+}
+
+/// Entries without their time, which differs.
+fn timeless<F: IpFamily>(
+    mut flows: BTreeMap<Tuple<F>, FlowEntry<F>>,
+) -> BTreeMap<Tuple<F>, FlowEntry<F>> {
+    for entry in flows.values_mut() {
+        entry.last_seen = 0;
+    }
+    flows
+}
+
+#[test]
+fn the_same_frames_have_the_same_fate_in_kernel_and_host() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let mut both = Both::new()?;
+    let mut runner = TestRunner::deterministic();
+    let stories = events(150);
+    let mut sent = 0;
+    while sent < FRAMES {
+        let story = stories.new_tree(&mut runner).unwrap().current();
+        for event in &story {
+            sent += both.play(event)?;
+        }
+    }
+    both.assert_same_memory()?;
+    println!(
+        "{sent} frames, {} of them refused by the kernel's test run",
+        both.refused
+    );
+    for (verdict, count) in &both.seen {
+        println!("{count:8} {verdict}");
+    }
+    for verdict in [
+        "Translated(Request)",
+        "Translated(Reply)",
+        "Translated(MasqueradedRequest)",
+        "Translated(MasqueradedReply)",
+        "Drop(Fragmented)",
+        "Drop(NoFlow)",
+        "Pass(NotOurs)",
+    ] {
+        let count = both.seen.get(verdict).copied().unwrap_or_default();
+        assert!(count >= 50, "only {count} frames came to {verdict}");
+    }
+    Ok(())
+}
