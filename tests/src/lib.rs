@@ -31,6 +31,7 @@ pub mod packet_builder;
 pub mod process;
 pub mod reference;
 pub mod require;
+pub mod scenario;
 pub mod scratch;
 pub mod service_cluster;
 pub mod socket_option;

@@ -29,7 +29,8 @@ impl<M: LbMaps> Agent<M> {
     }
 
     fn has_work(&self) -> bool {
-        !self.started || self.doubtful || !self.dirty.is_empty() || !self.pending.is_empty()
+        let to_look_at = !self.dirty.is_empty() || !self.pending.is_empty();
+        !self.started || self.doubtful || to_look_at || self.ledger.is_touched()
     }
 
     /// Brings the maps to what is wanted, if it is time to. `clock` tells the time since the agent's start.

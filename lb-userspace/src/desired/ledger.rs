@@ -227,6 +227,11 @@ impl Ledger {
         std::mem::take(&mut self.freed)
     }
 
+    /// Whether something has to be compared with the maps.
+    pub fn is_touched(&self) -> bool {
+        !self.touched.is_empty() || self.backends.iter().any(|it| !it.touched.is_empty())
+    }
+
     /// What has to be compared with the maps since the last call.
     pub fn take_touched(&mut self) -> Scope {
         let mut touched = std::mem::take(&mut self.touched);

@@ -28,12 +28,6 @@ pub(super) struct Problem {
     pub(super) what: String,
 }
 
-/// What decides how a document is read.
-#[derive(Deserialize)]
-struct Head {
-    kind: Option<String>,
-}
-
 #[derive(Deserialize)]
 struct List {
     #[serde(default)]
@@ -50,37 +44,25 @@ pub(super) fn parse_yaml(text: &str) -> Result<Vec<Object>, Problem> {
             line: line.map(|line| line + first_line),
             what,
         };
-        let Some(head): Option<Head> = yaml(document).map_err(problem)? else {
-            continue;
-        };
-        let Some(kind) = head.kind else {
-            return Err(problem((None, "it has no `kind`".to_owned())));
-        };
-        if kind == "List" || kind.ends_with("List") {
-            let Some(list) = yaml::<List>(document).map_err(problem)? else {
-                continue;
-            };
-            for (number, item) in list.items.into_iter().enumerate() {
-                let object = from_value(item).map_err(|what| {
-                    problem((None, format!("item {} of the List: {what}", number + 1)))
-                })?;
-                objects.extend(object);
-            }
-            continue;
-        }
-        let object = match kind.as_str() {
-            "Service" => yaml(document).map_err(problem)?.map(Object::Service),
-            "Pod" => yaml(document).map_err(problem)?.map(Object::Pod),
-            "EndpointSlice" => yaml(document).map_err(problem)?.map(Object::EndpointSlice),
-            "Endpoints" => yaml(document).map_err(problem)?.map(Object::Endpoints),
-            _ => None,
-        };
-        if let Some(object) = object {
-            check_name(&object).map_err(|what| problem((None, what)))?;
-            objects.push(object);
+        if let Some(value) = yaml::<Value>(document).map_err(problem)? {
+            let kind = value["kind"].as_str().unwrap_or_default().to_owned();
+            let found = from_document(value);
+            objects.extend(found.map_err(|what| problem(with_line(&kind, document, what)))?);
         }
     }
     Ok(objects)
+}
+
+/// A value has no lines: what is wrong with it is found once more in the text.
+fn with_line(kind: &str, document: &str, what: String) -> (Option<u64>, String) {
+    let error = match kind {
+        "Service" => yaml::<Service>(document).err(),
+        "Pod" => yaml::<Pod>(document).err(),
+        "EndpointSlice" => yaml::<EndpointSlice>(document).err(),
+        "Endpoints" => yaml::<Endpoints>(document).err(),
+        _ => None,
+    };
+    error.unwrap_or((None, what))
 }
 
 /// All objects of a JSON file: one value, or several after each other.
@@ -92,29 +74,41 @@ pub(super) fn parse_json(text: &str) -> Result<Vec<Object>, Problem> {
         let value = value.map_err(|error| Problem {
             document,
             line: u64::try_from(error.line()).ok(),
-            what: error.to_string(),
+            what: without_place(&error),
         })?;
         let problem = |what| Problem {
             document,
             line: None,
             what,
         };
-        let is_list = value["kind"]
-            .as_str()
-            .is_some_and(|kind| kind.ends_with("List"));
-        if is_list {
-            let list: List =
-                serde_json::from_value(value).map_err(|error| problem(error.to_string()))?;
-            for (number, item) in list.items.into_iter().enumerate() {
-                let object = from_value(item)
-                    .map_err(|what| problem(format!("item {} of the List: {what}", number + 1)))?;
-                objects.extend(object);
-            }
-        } else {
-            objects.extend(from_value(value).map_err(problem)?);
-        }
+        objects.extend(from_document(value).map_err(problem)?);
     }
     Ok(objects)
+}
+
+/// The objects of a document: one, or those of a List.
+fn from_document(value: Value) -> Result<Vec<Object>, String> {
+    let is_list = value["kind"]
+        .as_str()
+        .is_some_and(|kind| kind.ends_with("List"));
+    if !is_list {
+        return Ok(from_value(value)?.into_iter().collect());
+    }
+    let list: List = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    let mut objects = Vec::new();
+    for (index, item) in list.items.into_iter().enumerate() {
+        let object = from_value(item);
+        objects.extend(object.map_err(|what| format!("item {} of the List: {what}", index + 1))?);
+    }
+    Ok(objects)
+}
+
+/// serde_json's message without its place, which is said already.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    text.strip_suffix(&place)
+        .map_or(text.clone(), str::to_owned)
 }
 
 fn from_value(value: Value) -> Result<Option<Object>, String> {

@@ -52,6 +52,8 @@ pub struct Folder {
     root: PathBuf,
     files: BTreeMap<PathBuf, File>,
     pods: BTreeSet<String>,
+    /// What the files say twice, or in vain.
+    doubles: Vec<Warning>,
     warnings: Vec<Warning>,
     read_before: bool,
 }
@@ -63,6 +65,7 @@ impl Folder {
             root,
             files: BTreeMap::new(),
             pods: BTreeSet::new(),
+            doubles: Vec::new(),
             warnings: Vec::new(),
             read_before: false,
         }
@@ -88,17 +91,19 @@ impl Folder {
             )),
         }
         warnings.extend(self.files.values().filter_map(|file| file.warning.clone()));
-        let (mut objects, doubles) = self.objects();
-        warnings.extend(doubles);
         let changed = changed || !self.read_before;
-        if changed {
+        let objects = changed.then(|| {
+            let (mut objects, doubles) = self.objects();
             objects.vanished_pods = self.vanished_pods();
-        }
+            self.doubles = doubles;
+            objects
+        });
+        warnings.extend_from_slice(&self.doubles);
         let complain = warnings != self.warnings || !self.read_before;
         self.read_before = true;
         self.warnings.clone_from(&warnings);
         Reading {
-            objects: changed.then_some(objects),
+            objects,
             warnings: complain.then_some(warnings),
         }
     }
