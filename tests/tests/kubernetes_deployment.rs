@@ -29,6 +29,7 @@ metadata:
 spec:
   ipFamilyPolicy: RequireDualStack
   ipFamilies: [IPv4, IPv6]
+  clusterIP: 10.103.145.6
   clusterIPs: ['10.103.145.6', 'fd00:10:96::9106']
   selector:
     app: nginx
