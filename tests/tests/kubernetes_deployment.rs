@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
+use std::path::Path;
 use std::thread::{ScopedJoinHandle, scope, sleep};
 use std::time::Duration;
 
@@ -176,11 +177,8 @@ impl Deployed {
         self.wait_for_endpoints()
     }
 
-    fn start_agents(&self, api_server: &ApiServer) -> Result<Vec<Agent>> {
-        let source = [
-            OsString::from("--kubeconfig"),
-            api_server.agent_kubeconfig().into(),
-        ];
+    fn start_agents(&self, kubeconfig: &Path) -> Result<Vec<Agent>> {
+        let source = [OsString::from("--kubeconfig"), kubeconfig.into()];
         let nodes = self.cluster.network.nodes().iter();
         nodes
             .map(|node| Agent::start(node, source.to_vec()))
@@ -204,7 +202,8 @@ fn pod_is_replaced_by_its_deployment_and_no_request_fails() -> Result<()> {
         return Ok(());
     }
     let mut deployed = Deployed::new()?;
-    let agents = deployed.start_agents(deployed.cluster.control_plane.api_server())?;
+    let api_server = deployed.cluster.control_plane.api_server();
+    let agents = deployed.start_agents(api_server.agent_kubeconfig())?;
     reported(&agents, replace_under_load(&mut deployed, &agents))
 }
 
@@ -245,7 +244,7 @@ fn service_is_served_while_the_api_server_is_away_and_then_as_it_has_become() ->
     let mut deployed = Deployed::new()?;
     let mut api_server = deployed.cluster.control_plane.another_api_server()?;
     api_server.start()?;
-    let agents = deployed.start_agents(&api_server)?;
+    let agents = deployed.start_agents(api_server.agent_kubeconfig())?;
     reported(
         &agents,
         serve_through_absence(&mut deployed, &mut api_server, &agents),
@@ -279,10 +278,18 @@ fn agents_that_start_before_their_api_server_serve_once_it_is_up() -> Result<()>
         return Ok(());
     }
     let deployed = Deployed::new()?;
-    let mut api_server = deployed.cluster.control_plane.another_api_server()?;
-    let agents = deployed.start_agents(&api_server)?;
-    sleep(Duration::from_secs(2));
-    api_server.start()?;
+    let mut late = deployed.cluster.control_plane.another_api_server()?;
+    let kubeconfig = late.agent_kubeconfig().to_owned();
+    // Starting an agent includes the wait until it has heard of all there is.
+    let agents = scope(|threads| {
+        let start = threads.spawn(|| {
+            sleep(Duration::from_secs(3));
+            late.start()
+        });
+        let agents = deployed.start_agents(&kubeconfig);
+        finished(start)?;
+        agents
+    })?;
     let result = deployed
         .wait_for_agents(&agents)
         .and_then(|()| deployed.check_answers());

@@ -81,8 +81,11 @@ pub(super) fn run(arguments: Arguments) -> Result<()> {
     result
 }
 
+/// kube logs each failed request; the agent says the same once, as a warning of its source, until it is over.
+const LOG: &str = "info,kube_client=off";
+
 fn start_log(settings: &Settings) -> Result<()> {
-    let wanted = settings.log.as_deref().unwrap_or("info");
+    let wanted = settings.log.as_deref().unwrap_or(LOG);
     let filter = tracing_subscriber::EnvFilter::try_new(wanted)
         .with_context(|| format!("--log {wanted} is no filter"))?;
     let log = tracing_subscriber::fmt()
