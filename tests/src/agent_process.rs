@@ -97,6 +97,10 @@ impl Agent {
     }
 
     fn is_ready(&self) -> bool {
+        // `status` reads every map: it is asked only once somebody can answer.
+        if !self.run_dir().join("agent.sock").exists() {
+            return false;
+        }
         let mut status = self.command("status");
         status.output().is_ok_and(|output| output.status.success())
     }
