@@ -29,6 +29,7 @@ pub mod netns;
 pub mod nginx;
 pub mod packet_builder;
 pub mod process;
+pub mod random_cluster;
 pub mod reference;
 pub mod require;
 pub mod scenario;

@@ -1,7 +1,8 @@
 //! What the maps of an earlier run say about ids.
 //!
 //! The maps have no names. A service port takes over the id that one of its frontends leads to, and with it the backends
-//! that stand there; who is not taken over before all sources have listed is removed.
+//! that stand there; who is not taken over before all sources have listed is removed. Which regions were resting is not
+//! known any more: a process takes longer to start than a packet to pass, and a slot names its owner.
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{BackendId, ServiceId, SlotRegion};
