@@ -217,7 +217,7 @@ fn story() -> impl Strategy<Value = Vec<(Vec<Step>, u64, u8)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn after_every_prefix_the_maps_are_fit_for_use_and_in_the_end_they_are_as_desired(story in story()) {
