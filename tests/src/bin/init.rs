@@ -84,6 +84,9 @@ fn prepare() -> Result<()> {
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     println!("{MARK} reached init on Linux {}", release.trim());
+    // Tunnel modules put a device of their own into every new namespace, unless told not to.
+    fs::write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "1")
+        .context("cannot keep tunnel devices out of new namespaces")?;
     load_modules(&fs::read_to_string(MODULES).unwrap_or_default());
     fs::write("/proc/sys/kernel/hostname", "waggle-vm").context("cannot name the machine")?;
     let loopback = Command::new("ip")
