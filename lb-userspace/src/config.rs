@@ -86,6 +86,11 @@ pub struct Settings {
     #[arg(long, value_name = "PATTERNS")]
     pub pod_interfaces: Option<Patterns>,
 
+    /// How often everything that hangs on devices is looked at again: against somebody who removes what is ours, of
+    /// which the kernel tells nobody. What the kernel does tell is seen at once [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub device_check_period: Option<Period>,
+
     /// Where maps and links are pinned, on a BPF file system [default: /sys/fs/bpf/waggle]
     #[arg(long, value_name = "DIR")]
     pub bpf_root: Option<PathBuf>,

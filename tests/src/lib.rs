@@ -22,6 +22,7 @@ pub mod generate;
 pub mod kernel_program;
 pub mod kubernetes_cluster;
 pub mod load;
+pub mod lone_agent;
 pub mod memory_clock;
 pub mod memory_packet;
 pub mod memory_tables;

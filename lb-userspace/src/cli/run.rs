@@ -36,6 +36,9 @@ use crate::{
 /// Where the kernel describes its types, if nothing else is said.
 pub(super) const BTF: &str = "/sys/kernel/btf/vmlinux";
 
+/// Two questions a device: nothing that anybody would notice, on a node with hundreds of them.
+const DEVICE_CHECK_PERIOD: Duration = Duration::from_secs(30);
+
 /// After SIGTERM, what is still blocked in a system call is left behind after this.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -143,7 +146,10 @@ impl Node {
             devices: settings.devices.clone(),
             pod_interfaces: settings.pod_interfaces.clone(),
         };
-        let monitor = datapath.attach_to_devices(&run_dir, filter)?;
+        let check_period = settings
+            .device_check_period
+            .map_or(DEVICE_CHECK_PERIOD, |Period(period)| period);
+        let monitor = datapath.attach_to_devices(&run_dir, filter, check_period)?;
         let sweeper = sweep::Sweeper::new(&datapath, timeouts(&settings))?;
         let abilities = KernelAbilities::find(btf);
         if !abilities.socket_destroy {

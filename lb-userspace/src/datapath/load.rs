@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -132,7 +133,12 @@ impl Datapath {
     }
 
     /// Attaches to every device of this network namespace that the filter chooses, and goes on watching.
-    pub fn attach_to_devices(&self, run_dir: &Path, filter: Filter) -> Result<Monitor> {
+    pub fn attach_to_devices(
+        &self,
+        run_dir: &Path,
+        filter: Filter,
+        check_period: Duration,
+    ) -> Result<Monitor> {
         let attacher = Attacher::new(
             self.device_programs()?,
             self.root.links(),
@@ -141,7 +147,8 @@ impl Datapath {
         )
         .context("cannot open a netlink socket")?;
         let table = DeviceTable::open(&self.root.maps()).context("cannot open the map DEVICES")?;
-        Monitor::start(attacher, table, filter).context("cannot watch the network devices")
+        Monitor::start(attacher, table, filter, check_period)
+            .context("cannot watch the network devices")
     }
     /// Where the maps and links are pinned.
     pub fn root(&self) -> &BpfRoot {

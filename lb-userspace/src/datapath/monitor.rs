@@ -30,9 +30,6 @@ use crate::{maps::bpf::DeviceTable, netlink::Received};
 /// Multicast groups of linux/rtnetlink.h: link, TC, IPv4 and IPv6 addresses, IPv4 and IPv6 routes.
 const GROUPS: &[u32] = &[1, 4, 5, 9, 7, 11];
 
-/// How often everything is looked at again, for changes of which netlink tells nothing: links that somebody removed.
-const RECHECK: Duration = Duration::from_secs(30);
-
 /// What is known of a device, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -74,6 +71,7 @@ impl Monitor {
         attacher: Attacher,
         table: DeviceTable,
         filter: Filter,
+        check_period: Duration,
     ) -> io::Result<Self> {
         let mut events = Route::route()?;
         events.subscribe(GROUPS)?;
@@ -85,6 +83,7 @@ impl Monitor {
             attacher,
             table,
             filter,
+            check_period,
             inventory: Inventory::default(),
             written,
             reports: BTreeMap::new(),
@@ -125,6 +124,8 @@ struct Watched {
     attacher: Attacher,
     table: DeviceTable,
     filter: Filter,
+    /// How often everything is looked at again, for changes of which netlink tells nothing.
+    check_period: Duration,
     inventory: Inventory,
     /// What DEVICES holds.
     written: BTreeMap<u32, DeviceEntry>,
@@ -138,7 +139,7 @@ impl Watched {
         reason = "a loop that waits must read the clock"
     )]
     fn run(mut self, stop: &EventFd) {
-        let mut next_check = Instant::now() + RECHECK;
+        let mut next_check = Instant::now() + self.check_period;
         loop {
             let left = next_check.saturating_duration_since(Instant::now());
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
@@ -154,7 +155,7 @@ impl Watched {
                 return;
             }
             let result = if Instant::now() >= next_check {
-                next_check = Instant::now() + RECHECK;
+                next_check = Instant::now() + self.check_period;
                 self.refresh()
             } else {
                 self.take_events()
@@ -162,7 +163,7 @@ impl Watched {
             if let Err(error) = result {
                 tracing::warn!(
                     "cannot watch the network devices: {error}; trying again in {} s",
-                    RECHECK.as_secs()
+                    self.check_period.as_secs()
                 );
             }
         }

@@ -1,0 +1,96 @@
+//! An agent without Services: for tests of what it does with devices, cgroups and the command line.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use aya::programs::{SchedClassifier, TcAttachType};
+use serde_json::Value;
+
+use crate::agent_process::Agent;
+use crate::cluster_state::{ClusterState as _, ManifestFolder};
+use crate::netns::Namespace;
+use crate::now;
+use crate::topology::{Cluster, PodNetwork};
+
+/// What no machine needs, however many tests it runs.
+const MUCH: Duration = Duration::from_secs(30);
+
+/// A node with an agent that knows of no Services.
+#[derive(Debug)]
+pub struct LoneAgent {
+    /// The agent.
+    pub agent: Agent,
+    /// The node's namespace.
+    pub namespace: Namespace,
+    _state: ManifestFolder,
+    _cluster: Cluster,
+}
+
+impl LoneAgent {
+    /// Starts it on node 1 of a cluster without pods, with further arguments.
+    pub fn start(extra: &[&str]) -> Result<Self> {
+        let cluster = Cluster::new(PodNetwork::Routed)?;
+        let state = ManifestFolder::new()?;
+        let node = cluster.node(1);
+        let extra = extra.iter().map(Into::into).collect();
+        Ok(Self {
+            agent: Agent::start_with(node, state.agent_arguments(), extra)?,
+            namespace: node.namespace.clone(),
+            _state: state,
+            _cluster: cluster,
+        })
+    }
+
+    /// What `waggle status` says of a device.
+    pub fn device(&self, name: &str) -> Result<Option<Value>> {
+        let status: Value = serde_json::from_str(&self.agent.waggle("status -o json")?)?;
+        let devices = status["agent"]["devices"].as_array().cloned();
+        let mut devices = devices.unwrap_or_default().into_iter();
+        Ok(devices.find(|device| device["name"] == name))
+    }
+
+    /// Waits until what `waggle status` says of a device is as wanted; `None` is a device it does not list.
+    pub fn wait_for(
+        &self,
+        name: &str,
+        is_as_wanted: impl Fn(Option<&Value>) -> bool,
+    ) -> Result<()> {
+        let begin = now();
+        loop {
+            let device = self.device(name)?;
+            if is_as_wanted(device.as_ref()) {
+                return Ok(());
+            }
+            ensure!(
+                begin.elapsed() < MUCH,
+                "after {MUCH:?} {name} is {device:?}\n{}",
+                self.agent.report()
+            );
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until both programs hang on a device by TCX; how long that took.
+    pub fn wait_attached(&self, name: &str) -> Result<Duration> {
+        let begin = now();
+        while attached(&self.namespace, name)? != [1, 1] {
+            ensure!(
+                begin.elapsed() < MUCH,
+                "{name} is not attached to after {MUCH:?}\n{}",
+                self.agent.report()
+            );
+            sleep(Duration::from_millis(1));
+        }
+        Ok(begin.elapsed())
+    }
+}
+
+/// How many programs hang on both sides of a device by TCX; none for a device that is not there.
+pub fn attached(namespace: &Namespace, name: &str) -> Result<[usize; 2]> {
+    namespace.run(|| {
+        Ok([TcAttachType::Ingress, TcAttachType::Egress].map(|side| {
+            SchedClassifier::query_tcx(name, side).map_or(0, |(_, programs)| programs.len())
+        }))
+    })
+}
