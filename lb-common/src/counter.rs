@@ -47,7 +47,7 @@ counters! {
     FlowsRebalanced = 7, "flows_rebalanced";
     /// Halves of flows that were missing and were put back.
     FlowsRepaired = 8, "flows_repaired";
-    /// Entries of finished or silent flows that were removed.
+    /// Finished or silent flows that were removed.
     FlowsExpired = 9, "flows_expired";
     /// Socket calls (connect, sendmsg) that were sent to a backend.
     SocketRequests = 10, "socket_requests";

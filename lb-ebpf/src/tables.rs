@@ -57,6 +57,10 @@ pub trait Tables<F: IpFamily> {
 
     /// A flow's entry.
     fn flow(&self, table: FlowTable, key: &Tuple<F>) -> Option<Self::Flow>;
+    /// The mark of the last move from the opening to the proven flows.
+    fn last_move(&self) -> u32;
+    /// Leaves another mark.
+    fn mark_move(&mut self);
     /// Stores an entry under a free key.
     fn insert_flow(
         &mut self,

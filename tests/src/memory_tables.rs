@@ -186,6 +186,8 @@ pub struct MemoryTables {
     pub counters: BTreeMap<Counter, u64>,
     /// How many lookups were made in tables that cost something: all but the arrays SERVICES, SLOTS and BACKENDS.
     pub lookups: Cell<u32>,
+    /// `LAST_MOVE`.
+    pub last_move: u32,
 }
 
 impl Default for MemoryTables {
@@ -200,6 +202,7 @@ impl Default for MemoryTables {
             config: DatapathConfig::DEFAULT,
             counters: BTreeMap::new(),
             lookups: Cell::new(0),
+            last_move: 0,
         }
     }
 }
@@ -285,6 +288,12 @@ impl<F: MemoryFamily> Tables<F> for MemoryTables {
         self.looked_up();
         let flows = F::own(self).flows(table);
         flows.entries.get(key).map(|(_, flow)| *flow)
+    }
+    fn last_move(&self) -> u32 {
+        self.last_move
+    }
+    fn mark_move(&mut self) {
+        self.last_move += 1;
     }
     fn insert_flow(
         &mut self,

@@ -79,6 +79,8 @@ unsafe extern "C" fn age_one<F: FamilyMaps + Wire>(
     if is_expired(&key, &entry, other.as_ref(), &sweep.timeouts, sweep.now)
         && F::flows().remove(key).is_ok()
     {
+        // Both or none: what is left of a closed flow would look half open.
+        let _absent = F::flows().remove(entry.other_half(&key));
         count(Counter::FlowsExpired);
     }
     0

@@ -7,11 +7,13 @@ use lb_common::{
     FrontendKey, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple,
 };
 use lb_ebpf::{
+    clock::Clock as _,
     headers::Wire,
     tables::{FlowHandle, FlowTable, StoreError, Tables},
 };
 
-use super::maps::{COUNTERS, DEVICES, FamilyMaps, SERVICES, SLOTS, config};
+use super::kernel_clock::KernelClock;
+use super::maps::{COUNTERS, DEVICES, FamilyMaps, LAST_MOVE, SERVICES, SLOTS, config};
 
 pub struct KernelTables;
 
@@ -119,6 +121,22 @@ impl<F: FamilyMaps + Wire> Tables<F> for KernelTables {
             FlowTable::Opening => F::opening_flows().get_ptr_mut(key),
         }
         .map(FlowPointer)
+    }
+    #[inline(always)]
+    fn last_move(&self) -> u32 {
+        // SAFETY: an array's value lives as long as the map; one aligned word.
+        LAST_MOVE
+            .get_ptr(0)
+            .map_or(0, |mark| unsafe { mark.read_volatile() })
+    }
+    #[inline(always)]
+    fn mark_move(&mut self) {
+        // A random mark: two CPUs that count at the same time would leave the same number, and there is no atomic addition.
+        let mark = KernelClock.random();
+        if let Some(last) = LAST_MOVE.get_ptr_mut(0) {
+            // SAFETY: as above.
+            unsafe { last.write_volatile(mark) };
+        }
     }
     #[inline(always)]
     fn insert_flow(
