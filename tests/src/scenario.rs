@@ -5,6 +5,7 @@
 //! ```text
 //! -- write web.yaml --        the manifest folder has this file, with the section's text
 //! -- remove web.yaml --       and has it no more
+//! -- folder examples/web --    the folder has the files of that folder of the repository
 //! -- endpoints web 70000 --   the folder has a slice of so many endpoints for the Service `web`
 //! -- room backends 4 --       the maps have room for so many entries (before anything else)
 //! -- wait 3s --               time passes
@@ -16,7 +17,13 @@
 //! ```
 //!
 //! With `UPDATE_EXPECT=1` in the environment the texts of the expectations are rewritten: read the difference.
-use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, bail, ensure};
 use lb_userspace::{
@@ -137,6 +144,13 @@ impl<'a> Stage<'a> {
         match head.as_slice() {
             ["write", name] => self.write(name, &section.text)?,
             ["remove", name] => fs::remove_file(self.scratch.join(name))?,
+            ["folder", path] => {
+                for entry in fs::read_dir(repository().join(path))? {
+                    let path = entry?.path();
+                    let name = path.file_name().context("a file with a name")?;
+                    fs::copy(&path, self.scratch.join(name))?;
+                }
+            }
             ["endpoints", service, count] => {
                 self.write(
                     &format!("{service}-endpoints.yaml"),
@@ -279,6 +293,10 @@ pub fn settings() -> Settings {
         sources: BTreeSet::from([Source::Manifests]),
         ..settings
     }
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 fn lines(lines: &[String]) -> String {

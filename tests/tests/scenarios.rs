@@ -45,6 +45,7 @@ scenarios! {
     dual_stack
     endpoints_object
     full_maps
+    my_service_example
     pods_by_labels
     restart
     terminating
