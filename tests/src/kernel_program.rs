@@ -1,4 +1,4 @@
-//! The kernel programs in this kernel, over maps of a test's own, run packet by packet with BPF_PROG_TEST_RUN.
+//! The kernel programs in this kernel, over maps of a test's own, run packet by packet with `BPF_PROG_TEST_RUN`.
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -35,16 +35,19 @@ pub struct Ran {
 }
 
 impl KernelProgram {
-    /// Loads the programs of network devices of an object, with a configuration, over fresh maps.
+    /// Loads the programs of network devices of the product's object, with a configuration, over fresh maps.
     pub fn load(object: &[u8], config: &lb_common::DatapathConfig) -> Result<Self> {
+        Self::load_with(object, CONFIG_SYMBOL, bytemuck::bytes_of(config))
+    }
+
+    /// Loads the TC programs of any object, with one global set.
+    pub fn load_with(object: &[u8], symbol: &str, global: &[u8]) -> Result<Self> {
         let mut ebpf = EbpfLoader::new()
-            .override_global(CONFIG_SYMBOL, bytemuck::bytes_of(config), true)
+            .override_global(symbol, global, true)
             .load(object)
             .context("cannot create the maps of the object")?;
         for (name, program) in ebpf.programs_mut() {
-            if let Program::SchedClassifier(program) = program
-                && name.starts_with("tc_")
-            {
+            if let Program::SchedClassifier(program) = program {
                 program
                     .load()
                     .with_context(|| format!("cannot load {name}"))?;
@@ -169,7 +172,8 @@ impl KernelProgram {
         Ok(values.iter().sum())
     }
 
-    fn map<'a, M>(&'a mut self, name: &str) -> Result<M>
+    /// A map of the object as one of aya's types.
+    pub fn map<'a, M>(&'a mut self, name: &str) -> Result<M>
     where
         M: TryFrom<&'a mut Map, Error: std::error::Error + Send + Sync + 'static>,
     {

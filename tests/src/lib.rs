@@ -11,6 +11,7 @@
 //! is a failure, so that CI cannot pass by skipping.
 
 pub mod agent_process;
+pub mod bench;
 pub mod client;
 pub mod cluster_scenario;
 pub mod cluster_state;

@@ -8,8 +8,8 @@ use aya_obj::{EbpfSectionKind, Object, ProgramSection};
 #[derive(Debug, PartialEq, Eq)]
 struct Declared {
     kind: u32,
-    key_size: u32,
-    value_size: u32,
+    key_size: usize,
+    value_size: usize,
     capacity: u32,
 }
 
@@ -35,7 +35,7 @@ fn of_kind(kind: &str, key_size: usize, value_size: usize, capacity: u32) -> Dec
         "PerCpuArray" => 6,
         "LruHashMap" => 9,
         "RingBuf" => 27,
-        other => panic!("no map type is known for {other}"),
+        other => unreachable!("no map type is known for {other}"),
     };
     let (key_size, value_size) = if kind == 27 {
         (0, 0)
@@ -44,8 +44,8 @@ fn of_kind(kind: &str, key_size: usize, value_size: usize, capacity: u32) -> Dec
     };
     Declared {
         kind,
-        key_size: u32::try_from(key_size).unwrap(),
-        value_size: u32::try_from(value_size).unwrap(),
+        key_size,
+        value_size,
         capacity,
     }
 }
@@ -58,7 +58,8 @@ fn object() -> Result<Object> {
 fn every_map_of_the_object_is_the_one_in_the_list() -> Result<()> {
     let object = object()?;
     let mut found: BTreeMap<String, Declared> = BTreeMap::new();
-    for (name, map) in &object.maps {
+    let maps: BTreeMap<_, _> = object.maps.iter().collect();
+    for (name, map) in maps {
         // Read-only globals and aya-log's buffer are maps as well, and not ours to declare.
         if map.section_kind() != EbpfSectionKind::Maps || name.starts_with("AYA_LOG") {
             continue;
@@ -67,8 +68,8 @@ fn every_map_of_the_object_is_the_one_in_the_list() -> Result<()> {
             name.clone(),
             Declared {
                 kind: map.map_type(),
-                key_size: map.key_size(),
-                value_size: map.value_size(),
+                key_size: map.key_size() as usize,
+                value_size: map.value_size() as usize,
                 capacity: map.max_entries(),
             },
         );
@@ -95,10 +96,12 @@ fn the_programs_are_those_that_the_agent_attaches() -> Result<()> {
         .programs
         .iter()
         .map(|(name, program)| {
-            let kind = match program.section {
-                ProgramSection::SchedClassifier => "tc",
-                ProgramSection::CgroupSockAddr { .. } => "socket",
-                _ => "of another kind",
+            let kind = if matches!(program.section, ProgramSection::SchedClassifier) {
+                "tc"
+            } else if matches!(program.section, ProgramSection::CgroupSockAddr { .. }) {
+                "socket"
+            } else {
+                "of another kind"
             };
             (name.as_str(), kind)
         })

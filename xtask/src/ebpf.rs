@@ -31,18 +31,35 @@ pub fn object() -> PathBuf {
     workspace::target().join("bpf/waggle-bpf")
 }
 
+/// Where the object of the programs that measurements compare with lies.
+pub fn floor_object() -> PathBuf {
+    workspace::target().join("bpf/floor-bpf")
+}
+
 /// Builds the object, after whatever the build needs has been installed.
 pub fn build() -> Result<()> {
     toolchain::ensure_bpf()?;
     report::step("building the kernel programs", || {
-        let mut cargo = cargo("rustc");
-        process::run(cargo.args(["--bin", "waggle-bpf"]))?;
-        let built = target_folder().join(TARGET).join("release/waggle-bpf");
-        let changed = copy_if_changed(&built, &object())?;
-        let word = if changed { "written" } else { "unchanged" };
-        report::note(&format!("{} {word}", object().display()));
-        Ok(())
+        build_program("waggle-bpf", &object())
     })
+}
+
+/// Builds the programs that measurements compare with.
+pub fn build_floor() -> Result<()> {
+    toolchain::ensure_bpf()?;
+    report::step("building the floor programs", || {
+        build_program("floor-bpf", &floor_object())
+    })
+}
+
+fn build_program(name: &str, destination: &Path) -> Result<()> {
+    let mut cargo = cargo("rustc");
+    process::run(cargo.args(["--bin", name]))?;
+    let built = target_folder().join(TARGET).join("release").join(name);
+    let changed = copy_if_changed(&built, destination)?;
+    let word = if changed { "written" } else { "unchanged" };
+    report::note(&format!("{} {word}", destination.display()));
+    Ok(())
 }
 
 /// A cargo command on the crate of the kernel programs, for their target.

@@ -1,0 +1,308 @@
+//! `cargo xtask bench datapath [ROUNDS]`: nanoseconds a packet by `BPF_PROG_TEST_RUN`, beside a floor program in the same
+//! run. Figures contain what a test run itself costs (the row `tc_empty`).
+//!
+//! A test run hands a packet on as the last repetition left it, so each program is tail-called by a wrapper that puts
+//! the packet back first; the wrapper's own cost, measured over a program that does nothing, is taken off. Each round
+//! measures every row once, so that a slow moment of the machine falls on all of them. Trust minima.
+#![expect(clippy::print_stdout, reason = "a program whose output is a table")]
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{HashMap, ProgramArray};
+use bytemuck::Pod;
+use lb_common::{FlowEntry, FlowSide, Tuple, V4, V6, Verdict};
+use lb_ebpf::{
+    headers::Wire,
+    parse::{Link, Parsed},
+    pipeline::{self, Observer},
+    scratch::Scratch,
+};
+use lb_userspace::maps::bpf::Plain;
+use tests::{
+    bench::{Report, Row, Samples, pin_to_one_cpu, write_json},
+    dissect::dissect,
+    generate::{Cluster, Hook, Shape, Way, conversation},
+    kernel_program::KernelProgram,
+    memory_packet::MemoryPacket,
+    memory_tables::MemoryFamily,
+};
+
+/// The programs that are compared with, built by `cargo xtask bench datapath`.
+const FLOOR_OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/floor-bpf");
+/// How often a program runs in a round: about 50 ms.
+const REPEAT: u32 = 400_000;
+const ROUNDS: u32 = 15;
+/// As small packets are, and no frame shorter than what the wrapper puts back.
+const PAYLOAD: usize = 32;
+/// Length of the wrapper's template.
+const TEMPLATE: usize = 80;
+
+/// What is measured.
+struct Subject {
+    name: &'static str,
+    /// The product's or the floor's program.
+    program: &'static str,
+    frame: Vec<u8>,
+    /// What the program must make of the frame.
+    becomes: Vec<u8>,
+    floor: Option<&'static str>,
+}
+
+/// A subject ready to run: its wrapper, holding the program.
+struct Prepared {
+    subject: Subject,
+    wrapper: KernelProgram,
+    samples: Samples,
+}
+
+struct Nobody;
+impl Observer for Nobody {
+    fn observe<F: Wire>(&mut self, _parsed: &Parsed<F>, _verdict: Verdict) {}
+}
+
+/// The datapath on the host: makes the flows that are measured, and says what programs must make of frames.
+struct Host {
+    cluster: Cluster,
+    scratch: Scratch,
+}
+
+impl Host {
+    fn send(&mut self, hook: Hook, bytes: &[u8]) -> Vec<u8> {
+        let mut packet = MemoryPacket::new(bytes.to_vec());
+        let Cluster { tables, clock, .. } = &mut self.cluster;
+        let scratch = &mut self.scratch;
+        let link = Link::Ethernet;
+        let _verdict = match hook {
+            Hook::Ingress => {
+                pipeline::ingress(&mut packet, link, scratch, tables, clock, &mut Nobody)
+            }
+            Hook::Egress => {
+                pipeline::egress(&mut packet, link, scratch, tables, clock, &mut Nobody)
+            }
+        };
+        packet.bytes
+    }
+
+    /// Opens a flow and proves it; gives a request and a reply of it, each as it was before and after translation.
+    fn open(&mut self, way: Way) -> Result<[(Vec<u8>, Vec<u8>); 2]> {
+        let (protocol, mut source, mut destination) = way.ends();
+        let mut passed = Vec::new();
+        for shape in conversation().into_iter().take(4) {
+            let payload = vec![7; PAYLOAD];
+            let before = Shape { payload, ..shape }.bytes(protocol, source, destination);
+            let hook = if passed.len() % 2 == 0 {
+                Hook::Ingress
+            } else {
+                Hook::Egress
+            };
+            let after = self.send(hook, &before);
+            let delivered = dissect(&after, Link::Ethernet)
+                .map_err(|reason| anyhow::anyhow!("no packet any more: {reason:?}"))?;
+            (source, destination) = (delivered.destination, delivered.source);
+            ensure!(before != after, "{way:?} is not translated");
+            passed.push((before, after));
+        }
+        let reply = passed.pop().context("four packets")?;
+        let request = passed.pop().context("four packets")?;
+        Ok([request, reply])
+    }
+}
+
+/// Copies the flows that the host made to the kernel.
+fn copy_flows<F: MemoryFamily>(host: &Host, kernel: &mut KernelProgram, table: &str) -> Result<()>
+where
+    Tuple<F>: Pod,
+    FlowEntry<F>: Pod,
+{
+    let own = F::own(&host.cluster.tables);
+    ensure!(!own.proven.is_empty(), "no flow of this family is proven");
+    for (key, entry) in own.proven.iter() {
+        kernel.put_flow(table, &key, &entry)?;
+    }
+    Ok(())
+}
+
+/// Tells the floor program of the proven requests.
+fn copy_targets<F: MemoryFamily>(host: &Host, floor: &mut KernelProgram, table: &str) -> Result<()>
+where
+    Tuple<F>: Pod,
+{
+    for (key, entry) in F::own(&host.cluster.tables).proven.iter() {
+        if entry.side != FlowSide::Destination.byte() {
+            continue;
+        }
+        let address = bytemuck::bytes_of(&entry.address);
+        let port = entry.port.to_wire();
+        // As floor.rs lays it out: address, port, two bytes of nothing.
+        if F::VERSION == 4 {
+            let mut target = [0u8; 8];
+            target[..4].copy_from_slice(address);
+            target[4..6].copy_from_slice(&port);
+            insert(floor, table, key, target)?;
+        } else {
+            let mut target = [0u8; 24];
+            target[..16].copy_from_slice(address);
+            target[16..18].copy_from_slice(&port);
+            insert(floor, table, key, target)?;
+        }
+    }
+    Ok(())
+}
+
+fn insert<K: Pod, V: Pod>(kernel: &mut KernelProgram, table: &str, key: K, value: V) -> Result<()> {
+    let mut map: HashMap<_, Plain<K>, Plain<V>> = kernel.map(table)?;
+    Ok(map.insert(Plain(key), Plain(value), 0)?)
+}
+
+/// A wrapper of its own for each subject: the template is a constant of it.
+fn wrap(
+    object: &[u8],
+    frame: &[u8],
+    program: &mut KernelProgram,
+    name: &str,
+) -> Result<KernelProgram> {
+    let mut template = [0u8; TEMPLATE];
+    let known = frame.len().min(TEMPLATE);
+    template[..known].copy_from_slice(&frame[..known]);
+    let mut wrapper = KernelProgram::load_with(object, "TEMPLATE", &template)?;
+    let mut slot: ProgramArray<_> = wrapper.map("PROGRAM")?;
+    slot.set(0, program.classifier(name)?.fd()?, 0)?;
+    Ok(wrapper)
+}
+
+fn reset_of(frame: &[u8]) -> &'static str {
+    if frame[12..14] == [0x86, 0xdd] {
+        "reset_v6"
+    } else {
+        "reset_v4"
+    }
+}
+
+fn subjects(host: &mut Host) -> Result<Vec<Subject>> {
+    let subject = |name, program, (frame, becomes): (Vec<u8>, Vec<u8>), floor| Subject {
+        name,
+        program,
+        frame,
+        becomes,
+        floor,
+    };
+    let dial = |service| Way::Request {
+        service,
+        client: 0,
+        port: 0,
+    };
+    let [request_v4, reply_v4] = host.open(dial(1))?;
+    let [request_v6, reply_v6] = host.open(dial(6))?;
+    let [udp_v4, _] = host.open(dial(4))?;
+    let other = |service| {
+        let way = Way::WrongPort {
+            service,
+            client: 0,
+            port: 0,
+        };
+        let (protocol, source, destination) = way.ends();
+        let bytes = Shape::plain(tests::dissect::flag::ACK).bytes(protocol, source, destination);
+        (bytes.clone(), bytes)
+    };
+    let (floor_v4, floor_v6) = ("floor_lru_rewrite_v4", "floor_lru_rewrite_v6");
+    let (ingress, egress) = ("tc_ingress_ethernet", "tc_egress_ethernet");
+    Ok(vec![
+        subject("tc_empty", "tc_empty", other(1), None),
+        subject(floor_v4, floor_v4, request_v4.clone(), None),
+        subject("tc_established_v4", ingress, request_v4, Some(floor_v4)),
+        subject("tc_reply_v4", egress, reply_v4, Some(floor_v4)),
+        subject("tc_udp_v4", ingress, udp_v4, Some(floor_v4)),
+        subject("tc_not_ours_v4", ingress, other(1), Some("tc_empty")),
+        subject("tc_not_ours_egress_v4", egress, other(1), Some("tc_empty")),
+        subject(floor_v6, floor_v6, request_v6.clone(), None),
+        subject("tc_established_v6", ingress, request_v6, Some(floor_v6)),
+        subject("tc_reply_v6", egress, reply_v6, Some(floor_v6)),
+        subject("tc_not_ours_v6", ingress, other(6), Some("tc_empty")),
+    ])
+}
+
+fn main() -> Result<()> {
+    let rounds = match std::env::args().nth(1) {
+        Some(number) => number
+            .parse()
+            .context("the argument is a number of rounds")?,
+        None => ROUNDS,
+    };
+    let object = std::fs::read(FLOOR_OBJECT)
+        .context("no floor programs: run this by `cargo xtask bench datapath`")?;
+    let mut host = Host {
+        cluster: Cluster::choosing_by_hash(),
+        scratch: Scratch::default(),
+    };
+    let subjects = subjects(&mut host)?;
+    let mut kernel = KernelProgram::load(
+        lb_userspace::datapath::object()?,
+        &host.cluster.tables.config,
+    )?;
+    kernel.fill(&host.cluster.tables)?;
+    copy_flows::<V4>(&host, &mut kernel, "FLOWS_V4")?;
+    copy_flows::<V6>(&host, &mut kernel, "FLOWS_V6")?;
+    let mut floor = KernelProgram::load_with(&object, "TEMPLATE", &[0; TEMPLATE])?;
+    copy_targets::<V4>(&host, &mut floor, "FLOOR_FLOWS_V4")?;
+    copy_targets::<V6>(&host, &mut floor, "FLOOR_FLOWS_V6")?;
+
+    let mut prepared = Vec::new();
+    let mut wrappers = Vec::new();
+    for subject in subjects {
+        let of_product = ["tc_ingress_ethernet", "tc_egress_ethernet"].contains(&subject.program);
+        let program = if of_product { &mut kernel } else { &mut floor };
+        let mut wrapper = wrap(&object, &subject.frame, program, subject.program)?;
+        let ran = wrapper.run(reset_of(&subject.frame), &subject.frame, 3)?;
+        ensure!(
+            ran.bytes == subject.becomes,
+            "{} does not do its work: {:?} became {:?}",
+            subject.name,
+            dissect(&subject.frame, Link::Ethernet),
+            dissect(&ran.bytes, Link::Ethernet)
+        );
+        wrappers.push(wrap(&object, &subject.frame, &mut floor, "tc_empty")?);
+        prepared.push(Prepared {
+            subject,
+            wrapper,
+            samples: Samples::default(),
+        });
+    }
+    measure(rounds, &mut prepared, &mut wrappers, &mut floor)
+}
+
+fn measure(
+    rounds: u32,
+    prepared: &mut [Prepared],
+    wrappers: &mut [KernelProgram],
+    floor: &mut KernelProgram,
+) -> Result<()> {
+    pin_to_one_cpu()?;
+    let mut empty = Samples::default();
+    let mut wrapped = vec![Samples::default(); wrappers.len()];
+    for _ in 0..rounds {
+        for ((row, wrapper), wrapped) in prepared.iter_mut().zip(&mut *wrappers).zip(&mut wrapped) {
+            let frame = &row.subject.frame;
+            empty.push(floor.run("tc_empty", frame, REPEAT)?.nanoseconds);
+            wrapped.push(wrapper.run(reset_of(frame), frame, REPEAT)?.nanoseconds);
+            row.samples
+                .push(row.wrapper.run(reset_of(frame), frame, REPEAT)?.nanoseconds);
+        }
+    }
+    let rows = prepared.iter().zip(&wrapped).map(|(row, wrapped)| Row {
+        name: row.subject.name.to_owned(),
+        min_ns: row.samples.min() + empty.min() - wrapped.min(),
+        median_ns: row.samples.quantile(0.5) + empty.quantile(0.5) - wrapped.quantile(0.5),
+        floor: row.subject.floor.map(str::to_owned),
+    });
+    let report = Report(rows.collect());
+    let costs = wrapped
+        .iter()
+        .map(|wrapped| wrapped.min() - empty.min().min(wrapped.min()));
+    println!("{}", report.table());
+    println!(
+        "{rounds} rounds of {REPEAT} packets each; taken off for the wrapper: {} ns at most",
+        costs.max().unwrap_or_default()
+    );
+    let path = write_json("datapath", &report.json())?;
+    println!("written: {}", path.display());
+    Ok(())
+}
