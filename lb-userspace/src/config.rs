@@ -129,7 +129,7 @@ pub struct Settings {
     pub conntrack_udp_timeout_stream: Option<Period>,
 
     /// What to log: error, warn, info, debug, trace, or a filter as `info,lb_userspace::datapath=debug`
-    /// [default: info,kube_client=off]
+    /// [default: `info,kube_client=off`]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
 

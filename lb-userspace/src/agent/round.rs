@@ -206,11 +206,14 @@ impl<M: LbMaps> Agent<M> {
         }
     }
 
+    /// The backend that a change retires.
     fn retired_by(&self, change: &Change) -> Option<RestingBackend> {
-        let (family, id, state) = match change {
-            Change::V4(FamilyChange::RetireBackend(id, entry)) => (Family::V4, *id, entry.state()),
-            Change::V6(FamilyChange::RetireBackend(id, entry)) => (Family::V6, *id, entry.state()),
-            _ => return None,
+        let (family, id, state) = if let Change::V4(FamilyChange::RetireBackend(id, it)) = change {
+            (Family::V4, *id, it.state())
+        } else if let Change::V6(FamilyChange::RetireBackend(id, it)) = change {
+            (Family::V6, *id, it.state())
+        } else {
+            return None;
         };
         if state == BackendState::Free {
             return None;
@@ -242,9 +245,11 @@ impl RestingBackend {
 }
 
 fn frontend_of(change: Option<&Change>) -> Option<Frontend> {
-    match change? {
-        Change::V4(FamilyChange::PutFrontend(key, _)) => Frontend::from_key(key),
-        Change::V6(FamilyChange::PutFrontend(key, _)) => Frontend::from_key(key),
-        _ => None,
+    if let Change::V4(FamilyChange::PutFrontend(key, _)) = change? {
+        Frontend::from_key(key)
+    } else if let Change::V6(FamilyChange::PutFrontend(key, _)) = change? {
+        Frontend::from_key(key)
+    } else {
+        None
     }
 }

@@ -43,7 +43,7 @@ pub struct Backend {
 #[derive(Clone, Debug)]
 pub(super) struct Backends {
     ids: Ids,
-    backends: BTreeMap<BackendId, Backend>,
+    used: BTreeMap<BackendId, Backend>,
     /// Generations of ids that are free and have been used.
     generations: BTreeMap<BackendId, u32>,
     by_place: BTreeSet<(ServiceId, SocketAddr, BackendId)>,
@@ -59,7 +59,7 @@ impl Backends {
     pub(super) fn new(capacity: u32) -> Self {
         Self {
             ids: Ids::new(capacity),
-            backends: BTreeMap::new(),
+            used: BTreeMap::new(),
             generations: BTreeMap::new(),
             by_place: BTreeSet::new(),
             draining: BTreeSet::new(),
@@ -91,17 +91,17 @@ impl Backends {
         }
         self.by_place
             .insert((entry.service_id, backend.address, id));
-        self.backends.insert(id, backend);
+        self.used.insert(id, backend);
     }
 
     pub(super) fn get(&self, id: BackendId) -> Option<&Backend> {
-        self.backends.get(&id)
+        self.used.get(&id)
     }
     pub(super) fn iter(&self) -> impl Iterator<Item = (BackendId, &Backend)> {
-        self.backends.iter().map(|(id, backend)| (*id, backend))
+        self.used.iter().map(|(id, backend)| (*id, backend))
     }
     pub(super) fn is_active(&self, id: BackendId) -> bool {
-        let backend = self.backends.get(&id);
+        let backend = self.used.get(&id);
         backend.is_some_and(|backend| backend.state == BackendState::Active)
     }
     pub(super) fn free(&self) -> usize {
@@ -109,7 +109,7 @@ impl Backends {
     }
     /// Every id that has an entry to compare with the map's.
     pub(super) fn known(&self) -> impl Iterator<Item = BackendId> {
-        self.backends.keys().chain(self.generations.keys()).copied()
+        self.used.keys().chain(self.generations.keys()).copied()
     }
 
     /// The id this backend has or had at this service, if it is the same pod as far as anybody can tell.
@@ -117,7 +117,7 @@ impl Backends {
         let uid = wanted.target.as_ref().map(|target| target.uid.as_str());
         let mut found = None;
         for id in self.at(service, wanted.address) {
-            let backend = &self.backends[&id];
+            let backend = &self.used[&id];
             match backend.state {
                 BackendState::Active if backend.may_be(uid) => return Some(id),
                 BackendState::Draining if backend.may_be(uid) => found = found.or(Some(id)),
@@ -161,7 +161,7 @@ impl Backends {
             None => self.allocate(service, wanted.address)?,
         };
         let address = wanted.address.ip();
-        if let Some(backend) = self.backends.get_mut(&id) {
+        if let Some(backend) = self.used.get_mut(&id) {
             if backend.state != BackendState::Active {
                 backend.state = BackendState::Active;
                 self.draining.remove(&(address, id));
@@ -191,7 +191,7 @@ impl Backends {
             terminating: false,
             gone_at: None,
         };
-        self.backends.insert(id, backend);
+        self.used.insert(id, backend);
         self.by_place.insert((service, address, id));
         self.touched.insert(id);
         Some(id)
@@ -204,7 +204,7 @@ impl Backends {
             .range((address, 0)..=(address, BackendId::MAX));
         let ids: Vec<BackendId> = at.map(|(_, id)| *id).collect();
         for id in ids {
-            if !self.backends[&id].may_be(Some(uid)) {
+            if !self.used[&id].may_be(Some(uid)) {
                 self.finish(id);
             }
         }
@@ -212,7 +212,7 @@ impl Backends {
 
     /// The backend takes no new flows. `present` tells whether a slice of its service still names its address.
     pub(super) fn retire(&mut self, id: BackendId) {
-        let Some(backend) = self.backends.get_mut(&id) else {
+        let Some(backend) = self.used.get_mut(&id) else {
             return;
         };
         if backend.state == BackendState::Active {
@@ -226,7 +226,7 @@ impl Backends {
 
     /// Takes notice of what the slices of its service say about a backend that has left.
     pub(super) fn observe(&mut self, id: BackendId, present: Option<&Presence>, gone_at: Duration) {
-        let Some(backend) = self.backends.get_mut(&id) else {
+        let Some(backend) = self.used.get_mut(&id) else {
             return;
         };
         if backend.state != BackendState::Draining {
@@ -250,7 +250,7 @@ impl Backends {
 
     /// The pods with these uids are no more, whatever the slices say; backends that take new flows are only marked.
     pub(super) fn vanished(&mut self, uids: &BTreeSet<String>, gone_at: Duration) {
-        for (id, backend) in &mut self.backends {
+        for (id, backend) in &mut self.used {
             let uid = backend.target.as_ref().map(|target| &target.uid);
             if uid.is_some_and(|uid| uids.contains(uid)) {
                 backend.terminating = true;
@@ -275,7 +275,7 @@ impl Backends {
     }
 
     fn finish(&mut self, id: BackendId) {
-        let Some(backend) = self.backends.get_mut(&id) else {
+        let Some(backend) = self.used.get_mut(&id) else {
             return;
         };
         backend.state = BackendState::Gone;
@@ -289,14 +289,14 @@ impl Backends {
     /// Nothing refers to the backend any more: its id is free. Returns its service; `None` if it takes new flows or
     /// has left once more since.
     pub(super) fn release(&mut self, id: BackendId, retirement: u64) -> Option<ServiceId> {
-        let backend = self.backends.get(&id)?;
+        let backend = self.used.get(&id)?;
         if backend.state == BackendState::Active || backend.retirement != retirement {
             return None;
         }
         let (service, address, generation) =
             (backend.service_id, backend.address, backend.generation);
         self.finish(id);
-        self.backends.remove(&id);
+        self.used.remove(&id);
         self.by_place.remove(&(service, address, id));
         self.generations.insert(id, generation);
         self.ids.release(id);
@@ -305,7 +305,7 @@ impl Backends {
 
     /// What the map should say about an id that was ever used.
     pub(super) fn entry<F: MapFamily>(&self, id: BackendId) -> Option<BackendEntry<F>> {
-        if let Some(backend) = self.backends.get(&id) {
+        if let Some(backend) = self.used.get(&id) {
             return Some(BackendEntry::new(
                 F::address(backend.address.ip())?,
                 Port::new(backend.address.port()),

@@ -40,7 +40,7 @@ impl fmt::Display for Frontend {
 /// Frontends and those who want them. Of several, the lowest name has it: whatever the order of events, the same one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claims {
-    claims: BTreeMap<Frontend, BTreeSet<ServiceKey>>,
+    by_frontend: BTreeMap<Frontend, BTreeSet<ServiceKey>>,
     /// Those that more than one wants.
     disputed: BTreeSet<Frontend>,
     /// Distinct frontends, IPv4 and IPv6.
@@ -49,7 +49,7 @@ pub(super) struct Claims {
 
 impl Claims {
     pub(super) fn add(&mut self, frontend: Frontend, key: &ServiceKey) {
-        let claimants = self.claims.entry(frontend).or_default();
+        let claimants = self.by_frontend.entry(frontend).or_default();
         if claimants.is_empty() {
             self.counts[frontend.family() as usize] += 1;
         }
@@ -60,13 +60,13 @@ impl Claims {
     }
 
     pub(super) fn remove(&mut self, frontend: Frontend, key: &ServiceKey) {
-        if let Some(claimants) = self.claims.get_mut(&frontend) {
+        if let Some(claimants) = self.by_frontend.get_mut(&frontend) {
             claimants.remove(key);
             if claimants.len() < 2 {
                 self.disputed.remove(&frontend);
             }
             if claimants.is_empty() {
-                self.claims.remove(&frontend);
+                self.by_frontend.remove(&frontend);
                 self.counts[frontend.family() as usize] -= 1;
             }
         }
@@ -74,12 +74,12 @@ impl Claims {
 
     /// Who has it.
     pub(super) fn owner(&self, frontend: &Frontend) -> Option<&ServiceKey> {
-        self.claims.get(frontend)?.first()
+        self.by_frontend.get(frontend)?.first()
     }
 
     /// Everybody who wants it.
     pub(super) fn claimants(&self, frontend: &Frontend) -> impl Iterator<Item = &ServiceKey> {
-        self.claims.get(frontend).into_iter().flatten()
+        self.by_frontend.get(frontend).into_iter().flatten()
     }
 
     /// Frontends that more than one wants.
@@ -94,6 +94,6 @@ impl Claims {
 
     /// All frontends.
     pub(super) fn frontends(&self) -> impl Iterator<Item = &Frontend> {
-        self.claims.keys()
+        self.by_frontend.keys()
     }
 }

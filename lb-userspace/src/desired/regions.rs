@@ -163,10 +163,10 @@ mod tests {
         regions.retire(7, old);
         regions.settle(Duration::ZERO, |_| old);
         assert!(
-            !regions.wake(Duration::from_secs(60)),
+            !regions.wake(Duration::from_mins(1)),
             "the map still names it"
         );
-        regions.settle(Duration::from_secs(60), |_| SlotRegion::EMPTY);
+        regions.settle(Duration::from_mins(1), |_| SlotRegion::EMPTY);
         assert!(!regions.wake(Duration::from_secs(61)));
         assert_eq!(regions.allocate(2), None);
         assert!(regions.wake(Duration::from_secs(62)));

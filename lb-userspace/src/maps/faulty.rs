@@ -73,7 +73,7 @@ fn injected(map: MapName, operation: &'static str) -> MapError {
 
 impl<F: MapFamily> FamilyMaps<F> for FaultyMaps {
     fn read_frontends(&self) -> Result<Vec<(FrontendKey<F>, FrontendEntry)>, MapError> {
-        self.read(F::FRONTENDS, |maps| maps.read_frontends())
+        self.read(F::FRONTENDS, FamilyMaps::<F>::read_frontends)
     }
     fn put_frontend(
         &mut self,
@@ -86,7 +86,7 @@ impl<F: MapFamily> FamilyMaps<F> for FaultyMaps {
         self.write(F::FRONTENDS, |maps| maps.remove_frontend(key))
     }
     fn read_backends(&self) -> Result<Vec<(BackendId, BackendEntry<F>)>, MapError> {
-        self.read(F::BACKENDS, |maps| maps.read_backends())
+        self.read(F::BACKENDS, FamilyMaps::<F>::read_backends)
     }
     fn put_backend(&mut self, id: BackendId, entry: &BackendEntry<F>) -> Result<(), MapError> {
         self.write(F::BACKENDS, |maps| maps.put_backend(id, entry))

@@ -51,7 +51,11 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..4 {
             backoff.failed(second * 10);
-            pauses.push(backoff.until().map(|until| (until - second * 10).as_secs()));
+            pauses.push(
+                backoff
+                    .until()
+                    .map(|until| until.saturating_sub(second * 10).as_secs()),
+            );
         }
         assert_eq!(pauses, [Some(1), Some(2), Some(3), Some(3)]);
         backoff.succeeded();

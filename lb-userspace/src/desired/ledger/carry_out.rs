@@ -32,7 +32,7 @@ impl Ledger {
             if let Some(region) = *region {
                 self.move_to(&wanted.key, region, slots);
             }
-            self.set_frontends(&wanted.key, wanted.frontends.iter().copied().collect());
+            self.set_frontends(&wanted.key, &wanted.frontends.iter().copied().collect());
         }
     }
 
@@ -144,12 +144,12 @@ impl Ledger {
         self.regions.retire(assigned.id, left);
     }
 
-    fn set_frontends(&mut self, key: &ServiceKey, wanted: BTreeSet<Frontend>) {
+    fn set_frontends(&mut self, key: &ServiceKey, wanted: &BTreeSet<Frontend>) {
         let Some(assigned) = self.services.get_mut(key) else {
             return;
         };
         let old = std::mem::replace(&mut assigned.frontends, wanted.clone());
-        for frontend in old.difference(&wanted) {
+        for frontend in old.difference(wanted) {
             self.claims.remove(*frontend, key);
             if self.claims.owner(frontend).is_none() {
                 self.vacating[frontend.family() as usize].insert(*frontend);
@@ -164,7 +164,7 @@ impl Ledger {
     }
 
     fn retire_service(&mut self, key: &ServiceKey) {
-        self.set_frontends(key, BTreeSet::new());
+        self.set_frontends(key, &BTreeSet::new());
         let Some(assigned) = self.services.get_mut(key) else {
             return;
         };

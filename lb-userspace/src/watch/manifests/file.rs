@@ -17,6 +17,37 @@ pub(super) enum Object {
     Endpoints(Box<Endpoints>),
 }
 
+impl Object {
+    pub(super) fn service(&self) -> Option<&Service> {
+        if let Self::Service(object) = self {
+            Some(object)
+        } else {
+            None
+        }
+    }
+    pub(super) fn pod(&self) -> Option<&Pod> {
+        if let Self::Pod(object) = self {
+            Some(object)
+        } else {
+            None
+        }
+    }
+    pub(super) fn slice(&self) -> Option<&EndpointSlice> {
+        if let Self::EndpointSlice(object) = self {
+            Some(object)
+        } else {
+            None
+        }
+    }
+    pub(super) fn endpoints(&self) -> Option<&Endpoints> {
+        if let Self::Endpoints(object) = self {
+            Some(object)
+        } else {
+            None
+        }
+    }
+}
+
 /// Where a file is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
@@ -103,7 +134,7 @@ fn from_document(value: Value) -> Result<Vec<Object>, String> {
     Ok(objects)
 }
 
-/// serde_json's message without its place, which is said already.
+/// The message of `serde_json` without its place, which is said already.
 fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
@@ -115,11 +146,6 @@ fn from_value(value: Value) -> Result<Option<Object>, String> {
     let Some(kind) = value["kind"].as_str().map(str::to_owned) else {
         return Err("it has no `kind`".to_owned());
     };
-    fn typed<T: DeserializeOwned>(value: Value) -> Result<Box<T>, String> {
-        serde_json::from_value(value)
-            .map(Box::new)
-            .map_err(|error| error.to_string())
-    }
     let object = match kind.as_str() {
         "Service" => Object::Service(typed(value)?),
         "Pod" => Object::Pod(typed(value)?),
@@ -129,6 +155,11 @@ fn from_value(value: Value) -> Result<Option<Object>, String> {
     };
     check_name(&object)?;
     Ok(Some(object))
+}
+
+fn typed<T: DeserializeOwned>(value: Value) -> Result<Box<T>, String> {
+    let object = serde_json::from_value(value);
+    object.map(Box::new).map_err(|error| error.to_string())
 }
 
 fn check_name(object: &Object) -> Result<(), String> {

@@ -1,11 +1,11 @@
 //! The folder as a whole: which files there are, the last good state of each, and what follows from all of them.
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fs, io,
     path::{Path, PathBuf},
 };
 
-use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::{Metadata, api::core::v1 as api, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
 use crate::{
     convert,
@@ -110,11 +110,7 @@ impl Folder {
 
     /// Reads a file; true if its objects have changed.
     fn read_file(&mut self, path: PathBuf) -> bool {
-        let name = path
-            .strip_prefix(&self.root)
-            .unwrap_or(&path)
-            .display()
-            .to_string();
+        let name = self.name(&path);
         let read = fs::read(&path);
         // Gone between the listing and the reading: the next event tells.
         if matches!(&read, Err(error) if error.kind() == io::ErrorKind::NotFound) {
@@ -170,24 +166,10 @@ impl Folder {
     /// What all files say together, and what they say twice.
     fn objects(&self) -> (Objects, Vec<Warning>) {
         let mut warnings = Vec::new();
-        let services = self.distinct("Service", &mut warnings, |object| match object {
-            Object::Service(service) => Some((convert::object_name(&service.metadata), service)),
-            _ => None,
-        });
-        let pods = self.distinct("Pod", &mut warnings, |object| match object {
-            Object::Pod(pod) => Some((convert::object_name(&pod.metadata), pod)),
-            _ => None,
-        });
-        let slices = self.distinct("EndpointSlice", &mut warnings, |object| match object {
-            Object::EndpointSlice(slice) => Some((convert::object_name(&slice.metadata), slice)),
-            _ => None,
-        });
-        let endpoints = self.distinct("Endpoints", &mut warnings, |object| match object {
-            Object::Endpoints(endpoints) => {
-                Some((convert::object_name(&endpoints.metadata), endpoints))
-            }
-            _ => None,
-        });
+        let services = self.distinct("Service", &mut warnings, Object::service);
+        let pods = self.distinct("Pod", &mut warnings, Object::pod);
+        let slices = self.distinct("EndpointSlice", &mut warnings, Object::slice);
+        let endpoints = self.distinct("Endpoints", &mut warnings, Object::endpoints);
         let mut all = Vec::new();
         for (name, slice) in slices {
             match convert::endpoint_slice(slice) {
@@ -206,7 +188,7 @@ impl Folder {
                 all.extend(convert::endpoints(endpoints));
             }
         }
-        let pods: Vec<&api::Pod> = pods.values().map(|pod| &***pod).collect();
+        let pods: Vec<&api::Pod> = pods.into_values().collect();
         for (name, service) in &services {
             if !written.contains(name) {
                 all.extend(convert::select(service, &pods));
@@ -224,38 +206,41 @@ impl Folder {
     }
 
     /// Objects of a kind by name. Of two with the same name the first file's counts.
-    fn distinct<'a, T>(
+    fn distinct<'a, T: Metadata<Ty = ObjectMeta>>(
         &'a self,
         kind: &str,
         warnings: &mut Vec<Warning>,
-        pick: impl Fn(&'a Object) -> Option<(ObjectName, &'a T)>,
+        pick: impl Fn(&'a Object) -> Option<&'a T>,
     ) -> BTreeMap<ObjectName, &'a T> {
-        let mut objects: BTreeMap<ObjectName, &'a T> = BTreeMap::new();
+        let mut objects = BTreeMap::new();
         for (path, file) in &self.files {
-            for (name, object) in file.objects.iter().filter_map(&pick) {
-                if objects.contains_key(&name) {
-                    let path = path.strip_prefix(&self.root).unwrap_or(path);
-                    warnings.push(Warning::new(
-                        format!("{kind} {name}"),
-                        format!("is there twice; the one in {} is not used", path.display()),
+            for object in file.objects.iter().filter_map(&pick) {
+                let name = convert::object_name(object.metadata());
+                match objects.entry(name) {
+                    Entry::Vacant(place) => drop(place.insert(object)),
+                    Entry::Occupied(place) => warnings.push(Warning::new(
+                        format!("{kind} {}", place.key()),
+                        format!("is there twice; the one in {} is not used", self.name(path)),
                         "remove one of them",
-                    ));
-                } else {
-                    objects.insert(name, object);
+                    )),
                 }
             }
         }
         objects
     }
 
+    /// A file as people are told of it.
+    fn name(&self, path: &Path) -> String {
+        path.strip_prefix(&self.root)
+            .unwrap_or(path)
+            .display()
+            .to_string()
+    }
+
     /// Pods that were in the folder the last time and are no more.
     fn vanished_pods(&mut self) -> Vec<String> {
         let all = self.files.values().flat_map(|file| &file.objects);
-        let pods = all.filter_map(|object| match object {
-            Object::Pod(pod) => Some(convert::pod_uid(pod)),
-            _ => None,
-        });
-        let pods = pods.collect();
+        let pods = all.filter_map(Object::pod).map(convert::pod_uid).collect();
         let before = std::mem::replace(&mut self.pods, pods);
         before.difference(&self.pods).cloned().collect()
     }
@@ -264,7 +249,7 @@ impl Folder {
 fn parse(content: &[u8], is_json: bool) -> Result<Vec<Object>, Problem> {
     let text = std::str::from_utf8(content).map_err(|error| {
         let before = content.get(..error.valid_up_to()).unwrap_or_default();
-        let lines = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let lines = before.split(|byte| *byte == b'\n').count();
         Problem {
             document: 1,
             line: u64::try_from(lines).ok(),
