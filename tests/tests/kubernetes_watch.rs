@@ -3,6 +3,7 @@
 //! Needs the programs of the control plane: `cargo xtask test kubernetes`.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
@@ -37,6 +38,11 @@ impl Observer for Silent {
 
 impl AgentOnPaper {
     fn start(kubeconfig: &Path) -> Result<Self> {
+        Self::start_with(kubeconfig, None)
+    }
+
+    /// `api_server` is the address given by `--api-server`.
+    fn start_with(kubeconfig: &Path, api_server: Option<SocketAddr>) -> Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -53,8 +59,8 @@ impl AgentOnPaper {
         let agent = Agent::new(settings, FakeMaps::default())?;
         let access = Access {
             kubeconfig: Some(kubeconfig.to_owned()),
+            api_server: api_server.map(|address| format!("https://{address}")),
             node_name: "node1".into(),
-            ..Access::default()
         };
         runtime.spawn(agent::run(agent, received, Silent));
         runtime.spawn(watch(access, events.clone()));
@@ -219,5 +225,17 @@ fn agent_that_starts_before_its_api_server_catches_up() -> Result<()> {
     sleep(A_WHILE);
     ensure!(agent.known()?.is_empty());
     late.start()?;
+    agent.wait_for(POPULATION)
+}
+
+#[test]
+fn given_address_of_the_api_server_replaces_the_configured_one() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let control_plane = populated()?;
+    let silent = control_plane.another_api_server()?;
+    let address = control_plane.api_server().address();
+    let agent = AgentOnPaper::start_with(silent.agent_kubeconfig(), Some(address))?;
     agent.wait_for(POPULATION)
 }
