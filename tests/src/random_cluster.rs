@@ -284,7 +284,7 @@ fn endpoint() -> impl Strategy<Value = (u8, Endpoint)> {
     ];
     let target = prop_oneof![
         1 => Just(None),
-        3 => (0..2_u8).prop_map(|number| Some(number)),
+        3 => (0..2_u8).prop_map(Some),
     ];
     (1..7_u8, conditions, target).prop_map(|(host, (ready, serving, terminating), target)| {
         let target = target.map(|number| Target {

@@ -1,4 +1,9 @@
 //! Whatever happens, and whatever fails for a while: in the end the maps say what the sources say.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set itself up has failed"
+)]
+
 use std::{cell::Cell, collections::BTreeSet, time::Duration};
 
 use lb_userspace::{
@@ -133,7 +138,7 @@ impl Bench {
                 self.handle(Event::Unreferenced(left));
             }
             Happening::Restart => {
-                let mut maps = std::mem::take(self.agent.maps_mut());
+                let maps = std::mem::take(self.agent.maps_mut());
                 maps.failing_reads.set(0);
                 self.agent = Agent::new(kubernetes(), maps).unwrap();
                 // The new agent's clock begins anew; the regions that rested have done so by then.
@@ -163,7 +168,7 @@ proptest! {
         bench.agent.maps_mut().faults.clear();
         bench.agent.maps_mut().failing_reads.set(0);
         bench.list();
-        bench.pause(Duration::from_secs(60));
+        bench.pause(Duration::from_mins(1));
         let contents = bench.contents();
         prop_assert_eq!(answers(&contents), Ok(bench.cluster.answers()));
         prop_assert!(with_double_slots(&contents).is_empty());
@@ -191,7 +196,7 @@ proptest! {
         } else {
             bench.handle(Event::SlicesListed(Vec::new()));
         }
-        bench.pause(Duration::from_secs(3600));
+        bench.pause(Duration::from_hours(1));
         prop_assert_eq!(bench.contents(), before);
         let told = bench.agent.view(bench.now).warnings;
         prop_assert!(told.iter().any(|it| it.problem.contains("has not said")), "{told:?}");
@@ -226,7 +231,7 @@ fn a_fault_that_stays_is_retried_with_growing_pauses_and_told() {
     bench.agent.maps_mut().faults.extend([Fault::Io; 500]);
     bench.happen(Happening::Told(a_service()));
     bench.list();
-    bench.pause(Duration::from_secs(60));
+    bench.pause(Duration::from_mins(1));
     let tries = 500 - bench.agent.maps().faults.len();
     assert!((5..40).contains(&tries), "{tries} tries in a minute");
     let plan = bench.agent.view(bench.now).last_plan.unwrap();

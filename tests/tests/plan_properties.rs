@@ -250,11 +250,11 @@ proptest! {
             for (frontend, members) in answers(&bench.actual).map_err(TestCaseError::fail)? {
                 let allowed = &wanted.get(&frontend).cloned().unwrap_or_default();
                 let owner = bench.ledger.owner(&frontend).map(|key| key.port.service.clone());
-                if !owner.is_some_and(|owner| bench.refused.contains(&owner)) {
+                if owner.is_some_and(|owner| bench.refused.contains(&owner)) {
+                    prop_assert!(earlier.contains_key(&frontend), "{frontend} is new and half served");
+                } else {
                     // With a dispute the refused rival of a frontend counts as not there.
                     prop_assert!(members == *allowed || !bench.refused.is_empty());
-                } else {
-                    prop_assert!(earlier.contains_key(&frontend), "{frontend} is new and half served");
                 }
             }
             if bench.refused.is_empty() {

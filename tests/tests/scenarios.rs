@@ -4,23 +4,23 @@ use std::path::Path;
 use tests::scenario;
 
 /// Plays `scenarios/NAME.txt`.
-fn play(name: &str) {
+fn play(name: &str) -> anyhow::Result<()> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("scenarios/{name}.txt"));
-    let scratch =
-        std::env::temp_dir().join(format!("waggle-scenario-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(&scratch).unwrap();
+    let scratch = format!("waggle-scenario-{name}-{}", std::process::id());
+    let scratch = std::env::temp_dir().join(scratch);
+    std::fs::create_dir_all(&scratch)?;
     let result = scenario::play(&file, &scratch);
-    std::fs::remove_dir_all(&scratch).unwrap();
-    if let Err(error) = result {
-        panic!("{error:#}");
-    }
+    std::fs::remove_dir_all(&scratch)?;
+    result
 }
 
 macro_rules! scenarios {
     ($($name:ident)*) => {
         $(#[test]
         fn $name() {
-            play(stringify!($name));
+            if let Err(error) = play(stringify!($name)) {
+                panic!("{error:#}");
+            }
         })*
 
         #[test]
