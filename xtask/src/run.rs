@@ -5,11 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::debian::packages;
-use crate::vm::{self, GuestCommand, Job, Kernel, Line};
+use crate::vm::{self, GuestCommand, Job, Kernel, Line, kernel};
 use crate::{ebpf, report};
-
-/// The kernel that boots if none is named: the one of Debian's stable release.
-pub(crate) const DEFAULT_KERNEL: &str = "6.12";
 
 /// The whole machine's time, emulated on a slow host.
 const TIME_LIMIT: Duration = Duration::from_mins(10);
@@ -20,10 +17,10 @@ const SHELL_LIMIT: Duration = Duration::from_hours(12);
 /// What the command line says.
 #[derive(clap::Args)]
 pub struct Options {
-    /// A version of Debian's cloud kernel (6.1, 6.12, 6.18, ...), `newest`, or a path to an image
-    /// or to an unpacked kernel package
-    #[arg(long, default_value = DEFAULT_KERNEL)]
-    kernel: String,
+    /// A version the distribution has (Debian: 6.1, 6.12, 6.18, ...), `newest`, or a path to an
+    /// image or to an unpacked kernel package [default: 6.12; on Ubuntu newest]
+    #[arg(long)]
+    kernel: Option<String>,
     /// Leave a shell in the machine, with the cluster running
     #[arg(long)]
     shell: bool,
@@ -40,7 +37,7 @@ pub fn run(options: &Options) -> Result<()> {
         vm::build("lb-userspace", &["waggle"])?;
         build_scenario()
     })?;
-    let kernel = Kernel::find(&options.kernel)?;
+    let kernel = Kernel::find(options.kernel.as_deref().unwrap_or(kernel::default()))?;
     let mut job = Job {
         name: "run".to_owned(),
         commands: Vec::new(),

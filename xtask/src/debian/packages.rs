@@ -50,6 +50,13 @@ pub(crate) const MACHINE: &[Package] = &[
     },
 ];
 
+/// What unpacks Ubuntu's kernel modules.
+pub(crate) const ZSTD: Package = Package {
+    name: "zstd",
+    proof: Proof::Program("zstd"),
+    why: "unpacks kernel modules",
+};
+
 /// The programs that scenarios and tests start, on the host and in the virtual machine.
 pub(crate) const NETWORK: &[Package] = &[
     Package {

@@ -1,4 +1,4 @@
-//! Packages of a Debian suite that is not the machine's own: downloaded and unpacked, never installed.
+//! Packages that are downloaded and unpacked, never installed: of other suites, or the machine's own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,14 @@ use crate::{cache, process};
 /// The keys by which apt knows Debian's archive.
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// A suite such as `trixie-backports`, with package lists of its own in the cache.
+/// A suite such as `trixie-backports`, with package lists of its own in the cache, or the machine's
+/// own suites.
 ///
 /// Neither the machine's sources nor its lists are touched; no root is needed.
 pub(crate) struct Suite {
     name: String,
     folder: PathBuf,
+    is_own: bool,
 }
 
 impl Suite {
@@ -26,6 +28,7 @@ impl Suite {
         let suite = Self {
             name: name.to_owned(),
             folder: cache::folder("apt")?.join(name),
+            is_own: false,
         };
         let lists = suite.folder.join("lists/partial");
         fs::create_dir_all(&lists).with_context(|| format!("cannot make {}", lists.display()))?;
@@ -39,6 +42,19 @@ impl Suite {
         fs::write(&sources, line).with_context(|| format!("cannot write {}", sources.display()))?;
         process::output(suite.apt("apt-get").args(["--quiet", "update"]))
             .with_context(|| format!("cannot fetch the package lists of Debian's {name}"))?;
+        Ok(suite)
+    }
+
+    /// The suites that the machine itself installs from.
+    pub(crate) fn own() -> Result<Self> {
+        let suite = Self {
+            name: "this machine's own suites".to_owned(),
+            folder: cache::folder("apt")?.join("own"),
+            is_own: true,
+        };
+        if suite.names("^busybox-static$")?.is_empty() {
+            packages::update_lists()?;
+        }
         Ok(suite)
     }
 
@@ -76,13 +92,7 @@ impl Suite {
                 .args(wanted)
                 .current_dir(&folder),
         )
-        .with_context(|| {
-            format!(
-                "cannot download {} of Debian's {}",
-                wanted.join(" "),
-                self.name
-            )
-        })?;
+        .with_context(|| format!("cannot download {} of {}", wanted.join(" "), self.name))?;
         let files = fs::read_dir(&folder)?.map(|file| Ok(file?.path()));
         files.collect()
     }
@@ -94,6 +104,12 @@ impl Suite {
     /// An apt program that sees this suite and nothing else.
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);
+        command.env("LC_ALL", "C");
+        // The user apt would drop root for cannot write to the cache of ours.
+        command.args(["-o", "APT::Sandbox::User=root"]);
+        if self.is_own {
+            return command;
+        }
         let options = [
             format!("Dir::Etc::sourcelist={}", self.sources().display()),
             "Dir::Etc::sourceparts=-".to_owned(),
@@ -102,16 +118,13 @@ impl Suite {
             "Dir::Etc::preferencesparts=-".to_owned(),
             format!("Dir::State::lists={}", self.folder.join("lists").display()),
             format!("Dir::Cache={}", self.folder.display()),
-            // The user apt would drop root for cannot write to the cache of ours.
             // Package lists only, no descriptions of desktop components.
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
             "Acquire::Languages=none".to_owned(),
-            "APT::Sandbox::User=root".to_owned(),
         ];
         for option in options {
             command.args(["-o", &option]);
         }
-        command.env("LC_ALL", "C");
         command
     }
 }

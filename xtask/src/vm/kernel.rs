@@ -1,4 +1,4 @@
-//! Which kernel the machine boots: Debian's cloud kernels by version, or one of the user's own.
+//! Which kernel the machine boots: one of the distribution's by version, or one of the user's own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,10 @@ use anyhow::{Context as _, Result, bail};
 use crate::debian::{self, Suite};
 use crate::{cache, report};
 
-/// Suites that carry kernels, those with short package lists first.
+/// The name for the newest kernel there is.
+const NEWEST: &str = "newest";
+
+/// Suites of Debian that carry kernels, those with short package lists first.
 const SUITES: &[&str] = &[
     "bookworm-backports",
     "trixie-backports",
@@ -17,12 +20,19 @@ const SUITES: &[&str] = &[
     "sid",
 ];
 
-/// The name for the newest kernel that [`NEWEST_SUITE`] carries.
-const NEWEST: &str = "newest";
+/// The one that carries the newest.
 const NEWEST_SUITE: &str = "trixie-backports";
 
-/// What the names of Debian's small kernels for virtual machines end in.
-const FLAVOUR: &str = "-cloud-amd64";
+/// What the names of kernels for virtual machines end in: Debian's small ones, Ubuntu's only ones.
+const FLAVOURS: [&str; 2] = ["-cloud-amd64", "-generic"];
+
+/// The packages that one kernel may be split into.
+const PARTS: &[&str] = &[
+    "linux-image-",
+    "linux-binary-",
+    "linux-modules-",
+    "linux-modules-extra-",
+];
 
 /// A kernel with its modules.
 #[derive(Debug)]
@@ -52,7 +62,7 @@ impl Kernel {
         }
         let folder = cache::folder("kernels")?.join(wanted);
         if !folder.is_dir() {
-            report::step(&format!("fetching Debian's kernel {wanted}"), || {
+            report::step(&format!("fetching the kernel {wanted}"), || {
                 fetch(wanted, &folder)
             })?;
         }
@@ -102,9 +112,30 @@ impl Kernel {
     }
 }
 
+/// The version that boots if none is named: that of Debian's stable release; Ubuntu has another.
+pub(crate) fn default() -> &'static str {
+    if debian::is_ubuntu() { NEWEST } else { "6.12" }
+}
+
+/// The versions that tests run on: the oldest supported, the default and the newest, as far as
+/// this distribution has them.
+pub(crate) fn matrix() -> &'static [&'static str] {
+    if debian::is_ubuntu() {
+        &[NEWEST]
+    } else {
+        &["6.1", "6.12", NEWEST]
+    }
+}
+
 fn fetch(wanted: &str, folder: &Path) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("only x86-64 kernels are fetched; name another by `--kernel PATH`");
+    }
+    if debian::is_ubuntu() {
+        if fetch_from(&Suite::own()?, wanted, folder)? {
+            return Ok(());
+        }
+        bail!("this machine's suites have no kernel {wanted}; `{NEWEST}` or a path may do");
     }
     let suites: &[&str] = if wanted == NEWEST {
         &[NEWEST_SUITE]
@@ -112,22 +143,9 @@ fn fetch(wanted: &str, folder: &Path) -> Result<()> {
         SUITES
     };
     for name in suites {
-        let suite = Suite::open(name)?;
-        let names = suite.names(&format!("^linux-(image|binary|modules)-[0-9].*{FLAVOUR}$"))?;
-        let images = names
-            .iter()
-            .filter_map(|name| name.strip_prefix("linux-image-"));
-        let Some(release) = newest(images, wanted) else {
-            continue;
-        };
-        // From 6.19 on Debian splits a kernel into several packages.
-        let packages: Vec<String> = names
-            .iter()
-            .filter(|name| is_part(name, release))
-            .cloned()
-            .collect();
-        report::note(&format!("{release} of Debian's {}", suite.name()));
-        return debian::unpack(&suite.download(&packages)?, folder);
+        if fetch_from(&Suite::open(name)?, wanted, folder)? {
+            return Ok(());
+        }
     }
     bail!(
         "Debian has no kernel {wanted} now (looked in {})",
@@ -135,8 +153,26 @@ fn fetch(wanted: &str, folder: &Path) -> Result<()> {
     )
 }
 
+/// Fetches the newest kernel of the wanted version; false if the suite has none.
+fn fetch_from(suite: &Suite, wanted: &str, folder: &Path) -> Result<bool> {
+    let flavours = FLAVOURS.join("|");
+    let names = suite.names(&format!("^linux-[a-z-]*-[0-9].*({flavours})$"))?;
+    let images = names.iter().filter_map(|name| name.strip_prefix(PARTS[0]));
+    let Some(release) = newest(images, wanted) else {
+        return Ok(false);
+    };
+    let packages: Vec<String> = names
+        .iter()
+        .filter(|name| is_part(name, release))
+        .cloned()
+        .collect();
+    report::note(&format!("{release} of {}", suite.name()));
+    debian::unpack(&suite.download(&packages)?, folder)?;
+    Ok(true)
+}
+
 fn is_part(package: &str, release: &str) -> bool {
-    ["linux-image-", "linux-binary-", "linux-modules-"]
+    PARTS
         .iter()
         .any(|prefix| package.strip_prefix(prefix) == Some(release))
 }
@@ -155,7 +191,10 @@ fn newest<'a>(releases: impl Iterator<Item = &'a str>, wanted: &str) -> Option<&
 
 /// The numbers of a release, by which releases are ordered.
 fn version(release: &str) -> Vec<u32> {
-    let numbers = release.strip_suffix(FLAVOUR).unwrap_or(release);
+    let mut endings = FLAVOURS.iter();
+    let numbers = endings
+        .find_map(|ending| release.strip_suffix(ending))
+        .unwrap_or(release);
     numbers
         .split(|c: char| !c.is_ascii_digit())
         .filter_map(|word| word.parse().ok())

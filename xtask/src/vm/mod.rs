@@ -3,7 +3,7 @@
 mod archive;
 mod console;
 mod guest;
-mod kernel;
+pub(crate) mod kernel;
 mod libraries;
 mod modules;
 mod qemu;

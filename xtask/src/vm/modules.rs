@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::kernel::Kernel;
+use crate::debian::packages;
 use crate::{cache, process};
 
 /// What the datapath, the tests and kube-proxy's rules use. aya loads no modules, and neither does
@@ -140,6 +141,7 @@ fn decompress(file: &Path, unpacked: &Path) -> Result<PathBuf> {
         if command.get_program() == "busybox" {
             command.arg("xzcat");
         } else {
+            packages::ensure(&[&[packages::ZSTD]])?;
             command.arg("-dc");
         }
         process::run(command.arg(file).stdout(output))?;
