@@ -12,6 +12,7 @@
 
 pub mod agent_process;
 pub mod bench;
+pub mod checks;
 pub mod client;
 pub mod cluster_scenario;
 pub mod cluster_state;

@@ -144,10 +144,11 @@ impl Namespace {
     /// Runs a program to its end inside the namespace; its standard output, or an error that quotes
     /// what it said.
     pub fn output(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        self.output_with_input(program, arguments, "")
+        self.output_of(program, arguments, "")
     }
 
-    fn output_with_input(&self, program: &str, arguments: &[&str], input: &str) -> Result<String> {
+    /// The same with text on standard input.
+    pub fn output_of(&self, program: &str, arguments: &[&str], input: &str) -> Result<String> {
         let what = || format!("{program} {} in {}", arguments.join(" "), self.0.name);
         let mut child = self
             .command(program)
@@ -172,12 +173,12 @@ impl Namespace {
 
     /// Carries out lines of iproute2's `ip` in one process; stops at the first that fails.
     pub fn ip(&self, lines: &str) -> Result<String> {
-        self.output_with_input("ip", &["-batch", "-"], lines)
+        self.output_of("ip", &["-batch", "-"], lines)
     }
 
     /// Loads a ruleset of `nft`.
     pub fn nft(&self, ruleset: &str) -> Result<String> {
-        self.output_with_input("nft", &["-f", "-"], ruleset)
+        self.output_of("nft", &["-f", "-"], ruleset)
     }
 
     /// Sets `/proc/sys/<key>` as the namespace sees it.

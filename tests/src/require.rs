@@ -76,9 +76,11 @@ pub fn has_program(name: &str) -> bool {
     env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
-/// True if the kernel makes network devices of a kind (`ipip`, `wireguard`, `vlan`); needs root.
+/// True if the kernel makes network devices of a kind (`ipip`, `wireguard`, `vlan id 5`); needs root.
 pub fn has_device_kind(kind: &str) -> anyhow::Result<bool> {
     let probe = crate::netns::Namespace::new("probe")?;
-    let made = probe.ip(&format!("link add probe0 type {kind}"));
-    Ok(made.is_ok())
+    probe.ip("link add under type veth peer name other")?;
+    let on_top = probe.ip(&format!("link add name probe0 link under type {kind}"));
+    let alone = probe.ip(&format!("link add name probe1 type {kind}"));
+    Ok(on_top.is_ok() || alone.is_ok())
 }

@@ -2,42 +2,14 @@
 //! backends on both nodes, and a pod that reaches itself.
 
 use anyhow::{Result, ensure};
-use tests::expect::{ask_udp, is_address_of, tcp_meets_exactly, udp_meets_exactly};
+use tests::checks::pods_meet_all_backends_over;
+use tests::expect::{ask_udp, is_address_of, tcp_meets_exactly};
 use tests::service_cluster::{UDP_V4, UDP_V6, WEB_V4, WEB_V6, address, with_services};
 use tests::topology::PodNetwork;
 
 const BRIDGED: PodNetwork = PodNetwork::Bridged {
     bridge_netfilter: false,
 };
-
-fn pods_meet_all_backends_over(network: PodNetwork) -> Result<()> {
-    with_services(network, |cluster| {
-        let one = cluster.add_serving_pod(1, "one", 2)?;
-        let two = cluster.add_serving_pod(2, "two", 2)?;
-        let three = cluster.add_serving_pod(2, "three", 3)?;
-        let clients = [
-            cluster.cluster.add_pod(1, "client1", 9)?,
-            cluster.cluster.add_pod(2, "client2", 9)?,
-        ];
-        let pods = [&one, &two, &three];
-        cluster.start_agents(&pods)?;
-        for client in &clients {
-            for frontend in [WEB_V4, WEB_V6] {
-                tcp_meets_exactly(&client.namespace, address(frontend)?, &pods)?;
-            }
-            for frontend in [UDP_V4, UDP_V6] {
-                let frontend = address(frontend)?;
-                let seen = udp_meets_exactly(&client.namespace, frontend, &pods)?;
-                let own = client.address_like(frontend.ip());
-                ensure!(
-                    seen.iter().all(|seen| *seen == own),
-                    "backends saw {seen:?} in place of the client {own}"
-                );
-            }
-        }
-        Ok(())
-    })
-}
 
 #[test]
 fn pods_meet_all_backends_over_a_routed_network() -> Result<()> {
@@ -52,17 +24,6 @@ fn pods_meet_all_backends_over_a_point_to_point_network() -> Result<()> {
 #[test]
 fn pods_meet_all_backends_over_a_bridge() -> Result<()> {
     pods_meet_all_backends_over(BRIDGED)
-}
-
-#[test]
-fn pods_meet_all_backends_over_a_bridge_that_netfilter_sees() -> Result<()> {
-    let needs = "needs br_netfilter";
-    if !tests::require::optional(tests::require::has_bridge_netfilter(), needs) {
-        return Ok(());
-    }
-    pods_meet_all_backends_over(PodNetwork::Bridged {
-        bridge_netfilter: true,
-    })
 }
 
 #[test]

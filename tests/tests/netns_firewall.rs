@@ -4,52 +4,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use tests::checks::a_rule_against_invalid_packets_is_harmless_over;
 use tests::client::{HttpFailure, http_get};
-use tests::expect::{tcp_meets_exactly, udp_meets_exactly};
-use tests::service_cluster::{UDP_V4, UDP_V6, WEB_V4, WEB_V6, address, with_services};
+use tests::expect::tcp_meets_exactly;
+use tests::service_cluster::{WEB_V4, WEB_V6, address, with_services};
 use tests::topology::PodNetwork;
-
-/// What kube-proxy and hardened hosts have: conntrack's invalid packets are dropped and counted.
-const DROP_INVALID: &str = "
-table inet hardened {
-    counter invalid { }
-    chain forward {
-        type filter hook forward priority 0; policy accept;
-        ct state invalid counter name invalid drop
-    }
-    chain input {
-        type filter hook input priority 0; policy accept;
-        ct state invalid counter name invalid drop
-    }
-}";
-
-fn a_rule_against_invalid_packets_is_harmless_over(network: PodNetwork) -> Result<()> {
-    with_services(network, |cluster| {
-        for node in cluster.cluster.nodes() {
-            node.namespace.nft(DROP_INVALID)?;
-        }
-        let near = cluster.add_serving_pod(1, "near", 2)?;
-        let far = cluster.add_serving_pod(2, "far", 2)?;
-        let client = cluster.cluster.add_pod(1, "client", 9)?;
-        let pods = [&near, &far];
-        cluster.start_agents(&pods)?;
-        // The pods themselves are clients too: hairpin flows are among them.
-        for client in [&client, &near.pod, &far.pod] {
-            for frontend in [WEB_V4, WEB_V6] {
-                tcp_meets_exactly(&client.namespace, address(frontend)?, &pods)?;
-            }
-            for frontend in [UDP_V4, UDP_V6] {
-                udp_meets_exactly(&client.namespace, address(frontend)?, &pods)?;
-            }
-        }
-        for node in cluster.cluster.nodes() {
-            let counter = ["list", "counter", "inet", "hardened", "invalid"];
-            let text = node.namespace.output("nft", &counter)?;
-            ensure!(text.contains("packets 0 "), "{}: {text}", node.name());
-        }
-        Ok(())
-    })
-}
 
 #[test]
 fn a_rule_against_invalid_packets_is_harmless_over_a_routed_network() -> Result<()> {
@@ -60,17 +19,6 @@ fn a_rule_against_invalid_packets_is_harmless_over_a_routed_network() -> Result<
 fn a_rule_against_invalid_packets_is_harmless_over_a_bridge() -> Result<()> {
     a_rule_against_invalid_packets_is_harmless_over(PodNetwork::Bridged {
         bridge_netfilter: false,
-    })
-}
-
-#[test]
-fn a_rule_against_invalid_packets_is_harmless_over_a_bridge_that_netfilter_sees() -> Result<()> {
-    let needs = "needs br_netfilter";
-    if !tests::require::optional(tests::require::has_bridge_netfilter(), needs) {
-        return Ok(());
-    }
-    a_rule_against_invalid_packets_is_harmless_over(PodNetwork::Bridged {
-        bridge_netfilter: true,
     })
 }
 

@@ -1,4 +1,4 @@
-//! Devices that are not a veth: without Ethernet (tun, ipip), and with packets whose headers are not
+//! Devices that are not a veth: without Ethernet (tun), and with packets whose headers are not
 //! in one piece.
 
 use std::fs;
@@ -6,11 +6,8 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 use tests::download::{download, pattern, upload};
 use tests::expect::{tcp_meets_exactly, udp_meets_exactly, udp_socket};
-use tests::require::{has_device_kind, optional};
 use tests::scratch::Scratch;
-use tests::service_cluster::{
-    ServiceCluster, ServingPod, UDP_V4, UDP_V6, WEB_V4, WEB_V6, address, with_services,
-};
+use tests::service_cluster::{ServingPod, UDP_V4, UDP_V6, WEB_V4, WEB_V6, address, with_services};
 use tests::topology::{Pod, PodNetwork};
 use tests::tun::WireKind;
 use tests::udp::{any_like, exchange};
@@ -132,42 +129,6 @@ fn meets_only(
     }
     for frontend in udp {
         udp_meets_exactly(namespace, address(frontend)?, &[pod])?;
-    }
-    Ok(())
-}
-
-#[test]
-fn a_backend_behind_an_ipip_tunnel_between_the_nodes_answers() -> Result<()> {
-    if !tests::require_root() || !optional(has_device_kind("ipip")?, "needs the module ipip") {
-        return Ok(());
-    }
-    with_services(PodNetwork::Routed, |cluster| {
-        lay_tunnels(cluster, |own, other| {
-            format!("type ipip local 192.168.77.1{own} remote 192.168.77.1{other}")
-        })?;
-        let far = cluster.add_serving_pod(2, "far", 2)?;
-        let client = cluster.cluster.add_pod(1, "client", 9)?;
-        cluster.start_agents(&[&far])?;
-        let node = cluster.cluster.node(1).clone();
-        for namespace in [&client.namespace, &node.namespace] {
-            meets_only(namespace, &far, &[WEB_V4], &[UDP_V4])?;
-        }
-        Ok(())
-    })
-}
-
-/// Sends the IPv4 traffic between the nodes' pods through a tunnel of the kind that `link` describes.
-fn lay_tunnels(cluster: &ServiceCluster, link: impl Fn(u8, u8) -> String) -> Result<()> {
-    for node in cluster.cluster.nodes() {
-        let own = node.number;
-        let other = 3 - own;
-        let link = link(own, other);
-        node.namespace.ip(&format!(
-            "link add tunnel0 {link}\n\
-             link set tunnel0 up\n\
-             addr add 10.244.{own}.1/32 dev tunnel0\n\
-             route replace 10.244.{other}.0/24 dev tunnel0 src 10.244.{own}.1"
-        ))?;
     }
     Ok(())
 }

@@ -80,6 +80,11 @@ pub(crate) const NETWORK: &[Package] = &[
         why: "filters in the way of services",
     },
     Package {
+        name: "wireguard-tools",
+        proof: Proof::Program("wg"),
+        why: "tunnels between nodes that carry plain IP",
+    },
+    Package {
         name: "iptables",
         proof: Proof::Program("iptables"),
         why: "the same, older form",

@@ -30,6 +30,7 @@ const PROGRAMS: &[&str] = &[
     "ip6tables",
     "ip6tables-save",
     "ip6tables-restore",
+    "wg",
     "bpftool",
     "iperf3",
     "tcpdump",
