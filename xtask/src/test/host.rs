@@ -69,7 +69,7 @@ fn watch(title: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
             }
         }
     });
-    let mut run = SuiteRun::new(title);
+    let mut run = SuiteRun::new(title, None);
     loop {
         let left = TIME_LIMIT.saturating_sub(begin.elapsed());
         match lines.recv_timeout(left) {
@@ -90,19 +90,13 @@ fn watch(title: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
     let status = child
         .wait()
         .with_context(|| format!("cannot wait for {title}"))?;
-    end(
-        run,
-        title,
-        status.code().unwrap_or(-1),
-        begin.elapsed(),
-        tally,
-    );
+    end(run, status.code().unwrap_or(-1), begin.elapsed(), tally);
     Ok(())
 }
 
 /// Counts a suite that ended; prints its line, and all it said if it failed.
-pub(super) fn end(run: SuiteRun, title: &str, status: i32, took: Duration, tally: &mut Tally) {
-    let output = run.output().to_owned();
+pub(super) fn end(run: SuiteRun, status: i32, took: Duration, tally: &mut Tally) {
+    let (title, output) = (run.title().to_owned(), run.output().to_owned());
     let counts = tally.add(run, status);
     if counts.failed > 0 {
         println!("{output}");

@@ -18,6 +18,8 @@ pub(super) struct Suite {
     pub(super) executable: PathBuf,
     /// The folder of the package, which tests are started in.
     pub(super) folder: PathBuf,
+    /// The names of the tests to run; empty for all.
+    pub(super) only: Vec<String>,
 }
 
 /// Builds the programs of a layer.
@@ -92,6 +94,7 @@ fn suite(line: &str) -> Option<Suite> {
         name: message["target"]["name"].as_str()?.to_owned(),
         executable: message.get("executable")?.as_str()?.into(),
         folder: folder.to_path_buf(),
+        only: Vec::new(),
     })
 }
 
@@ -113,6 +116,7 @@ mod tests {
             name: "lb_common".to_owned(),
             executable: "/w/target/debug/deps/lb_common-1".into(),
             folder: "/w/lb-common".into(),
+            only: Vec::new(),
         };
         assert_eq!(suite(&line(true)), Some(expected));
         assert_eq!(suite(&line(false)), None);

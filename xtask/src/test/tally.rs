@@ -1,7 +1,7 @@
 //! Counts what test programs report: passed, failed, skipped.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::ops::AddAssign;
 
 /// How many tests ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,17 +14,25 @@ pub(super) struct Counts {
 /// All that was counted, over all suites.
 #[derive(Default)]
 pub(super) struct Tally {
-    counts: Counts,
-    skips: Vec<(String, String, String)>,
+    passed: usize,
+    /// (suite, test) that really ran, somewhere.
+    ran: BTreeSet<(String, String)>,
+    /// (suite, test) and the reason given first.
+    skips: BTreeMap<(String, String), String>,
     failures: Vec<(String, String)>,
 }
 
 /// One run of one suite, read line by line.
 pub(super) struct SuiteRun {
+    suite: String,
+    /// How the run is called: the suite, and where it is not this machine, where.
     title: String,
     passed: usize,
+    ran: Vec<String>,
     failed: Vec<String>,
     skipped: Vec<(String, String)>,
+    /// Those of the skipped that libtest counts as passed, for they end without a panic.
+    skipped_in_passing: usize,
     has_result: bool,
     output: String,
 }
@@ -45,14 +53,6 @@ impl fmt::Display for Counts {
     }
 }
 
-impl AddAssign for Counts {
-    fn add_assign(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.skipped += other.skipped;
-    }
-}
-
 impl Tally {
     /// Adds a suite that came to its end with this exit status; gives its counts.
     pub(super) fn add(&mut self, mut run: SuiteRun, status: i32) -> Counts {
@@ -61,13 +61,19 @@ impl Tally {
             run.failed.push(format!("ended with status {status}"));
         }
         let counts = Counts {
-            passed: run.passed.saturating_sub(run.skipped_while_passing()),
+            passed: run.passed.saturating_sub(run.skipped_in_passing),
             failed: run.failed.len(),
             skipped: run.skipped.len(),
         };
-        self.counts += counts;
+        self.passed += counts.passed;
+        let is_skipped = |test: &String| run.skipped.iter().any(|(skipped, _)| skipped == test);
+        for test in run.ran.into_iter().filter(|test| !is_skipped(test)) {
+            self.ran.insert((run.suite.clone(), test));
+        }
         for (test, reason) in run.skipped {
-            self.skips.push((run.title.clone(), test, reason));
+            self.skips
+                .entry((run.suite.clone(), test))
+                .or_insert(reason);
         }
         for test in run.failed {
             self.failures.push((run.title.clone(), test));
@@ -77,25 +83,40 @@ impl Tally {
 
     /// Adds something that is one test by itself, such as the scenario.
     pub(super) fn add_single(&mut self, title: &str, is_passed: bool) -> Counts {
-        let counts = Counts {
-            passed: usize::from(is_passed),
-            failed: usize::from(!is_passed),
-            skipped: 0,
-        };
-        self.counts += counts;
+        let (passed, failed) = (usize::from(is_passed), usize::from(!is_passed));
+        self.passed += passed;
         if !is_passed {
             self.failures.push((title.to_owned(), String::new()));
         }
-        counts
+        Counts {
+            passed,
+            failed,
+            skipped: 0,
+        }
     }
 
     pub(super) fn counts(&self) -> Counts {
-        self.counts
+        Counts {
+            passed: self.passed,
+            failed: self.failures.len(),
+            skipped: self.skips().count(),
+        }
     }
 
-    /// (suite, test, reason)
-    pub(super) fn skips(&self) -> &[(String, String, String)] {
-        &self.skips
+    /// (suite, test, reason) of each test that ran nowhere: one that lacked a module here and ran
+    /// in a virtual machine is not skipped.
+    pub(super) fn skips(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        let left = self
+            .skips
+            .iter()
+            .filter(|(test, _)| !self.ran.contains(*test));
+        left.map(|((suite, test), reason)| (suite.as_str(), test.as_str(), reason.as_str()))
+    }
+
+    /// The tests of a suite that were skipped so far.
+    pub(super) fn skipped_in(&self, suite: &str) -> Vec<String> {
+        let of_suite = self.skips.keys().filter(|(title, _)| title == suite);
+        of_suite.map(|(_, test)| test.clone()).collect()
     }
 
     /// (suite, test)
@@ -105,15 +126,27 @@ impl Tally {
 }
 
 impl SuiteRun {
-    pub(super) fn new(title: &str) -> Self {
+    /// A run of a suite on this machine, or in the place of that name.
+    pub(super) fn new(suite: &str, place: Option<&str>) -> Self {
+        let place = place
+            .map(|place| format!(" on {place}"))
+            .unwrap_or_default();
         Self {
-            title: title.to_owned(),
+            suite: suite.to_owned(),
+            title: format!("{suite}{place}"),
             passed: 0,
+            ran: Vec::new(),
             failed: Vec::new(),
             skipped: Vec::new(),
+            skipped_in_passing: 0,
             has_result: false,
             output: String::new(),
         }
+    }
+
+    /// How the run is called.
+    pub(super) fn title(&self) -> &str {
+        &self.title
     }
 
     /// All lines so far.
@@ -126,11 +159,16 @@ impl SuiteRun {
         self.output.push_str(line);
         self.output.push('\n');
         if let Some((before, skip)) = line.split_once("SKIPPED ") {
-            // With one thread libtest has written `test name ... ` before.
-            if (before.is_empty() || before.ends_with("... "))
+            // With one thread libtest has written the test's name before, and the thread has none.
+            let written = before
+                .strip_prefix("test ")
+                .and_then(|text| text.strip_suffix(" ... "));
+            if (before.is_empty() || written.is_some())
                 && let Some((test, reason)) = skip.split_once(": ")
             {
+                let test = written.unwrap_or(test);
                 self.skipped.push((test.to_owned(), reason.to_owned()));
+                self.skipped_in_passing += 1;
             }
             return;
         }
@@ -147,18 +185,13 @@ impl SuiteRun {
         };
         if outcome == "FAILED" {
             self.failed.push(name.to_owned());
+        } else if outcome == "ok" {
+            self.ran.push(name.to_owned());
         } else if let Some(reason) = outcome.strip_prefix("ignored") {
             let reason = reason.trim_start_matches(", ");
             let reason = if reason.is_empty() { "ignored" } else { reason };
             self.skipped.push((name.to_owned(), reason.to_owned()));
         }
-    }
-
-    /// Tests that said they skip and count as passed in libtest's result, unlike ignored ones.
-    fn skipped_while_passing(&self) -> usize {
-        let is_said =
-            |test: &&(String, String)| self.output.contains(&format!("SKIPPED {}:", test.0));
-        self.skipped.iter().filter(is_said).count()
     }
 }
 
@@ -179,7 +212,7 @@ mod tests {
     use super::*;
 
     fn tally(output: &str, status: i32) -> (Tally, Counts) {
-        let mut run = SuiteRun::new("suite");
+        let mut run = SuiteRun::new("suite", None);
         output.lines().for_each(|line| run.line(line));
         let mut tally = Tally::default();
         let counts = tally.add(run, status);
@@ -189,7 +222,7 @@ mod tests {
     #[test]
     fn skips_are_taken_from_the_passed() {
         let output = "running 4 tests\nSKIPPED b: needs root\ntest a ... ok\ntest b ... ok\n\
-                      test c ... ignored, slow\ntest d ... SKIPPED d: no SCTP: none\nok\n\n\
+                      test c ... ignored, slow\ntest d ... SKIPPED main: no SCTP: none\nok\n\n\
                       test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out";
         let (tally, counts) = tally(output, 0);
         assert_eq!(
@@ -200,8 +233,32 @@ mod tests {
                 skipped: 3
             }
         );
-        let reasons: Vec<&str> = tally.skips().iter().map(|skip| skip.2.as_str()).collect();
+        let reasons: Vec<&str> = tally.skips().map(|(_, _, reason)| reason).collect();
         assert_eq!(reasons, ["needs root", "slow", "no SCTP: none"]);
+    }
+
+    #[test]
+    fn what_ran_in_a_machine_is_not_skipped() {
+        let (mut tally, _) = tally(
+            "SKIPPED a: needs a module\nSKIPPED b: needs a module\ntest a ... ok\ntest b ... ok\n\
+             test result: ok. 2 passed; 0 failed; 0 ignored",
+            0,
+        );
+        let mut run = SuiteRun::new("suite", Some("Linux 6.1"));
+        assert_eq!(run.title(), "suite on Linux 6.1");
+        let output = "SKIPPED b: none here\ntest a ... ok\ntest b ... ok\n\
+                      test result: ok. 2 passed; 0 failed; 0 ignored";
+        output.lines().for_each(|line| run.line(line));
+        tally.add(run, 0);
+        assert_eq!(
+            tally.counts(),
+            Counts {
+                passed: 1,
+                failed: 0,
+                skipped: 1
+            }
+        );
+        assert_eq!(tally.skips().next(), Some(("suite", "b", "needs a module")));
     }
 
     #[test]
