@@ -144,20 +144,30 @@ impl<M: LbMaps> Agent<M> {
         }
     }
 
+    /// Those for whom there may be room now are tried again.
     fn retry_refused(&mut self, now: Duration) {
         if self.retry_refused.is_some_and(|moment| moment <= now) {
             self.retry_refused = None;
             self.ledger.forget_frontend_room();
-            self.dirty.extend(self.refused.keys().cloned());
+            let hopeful: Vec<ServiceName> = self.hopeful().cloned().collect();
+            self.dirty.extend(hopeful);
         }
     }
 
-    /// Something has become free: those who did not fit are tried again soon.
+    /// Something has become free: if it is enough for somebody who was refused, there will be another try.
     fn note_freed(&mut self, now: Duration) {
-        if self.ledger.take_freed() && !self.refused.is_empty() {
+        if self.ledger.take_freed() && self.hopeful().next().is_some() {
             let soon = now + RETRY_REFUSED;
             self.retry_refused = Some(self.retry_refused.map_or(soon, |moment| moment.min(soon)));
         }
+    }
+
+    /// Refused Services that would find room for what they lacked. To look at one with 70,000 endpoints takes its time:
+    /// that is not done in vain.
+    fn hopeful(&self) -> impl Iterator<Item = &ServiceName> {
+        let refused = self.refused.iter();
+        let hopeful = refused.filter(|(_, it)| self.ledger.free(it.map) >= it.needed);
+        hopeful.map(|(name, _)| name)
     }
 
     /// The map of frontends is full, though it should not be: the Service that did not get in is refused, others go on.

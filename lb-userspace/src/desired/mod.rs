@@ -108,3 +108,6 @@ impl ServiceKey {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

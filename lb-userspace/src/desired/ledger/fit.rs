@@ -16,7 +16,7 @@ impl Ledger {
         let new = wanted
             .iter()
             .filter(|it| !self.services.contains_key(&it.key));
-        room(MapName::Services, new.count(), self.ids.free())?;
+        room(MapName::Services, new.count(), self.free(MapName::Services))?;
         for family in Family::ALL {
             self.fit_family(wanted, family)?;
         }
@@ -30,16 +30,29 @@ impl Ledger {
         };
         let of_family = || wanted.iter().filter(|it| it.key.family == family);
         let new_backends = of_family().map(|it| self.new_backends(it)).sum();
-        let backends = &self.backends[family as usize];
-        room(backend_map, new_backends, backends.free())?;
+        room(backend_map, new_backends, self.free(backend_map))?;
 
         let frontends = of_family().flat_map(|it| &it.frontends);
         let vacating = &self.vacating[family as usize];
         let new_frontends =
             frontends.filter(|it| self.claims.owner(it).is_none() && !vacating.contains(it));
-        let taken = self.claims.count(family) + vacating.len();
-        let free = self.frontend_room[family as usize].saturating_sub(taken);
-        room(frontend_map, new_frontends.count(), free)
+        room(frontend_map, new_frontends.count(), self.free(frontend_map))
+    }
+
+    /// How many entries more a map takes; of SLOTS, in one piece.
+    pub fn free(&self, map: MapName) -> usize {
+        let frontends = |family: Family| {
+            let taken = self.claims.count(family) + self.vacating[family as usize].len();
+            self.frontend_room[family as usize].saturating_sub(taken)
+        };
+        match map {
+            MapName::FrontendsV4 => frontends(Family::V4),
+            MapName::FrontendsV6 => frontends(Family::V6),
+            MapName::Services => self.ids.free(),
+            MapName::Slots => self.regions.longest(),
+            MapName::BackendsV4 => self.backends[Family::V4 as usize].free(),
+            MapName::BackendsV6 => self.backends[Family::V6 as usize].free(),
+        }
     }
 
     fn new_backends(&self, wanted: &DesiredService) -> usize {
@@ -73,7 +86,7 @@ impl Ledger {
                 return Err(Refusal {
                     map: MapName::Slots,
                     needed,
-                    free: self.regions.longest(),
+                    free: self.free(MapName::Slots),
                     keeps_earlier: false,
                 });
             };

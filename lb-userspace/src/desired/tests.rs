@@ -1,0 +1,243 @@
+use std::time::Duration;
+
+use lb_common::BackendState;
+
+use super::*;
+use crate::{
+    maps::{Capacities, MapContents, MapName},
+    model::{Endpoint, EndpointPort, ServiceName, ServicePort, SliceName},
+    reconcile::{apply::note, plan},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Address, ready, serving, terminating.
+type State = (&'static str, bool, bool, bool);
+
+fn endpoint((address, ready, serving, terminating): State, uid: &str) -> Endpoint {
+    Endpoint {
+        address: address.parse().unwrap(),
+        ready,
+        serving,
+        terminating,
+        node: None,
+        zone: None,
+        target: (!uid.is_empty()).then(|| Target {
+            name: uid.to_owned(),
+            uid: uid.to_owned(),
+        }),
+    }
+}
+
+fn service(name: &str, address: &str) -> Service {
+    Service {
+        name: ServiceName::new("default", name),
+        cluster_ips: vec![address.parse().unwrap()],
+        ports: vec![ServicePort {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            port: 80,
+        }],
+        not_served: None,
+        publish_not_ready_addresses: false,
+        warnings: Vec::new(),
+    }
+}
+
+fn slice(service: &str, endpoints: Vec<Endpoint>) -> EndpointSlice {
+    EndpointSlice {
+        name: SliceName::new("default", format!("{service}-1")),
+        service: ServiceName::new("default", service),
+        family: Family::V4,
+        ports: vec![EndpointPort {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            port: 8080,
+        }],
+        endpoints,
+        warnings: Vec::new(),
+    }
+}
+
+/// A Service `name` at 10.96.0.1 with ready endpoints: address and uid.
+fn wanted(name: &str, endpoints: &[(&'static str, &str)]) -> Vec<DesiredService> {
+    let ready = |(address, uid): &(&'static str, &str)| endpoint((address, true, true, false), uid);
+    let slice = slice(name, endpoints.iter().map(ready).collect());
+    services(
+        &service(name, &format!("10.96.0.{}", name.len())),
+        &[&slice],
+    )
+}
+
+fn ledger(capacities: Capacities) -> Ledger {
+    Ledger::new(Limits {
+        capacities,
+        region_rest: 2 * SECOND,
+        gone_grace: 10 * SECOND,
+    })
+}
+
+fn update(ledger: &mut Ledger, name: &str, wanted: Vec<DesiredService>) -> Result<(), Refusal> {
+    ledger.update(&ServiceName::new("default", name), wanted, Duration::ZERO)
+}
+
+fn states(ledger: &Ledger) -> Vec<(u32, String, BackendState)> {
+    let backends = ledger.backends(Family::V4);
+    backends
+        .map(|(id, it)| (id, it.address.ip().to_string(), it.state))
+        .collect()
+}
+
+#[test]
+fn the_ready_serve_and_without_them_those_that_are_ending_but_still_answer() {
+    let ready = ("10.0.0.1", true, true, false);
+    let unready = ("10.0.0.2", false, false, false);
+    let ending = ("10.0.0.3", false, true, true);
+    let ended = ("10.0.0.4", false, false, true);
+    let cases: [(&[State], &[&str]); 5] = [
+        (&[ready, unready, ending, ended], &["10.0.0.1"]),
+        (&[unready, ending, ended], &["10.0.0.3"]),
+        (&[unready, ended], &[]),
+        (&[], &[]),
+        (&[ready, ready], &["10.0.0.1"]),
+    ];
+    for (endpoints, expected) in cases {
+        let slice = slice(
+            "web",
+            endpoints.iter().map(|it| endpoint(*it, "")).collect(),
+        );
+        let desired = services(&service("web", "10.96.0.1"), &[&slice]);
+        let members: Vec<String> = desired[0]
+            .backends
+            .iter()
+            .map(|it| it.address.ip().to_string())
+            .collect();
+        assert_eq!(members, expected, "{endpoints:?}");
+    }
+}
+
+#[test]
+fn not_ready_endpoints_serve_where_the_service_publishes_them() {
+    let slice = slice("web", vec![endpoint(("10.0.0.2", false, false, false), "")]);
+    let service = Service {
+        publish_not_ready_addresses: true,
+        ..service("web", "10.96.0.1")
+    };
+    assert_eq!(services(&service, &[&slice])[0].backends.len(), 1);
+}
+
+#[test]
+fn a_slices_port_belongs_to_the_services_port_of_its_name_and_protocol() {
+    let mut slice = slice("web", vec![endpoint(("10.0.0.1", true, true, false), "")]);
+    slice.ports[0].protocol = Protocol::Udp;
+    assert!(
+        services(&service("web", "10.96.0.1"), &[&slice])[0]
+            .backends
+            .is_empty()
+    );
+}
+
+#[test]
+fn who_comes_back_gets_the_same_id_and_another_pod_at_the_address_a_new_one() {
+    let mut ledger = ledger(Capacities::DECLARED);
+    update(&mut ledger, "a", wanted("a", &[("10.0.0.1", "one")])).unwrap();
+    update(&mut ledger, "a", wanted("a", &[])).unwrap();
+    assert_eq!(
+        states(&ledger),
+        [(1, "10.0.0.1".into(), BackendState::Draining)]
+    );
+    update(&mut ledger, "a", wanted("a", &[("10.0.0.1", "one")])).unwrap();
+    assert_eq!(
+        states(&ledger),
+        [(1, "10.0.0.1".into(), BackendState::Active)]
+    );
+    update(&mut ledger, "a", wanted("a", &[("10.0.0.1", "two")])).unwrap();
+    let expected = [
+        (1, "10.0.0.1".into(), BackendState::Gone),
+        (2, "10.0.0.1".into(), BackendState::Active),
+    ];
+    assert_eq!(states(&ledger), expected);
+}
+
+#[test]
+fn a_pod_is_gone_when_another_service_shows_somebody_else_at_its_address() {
+    let mut ledger = ledger(Capacities::DECLARED);
+    update(&mut ledger, "a", wanted("a", &[("10.0.0.1", "one")])).unwrap();
+    update(&mut ledger, "a", wanted("a", &[])).unwrap();
+    update(&mut ledger, "bb", wanted("bb", &[("10.0.0.1", "two")])).unwrap();
+    assert_eq!(states(&ledger)[0].2, BackendState::Gone);
+}
+
+#[test]
+fn an_id_is_released_only_if_it_has_rested_since_the_sweep_began() {
+    let mut ledger = ledger(Capacities::DECLARED);
+    let (one, none) = (wanted("a", &[("10.0.0.1", "one")]), wanted("a", &[]));
+    update(&mut ledger, "a", one.clone()).unwrap();
+    update(&mut ledger, "a", none.clone()).unwrap();
+    let swept: Vec<_> = ledger.resting().collect();
+    update(&mut ledger, "a", one).unwrap();
+    ledger.release(&swept);
+    assert_eq!(states(&ledger).len(), 1, "it takes new flows");
+    update(&mut ledger, "a", none).unwrap();
+    ledger.release(&swept);
+    assert_eq!(states(&ledger).len(), 1, "it took new flows in between");
+    let swept: Vec<_> = ledger.resting().collect();
+    ledger.release(&swept);
+    assert_eq!(states(&ledger), []);
+    update(&mut ledger, "a", wanted("a", &[("10.0.0.9", "other")])).unwrap();
+    let backend = ledger.backend(Family::V4, 1).unwrap();
+    assert_eq!((backend.generation, backend.address.port()), (2, 8080));
+}
+
+#[test]
+fn a_service_that_outgrows_the_maps_keeps_what_fitted_without_those_who_left() {
+    let mut ledger = ledger(Capacities {
+        backends: 4,
+        ..Capacities::DECLARED
+    });
+    let three = [("10.0.0.1", "a"), ("10.0.0.2", "b"), ("10.0.0.3", "c")];
+    update(&mut ledger, "a", wanted("a", &three)).unwrap();
+    let grown = [
+        ("10.0.0.2", "b"),
+        ("10.0.0.3", "c"),
+        ("10.0.0.4", "d"),
+        ("10.0.0.5", "e"),
+    ];
+    let refusal = update(&mut ledger, "a", wanted("a", &grown)).unwrap_err();
+    assert_eq!(
+        (refusal.map, refusal.needed, refusal.free),
+        (MapName::BackendsV4, 2, 0)
+    );
+    assert!(refusal.keeps_earlier);
+    let served = ledger.served().next().unwrap();
+    assert_eq!(served.slots, [2, 3]);
+}
+
+#[test]
+fn without_a_free_region_a_list_becomes_shorter_in_its_place() {
+    let mut ledger = ledger(Capacities {
+        slots: 3,
+        ..Capacities::DECLARED
+    });
+    let three = [("10.0.0.1", "a"), ("10.0.0.2", "b"), ("10.0.0.3", "c")];
+    update(&mut ledger, "a", wanted("a", &three)).unwrap();
+    let mut actual = MapContents::default();
+    carry_out(&mut ledger, &mut actual);
+    let two = [("10.0.0.2", "b"), ("10.0.0.3", "c")];
+    let refusal = update(&mut ledger, "a", wanted("a", &two)).unwrap_err();
+    assert_eq!(refusal.map, MapName::Slots);
+    carry_out(&mut ledger, &mut actual);
+    let region = actual.services[&1].slots;
+    assert_eq!((region.start(), region.length()), (0, 2));
+    let slots: Vec<u32> = (0..2)
+        .map(|index| actual.slots[&index].backend_id)
+        .collect();
+    assert_eq!(slots, [2, 3]);
+}
+
+fn carry_out(ledger: &mut Ledger, actual: &mut MapContents) {
+    let scope = ledger.take_touched();
+    for change in plan(actual, &ledger.contents(&scope), &scope) {
+        note(&change, actual);
+    }
+}
