@@ -13,6 +13,7 @@
 pub mod agent_process;
 pub mod bench;
 pub mod checks;
+pub mod budget;
 pub mod client;
 pub mod cluster_scenario;
 pub mod cluster_state;
