@@ -119,6 +119,18 @@ impl<F: IpFamily> FlowEntry<F> {
     }
 }
 
+/// The only element of `FLOW_MARKS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct FlowMarks {
+    /// Another number after each move of a flow from `OPENING_FLOWS` to FLOWS: a reader of both sees that one moved
+    /// between its two looks.
+    pub last_move: u32,
+    /// Not zero once flows stay in `OPENING_FLOWS` to which no frontend leads: masquerades, and whatever found FLOWS full.
+    /// While it is zero, a packet that is for no frontend need not be looked up there.
+    pub has_lodgers: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable;

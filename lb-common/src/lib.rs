@@ -36,7 +36,7 @@ pub use counter::Counter;
 pub use device::DeviceEntry;
 pub use event::Event;
 pub use family::{IpFamily, Ipv4Address, Ipv6Address, V4, V6};
-pub use flow::{FlowEntry, FlowFlags, FlowSide};
+pub use flow::{FlowEntry, FlowFlags, FlowMarks, FlowSide};
 pub use frontend::{FrontendEntry, FrontendKey};
 pub use port::{Port, Protocol};
 pub use service::{Algorithm, ServiceEntry, ServiceId, SlotRegion};

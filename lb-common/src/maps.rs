@@ -32,9 +32,8 @@ macro_rules! for_each_map {
             OPENING_FLOWS_V4: LruHashMap<$crate::tuple::Tuple<$crate::family::V4>, $crate::flow::FlowEntry<$crate::family::V4>>, 131_072;
             /// The same for IPv6.
             OPENING_FLOWS_V6: LruHashMap<$crate::tuple::Tuple<$crate::family::V6>, $crate::flow::FlowEntry<$crate::family::V6>>, 131_072;
-            /// A mark that is another one after each move of a flow from `OPENING_FLOWS` to FLOWS: a reader of both sees that
-            /// one moved meanwhile.
-            LAST_MOVE: Array<u32, u32>, 1;
+            /// What a reader of both flow tables must know of them, at index 0.
+            FLOW_MARKS: Array<u32, $crate::flow::FlowMarks>, 1;
             /// Client address to the UDP flows it has moved to FLOWS lately: window start (jiffies) in the high word, count in the low.
             UDP_CLIENTS_V4: LruHashMap<$crate::family::Ipv4Address, u64>, 16_384;
             /// The same for IPv6.

@@ -2,7 +2,7 @@
 //!
 //! The functions work on [`Entries`]: `own` is the entry of the packet's tuple, `other` the entry of the other half.
 use lb_common::{
-    BackendState, Counter, DropReason, FlowEntry, FlowFlags, FlowSide, Tuple,
+    BackendState, Counter, DropReason, FlowEntry, FlowFlags, FlowMarks, FlowSide, Tuple,
     config::UDP_WINDOW_SECONDS,
 };
 
@@ -33,33 +33,43 @@ pub struct Found<H> {
 }
 
 /// Looks a tuple up: proven flows first.
+#[inline(always)]
+pub fn find<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> Option<Found<T::Flow>> {
+    let marks = tables.flow_marks();
+    find_proven(tables, key).or_else(|| find_opening(tables, key, marks))
+}
+
+/// Looks a tuple up among the proven flows.
+#[inline(always)]
+pub fn find_proven<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> Option<Found<T::Flow>> {
+    let handle = tables.flow(FlowTable::Proven, key)?;
+    Some(Found {
+        handle,
+        table: FlowTable::Proven,
+    })
+}
+
+/// Looks a tuple up among the opening flows, where it was not among the proven ones; `marks` were read before that.
 ///
 /// A flow that another CPU moves between the two looks would be in neither: not among the proven ones yet, and no longer
 /// among the opening ones. The mark of the last move tells, at the price of two loads, where a third lookup would be
 /// paid for by every packet that is not ours.
 #[inline(always)]
-pub fn find<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> Option<Found<T::Flow>> {
-    let last_move = tables.last_move();
-    if let Some(handle) = tables.flow(FlowTable::Proven, key) {
-        return Some(Found {
-            handle,
-            table: FlowTable::Proven,
-        });
-    }
+pub fn find_opening<F: Wire, T: Tables<F>>(
+    tables: &T,
+    key: &Tuple<F>,
+    marks: FlowMarks,
+) -> Option<Found<T::Flow>> {
     if let Some(handle) = tables.flow(FlowTable::Opening, key) {
         return Some(Found {
             handle,
             table: FlowTable::Opening,
         });
     }
-    if tables.last_move() == last_move {
+    if tables.flow_marks().last_move == marks.last_move {
         return None;
     }
-    let handle = tables.flow(FlowTable::Proven, key)?;
-    Some(Found {
-        handle,
-        table: FlowTable::Proven,
-    })
+    find_proven(tables, key)
 }
 
 /// Whether the backend a flow was given is still a member of the service it was given for.
@@ -275,6 +285,7 @@ pub fn promote<F: Wire, T: Tables<F>>(
         entries.own.flags = before;
         if !before.has(FlowFlags::CROWDED) {
             handle.set_flags(before.with(FlowFlags::CROWDED));
+            tables.mark_lodgers();
             tables.count(Counter::FlowsTableFull);
         }
         return;

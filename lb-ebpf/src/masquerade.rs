@@ -50,6 +50,7 @@ pub fn request<F: Wire, T: Tables<F>>(
     wanted.side = FlowSide::Source.byte();
     wanted.flags = FlowFlags::REQUEST.with(FlowFlags::MASQUERADE);
     wanted.last_seen = now.jiffies;
+    tables.mark_lodgers();
     match tables.insert_flow(FlowTable::Opening, &entries.other_key, wanted) {
         Ok(()) | Err(StoreError::Exists) => Ok(()),
         Err(StoreError::Refused) => Err(DropReason::FlowNotStored),

@@ -1,14 +1,14 @@
 //! Client to backend, on ingress: the whole decision, top to bottom. Masqueraded replies come in this way too.
 use lb_common::{
-    Counter, DropReason, FlowFlags, FlowSide, FrontendKey, PassReason, Translation, Tuple, Verdict,
-    hash::tuple_hash,
+    Counter, DropReason, FlowFlags, FlowSide, FrontendKey, PassReason, ServiceId, Translation,
+    Tuple, Verdict, hash::tuple_hash,
 };
 
 use crate::{
     clock::{Clock, Instant},
     flow::{
-        backend_is_member, create, find, forget, is_closed, promote, repair, touch,
-        udp_client_may_prove,
+        Found, backend_is_member, create, find_opening, find_proven, forget, is_closed, promote,
+        repair, touch, udp_client_may_prove,
     },
     headers::{EthernetHeader, TcpFlags, TcpHeader, Wire},
     masquerade,
@@ -19,6 +19,9 @@ use crate::{
     select::select,
     tables::{FlowHandle, FlowTable, Tables},
 };
+
+/// No service: ids begin at one. (A plain number, where an `Option` would be two for the verifier.)
+const NO_SERVICE: ServiceId = 0;
 
 /// How many backends are tried for a new flow whose reply tuple is taken.
 const BACKEND_TRIES: usize = 3;
@@ -39,8 +42,12 @@ where
     T: Tables<F>,
     C: Clock,
 {
-    if !known(packet, parsed, entries, tables, clock)
-        && let Err(verdict) = opening(packet, parsed, entries, tables, clock)
+    let (found, service_id) = look_up(tables, &parsed.tuple);
+    if found.is_none() && service_id == NO_SERVICE {
+        return Verdict::Pass(PassReason::NotOurs);
+    }
+    if !known(packet, parsed, found, entries, tables, clock)
+        && let Err(verdict) = opening(packet, parsed, service_id, entries, tables, clock)
     {
         return verdict;
     }
@@ -67,12 +74,43 @@ where
     Verdict::Translated(Translation::Request)
 }
 
+/// The packet's flow, and where that must be known to find it, the service it is for. A packet that belongs to no proven
+/// flow and is for no frontend is somebody else's, but for the few that [`lb_common::FlowMarks::has_lodgers`] speaks of:
+/// most of a node's packets end here, after two lookups.
+#[inline(always)]
+fn look_up<F: Wire, T: Tables<F>>(
+    tables: &T,
+    key: &Tuple<F>,
+) -> (Option<Found<T::Flow>>, ServiceId) {
+    let marks = tables.flow_marks();
+    if let Some(found) = find_proven(tables, key) {
+        return (Some(found), NO_SERVICE);
+    }
+    let service_id = service_of(tables, key);
+    if service_id == NO_SERVICE && marks.has_lodgers == 0 {
+        return (None, NO_SERVICE);
+    }
+    (find_opening(tables, key, marks), service_id)
+}
+
+/// The service whose frontend a packet is for.
+#[inline(always)]
+fn service_of<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> ServiceId {
+    let frontend_key =
+        FrontendKey::new(key.destination, key.destination_port, key.protocol_number());
+    match tables.frontend(&frontend_key) {
+        Some(frontend) => frontend.service_id,
+        None => NO_SERVICE,
+    }
+}
+
 /// Whether the packet's flow is known and goes on: it keeps its backend, unless it is over or the backend may not have
 /// it any more. Afterwards `entries.own` is the flow's entry.
 #[inline(always)]
 fn known<F, P, T, C>(
     packet: &P,
     parsed: &Parsed<F>,
+    found: Option<Found<T::Flow>>,
     entries: &mut Entries<F>,
     tables: &mut T,
     clock: &C,
@@ -84,9 +122,7 @@ where
     C: Clock,
 {
     let key = &parsed.tuple;
-    let Some(found) = find(tables, key) else {
-        return false;
-    };
+    let Some(found) = found else { return false };
     entries.own = found.handle.entry();
     if entries.own.side != FlowSide::Destination.byte() {
         return false;
@@ -183,6 +219,7 @@ fn advance<F: Wire, P: Packet, T: Tables<F>>(
 fn opening<F, P, T, C>(
     packet: &mut P,
     parsed: &Parsed<F>,
+    service_id: ServiceId,
     entries: &mut Entries<F>,
     tables: &mut T,
     clock: &mut C,
@@ -194,18 +231,22 @@ where
     C: Clock,
 {
     let key = &parsed.tuple;
-    let frontend_key =
-        FrontendKey::new(key.destination, key.destination_port, key.protocol_number());
-    let Some(frontend) = tables.frontend(&frontend_key) else {
-        return Err(Verdict::Pass(PassReason::NotOurs));
+    // Where a proven flow chooses anew, nobody has looked yet.
+    let service_id = if service_id == NO_SERVICE {
+        service_of(tables, key)
+    } else {
+        service_id
     };
+    if service_id == NO_SERVICE {
+        return Err(Verdict::Pass(PassReason::NotOurs));
+    }
     if parsed.is_fragment() {
         return Err(Verdict::Drop(DropReason::Fragmented));
     }
     if !parsed.is_udp() && !parsed.tcp_flags.opens() {
         return Err(Verdict::Drop(DropReason::NoFlow));
     }
-    open(packet, key, frontend.service_id, entries, tables, clock).map_err(Verdict::Drop)
+    open(packet, key, service_id, entries, tables, clock).map_err(Verdict::Drop)
 }
 
 /// Chooses a backend and remembers the flow.

@@ -5,7 +5,7 @@ use std::{
 };
 
 use lb_common::{
-    BackendEntry, BackendId, Counter, DatapathConfig, DeviceEntry, FlowEntry, FlowFlags,
+    BackendEntry, BackendId, Counter, DatapathConfig, DeviceEntry, FlowEntry, FlowFlags, FlowMarks,
     FrontendEntry, FrontendKey, IpFamily, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry,
     SocketFlowKey, Tuple, V4, V6,
 };
@@ -186,8 +186,8 @@ pub struct MemoryTables {
     pub counters: BTreeMap<Counter, u64>,
     /// How many lookups were made in tables that cost something: all but the arrays SERVICES, SLOTS and BACKENDS.
     pub lookups: Cell<u32>,
-    /// `LAST_MOVE`.
-    pub last_move: u32,
+    /// `FLOW_MARKS`.
+    pub marks: FlowMarks,
 }
 
 impl Default for MemoryTables {
@@ -202,7 +202,7 @@ impl Default for MemoryTables {
             config: DatapathConfig::DEFAULT,
             counters: BTreeMap::new(),
             lookups: Cell::new(0),
-            last_move: 0,
+            marks: FlowMarks::default(),
         }
     }
 }
@@ -289,11 +289,14 @@ impl<F: MemoryFamily> Tables<F> for MemoryTables {
         let flows = F::own(self).flows(table);
         flows.entries.get(key).map(|(_, flow)| *flow)
     }
-    fn last_move(&self) -> u32 {
-        self.last_move
+    fn flow_marks(&self) -> FlowMarks {
+        self.marks
     }
     fn mark_move(&mut self) {
-        self.last_move += 1;
+        self.marks.last_move += 1;
+    }
+    fn mark_lodgers(&mut self) {
+        self.marks.has_lodgers = 1;
     }
     fn insert_flow(
         &mut self,

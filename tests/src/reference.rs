@@ -79,7 +79,7 @@ impl World {
     }
 
     fn enter(&mut self, passing: &Passing<'_>) -> Outcome {
-        if let Some(half) = self.find(&passing.key, End::Destination) {
+        if let Some(half) = self.known(passing) {
             if passing.packet.is_fragment {
                 return passing.dropped(DropReason::Fragmented);
             }
@@ -103,6 +103,15 @@ impl World {
             self.forget(&passing.key);
         }
         self.open(passing)
+    }
+
+    /// The flow of a packet that enters. One that has not proven itself ends with its frontend, unless there are flows
+    /// to which no frontend leads anyway.
+    fn known(&self, passing: &Passing<'_>) -> Option<Half> {
+        let dialled = (passing.key.destination, passing.key.protocol);
+        let is_looked_for = self.has_lodgers || self.frontends.contains_key(&dialled);
+        self.find(&passing.key, End::Destination)
+            .filter(|half| half.is_proven || is_looked_for)
     }
 
     /// TCP: a pure SYN when the flow is over, or when it never came about and its backend has left. UDP: whenever the

@@ -3,7 +3,7 @@ use core::ptr;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use lb_common::{
-    BackendEntry, BackendId, Counter, DeviceEntry, FlowEntry, FlowFlags, FrontendEntry,
+    BackendEntry, BackendId, Counter, DeviceEntry, FlowEntry, FlowFlags, FlowMarks, FrontendEntry,
     FrontendKey, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple,
 };
 use lb_ebpf::{
@@ -13,7 +13,7 @@ use lb_ebpf::{
 };
 
 use super::kernel_clock::KernelClock;
-use super::maps::{COUNTERS, DEVICES, FamilyMaps, LAST_MOVE, SERVICES, SLOTS, config};
+use super::maps::{COUNTERS, DEVICES, FLOW_MARKS, FamilyMaps, SERVICES, SLOTS, config};
 
 pub struct KernelTables;
 
@@ -123,19 +123,26 @@ impl<F: FamilyMaps + Wire> Tables<F> for KernelTables {
         .map(FlowPointer)
     }
     #[inline(always)]
-    fn last_move(&self) -> u32 {
-        // SAFETY: an array's value lives as long as the map; one aligned word.
-        LAST_MOVE
+    fn flow_marks(&self) -> FlowMarks {
+        // SAFETY: an array's value lives as long as the map; two aligned words, each of which stands for itself.
+        FLOW_MARKS
             .get_ptr(0)
-            .map_or(0, |mark| unsafe { mark.read_volatile() })
+            .map_or_else(FlowMarks::default, |marks| unsafe { marks.read_volatile() })
     }
     #[inline(always)]
     fn mark_move(&mut self) {
         // A random mark: two CPUs that count at the same time would leave the same number, and there is no atomic addition.
         let mark = KernelClock.random();
-        if let Some(last) = LAST_MOVE.get_ptr_mut(0) {
+        if let Some(marks) = FLOW_MARKS.get_ptr_mut(0) {
             // SAFETY: as above.
-            unsafe { last.write_volatile(mark) };
+            unsafe { ptr::addr_of_mut!((*marks).last_move).write_volatile(mark) };
+        }
+    }
+    #[inline(always)]
+    fn mark_lodgers(&mut self) {
+        if let Some(marks) = FLOW_MARKS.get_ptr_mut(0) {
+            // SAFETY: as above.
+            unsafe { ptr::addr_of_mut!((*marks).has_lodgers).write_volatile(1) };
         }
     }
     #[inline(always)]

@@ -127,6 +127,8 @@ pub struct World {
     pub neighbours: HashMap<(u32, IpAddr), [u8; 6]>,
     /// What is remembered.
     pub halves: BTreeMap<Key, Half>,
+    /// There have been unproven flows that must be found although no frontend leads to them.
+    pub has_lodgers: bool,
     /// How many entries FLOWS may have, each family.
     pub proven_capacity: usize,
     /// How many UDP flows a client may prove in a minute.
@@ -294,6 +296,7 @@ impl World {
             ..request
         };
         self.halves.insert(outgoing, half);
+        self.has_lodgers = true;
     }
 
     /// Remembers the masquerade of a request, and the way back.
@@ -384,6 +387,7 @@ impl World {
             if !half.is_crowded {
                 self.count(Counter::FlowsTableFull);
                 self.halves.get_mut(key).expect("a known flow").is_crowded = true;
+                self.has_lodgers = true;
             }
             return;
         }
