@@ -86,6 +86,10 @@ pub struct Settings {
     #[arg(long, value_name = "PATTERNS")]
     pub pod_interfaces: Option<Patterns>,
 
+    /// How to attach to devices [default: auto]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub attach: Option<AttachBy>,
+
     /// How often everything that hangs on devices is looked at again: against somebody who removes what is ours, of
     /// which the kernel tells nobody. What the kernel does tell is seen at once [default: 30s]
     #[arg(long, value_name = "TIME")]
@@ -136,6 +140,17 @@ pub struct Settings {
     /// How to log [default: text]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+}
+
+/// How programs get onto devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "camelCase")]
+pub enum AttachBy {
+    /// By TCX links where the kernel has them (6.6 and newer), but for egress beside others' clsact filters
+    #[default]
+    Auto,
+    /// By clsact filters, preference 1 on ingress and 65535 on egress
+    Clsact,
 }
 
 /// How the log is written.

@@ -147,3 +147,45 @@ fn cleanup_leaves_nothing_and_a_second_one_finds_nothing() -> Result<()> {
     ensure!(again.contains("nothing"), "{again}");
     Ok(())
 }
+
+/// The filters' lines of `tc filter show` that are ours.
+fn ours(lone: &LoneAgent, side: &str) -> Result<Vec<String>> {
+    let shown = tc(lone, &["filter", "show", "dev", "d0", side])?;
+    let lines = shown.lines().filter(|line| line.contains("waggle_"));
+    Ok(lines.map(str::to_owned).collect())
+}
+
+#[test]
+fn by_clsact_alone_restart_replaces_the_filters_and_cleanup_takes_the_qdisc() -> Result<()> {
+    if !tests::require_root() {
+        return Ok(());
+    }
+    let mut lone = LoneAgent::start(&["--attach", "clsact"])?;
+    lone.namespace.ip("link add d0 type veth peer name d1")?;
+    lone.wait_for("d0", |device| {
+        egress(device) == ("clsact".to_owned(), 65_535)
+    })?;
+    ensure!(attached(&lone.namespace, "d0")? == [0, 0]);
+    let (before, filter) = (ours(&lone, "ingress")?, ours(&lone, "egress")?);
+    ensure!(
+        before.len() == 1 && filter.len() == 1,
+        "{before:?} {filter:?}"
+    );
+    ensure!(
+        before.iter().all(|line| line.contains("pref 1 ")),
+        "{before:?}"
+    );
+    lone.agent.kill()?;
+    ensure!(
+        ours(&lone, "ingress")? == before,
+        "a crash took the filter along"
+    );
+    lone.agent.launch()?;
+    let after = ours(&lone, "ingress")?;
+    ensure!(after.len() == 1 && after != before, "{before:?}\n{after:?}");
+    lone.agent.terminate()?;
+    lone.agent.cleanup()?;
+    let qdiscs = tc(&lone, &["qdisc", "show", "dev", "d0"])?;
+    ensure!(!qdiscs.contains("clsact"), "{qdiscs}");
+    Ok(())
+}

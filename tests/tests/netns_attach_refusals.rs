@@ -1,4 +1,5 @@
 //! What the agent refuses, and how it says so; and how quickly it ends.
+#![expect(clippy::print_stdout, reason = "measured times are shown")]
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;

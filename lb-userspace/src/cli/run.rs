@@ -149,7 +149,12 @@ impl Node {
         let check_period = settings
             .device_check_period
             .map_or(DEVICE_CHECK_PERIOD, |Period(period)| period);
-        let monitor = datapath.attach_to_devices(&run_dir, filter, check_period)?;
+        let monitor = datapath.attach_to_devices(
+            &run_dir,
+            filter,
+            settings.attach.unwrap_or_default(),
+            check_period,
+        )?;
         let sweeper = sweep::Sweeper::new(&datapath, timeouts(&settings))?;
         let abilities = KernelAbilities::find(btf);
         if !abilities.socket_destroy {

@@ -24,7 +24,7 @@ use super::{
     monitor::Monitor,
     syscall::{self, AttachType},
 };
-use crate::maps::bpf::DeviceTable;
+use crate::{config::AttachBy, maps::bpf::DeviceTable};
 
 /// The socket hooks: program name and the place at which it hangs (enum `bpf_attach_type`).
 pub(crate) const SOCKET_PROGRAMS: &[(&str, AttachType)] = &[
@@ -137,13 +137,14 @@ impl Datapath {
         &self,
         run_dir: &Path,
         filter: Filter,
+        attach_by: AttachBy,
         check_period: Duration,
     ) -> Result<Monitor> {
         let attacher = Attacher::new(
             self.device_programs()?,
             self.root.links(),
             run_dir.join(super::cleanup::QDISCS),
-            attach::has_tcx(),
+            attach_by == AttachBy::Auto && attach::has_tcx(),
         )
         .context("cannot open a netlink socket")?;
         let table = DeviceTable::open(&self.root.maps()).context("cannot open the map DEVICES")?;
