@@ -92,6 +92,8 @@ pub struct Agent<M> {
     sources: BTreeMap<Source, Seen>,
     trouble: BTreeMap<Source, Vec<Warning>>,
     refused: BTreeMap<ServiceName, Refusal>,
+    /// When each Service or its endpoints last changed.
+    changed: BTreeMap<ServiceName, Duration>,
     retry_refused: Option<Duration>,
     /// A plan has been made since the start: what the maps said before is accounted for.
     started: bool,
@@ -132,6 +134,7 @@ impl<M: LbMaps> Agent<M> {
             pending: Scope::default(),
             trouble: BTreeMap::new(),
             refused: BTreeMap::new(),
+            changed: BTreeMap::new(),
             retry_refused: None,
             started: false,
             complained: false,
@@ -161,39 +164,39 @@ impl<M: LbMaps> Agent<M> {
                 let vanished = vanished_pods.into_iter().collect();
                 self.ledger.vanished(&vanished, now);
                 let dirty = self.snapshot.replace_services(services);
-                self.look_at(dirty);
+                self.look_at(dirty, now);
                 let dirty = self.snapshot.replace_slices(slices);
-                self.look_at(dirty);
+                self.look_at(dirty, now);
             }
             Event::ServicesListed(services) => {
                 self.seen(Source::Services, true, now);
                 let dirty = self.snapshot.replace_services(services);
-                self.look_at(dirty);
+                self.look_at(dirty, now);
             }
             Event::ServiceApplied(service) => {
                 self.seen(Source::Services, false, now);
                 let dirty = self.snapshot.apply_service(*service);
-                self.look_at(dirty);
+                self.look_at(dirty, now);
             }
             Event::ServiceDeleted(name) => {
                 self.seen(Source::Services, false, now);
                 let dirty = self.snapshot.delete_service(&name);
-                self.look_at(dirty);
+                self.look_at(dirty, now);
             }
             Event::SlicesListed(slices) => {
                 self.seen(Source::EndpointSlices, true, now);
                 let dirty = self.snapshot.replace_slices(slices);
-                self.look_at(dirty);
+                self.look_at(dirty, now);
             }
             Event::SliceApplied(slice) => {
                 self.seen(Source::EndpointSlices, false, now);
                 let dirty = self.snapshot.apply_slice(*slice);
-                self.look_at(dirty);
+                self.look_at(dirty, now);
             }
             Event::SliceDeleted(name) => {
                 self.seen(Source::EndpointSlices, false, now);
                 let dirty = self.snapshot.delete_slice(&name);
-                self.look_at(dirty);
+                self.look_at(dirty, now);
             }
             Event::NodeChanged(node) => {
                 self.seen(Source::Node, true, now);
@@ -225,8 +228,13 @@ impl<M: LbMaps> Agent<M> {
         seen.last_event = Some(now);
     }
 
-    fn look_at(&mut self, names: impl IntoIterator<Item = ServiceName>) {
+    fn look_at(&mut self, names: impl IntoIterator<Item = ServiceName>, now: Duration) {
         for name in names {
+            if self.snapshot.service(&name).is_some() {
+                self.changed.insert(name.clone(), now);
+            } else {
+                self.changed.remove(&name);
+            }
             for warning in self.warnings_about(&name) {
                 warn!("{warning}");
             }

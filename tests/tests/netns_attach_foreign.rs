@@ -2,7 +2,10 @@
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
+use tests::expect::{tcp_meets_exactly, udp_meets_exactly};
 use tests::lone_agent::{LoneAgent, attached};
+use tests::service_cluster::{UDP_V4, WEB_V4, WEB_V6, address, with_services};
+use tests::topology::PodNetwork;
 
 /// A filter of somebody else's: one classic BPF instruction that matches nothing.
 const FOREIGN: &[&str] = &[
@@ -188,4 +191,20 @@ fn by_clsact_alone_restart_replaces_the_filters_and_cleanup_takes_the_qdisc() ->
     let qdiscs = tc(&lone, &["qdisc", "show", "dev", "d0"])?;
     ensure!(!qdiscs.contains("clsact"), "{qdiscs}");
     Ok(())
+}
+
+#[test]
+fn services_answer_by_clsact_as_by_tcx() -> Result<()> {
+    with_services(PodNetwork::Routed, |cluster| {
+        let near = cluster.add_serving_pod(1, "near", 2)?;
+        let far = cluster.add_serving_pod(2, "far", 2)?;
+        let client = cluster.cluster.add_pod(1, "client", 9)?;
+        let pods = [&near, &far];
+        cluster.start_agents_with(&pods, &["--attach", "clsact"])?;
+        for frontend in [WEB_V4, WEB_V6] {
+            tcp_meets_exactly(&client.namespace, address(frontend)?, &pods)?;
+        }
+        udp_meets_exactly(&client.namespace, address(UDP_V4)?, &pods)?;
+        Ok(())
+    })
 }

@@ -21,7 +21,7 @@ impl<M: LbMaps> Agent<M> {
             .collect();
         let pending = self.dirty.len().max(self.pending.services.len());
         View {
-            services: self.services(),
+            services: self.services(now),
             backends: Family::ALL
                 .into_iter()
                 .flat_map(|family| self.backends(family))
@@ -36,7 +36,7 @@ impl<M: LbMaps> Agent<M> {
         }
     }
 
-    fn services(&self) -> Vec<ServiceView> {
+    fn services(&self, now: Duration) -> Vec<ServiceView> {
         let served = self.ledger.served();
         let views = served.map(|shown| ServiceView {
             id: shown.id,
@@ -51,6 +51,10 @@ impl<M: LbMaps> Agent<M> {
                 .map(crate::desired::Frontend::socket_address)
                 .collect(),
             backends: shown.slots.to_vec(),
+            changed_ms: self
+                .changed
+                .get(&shown.key.port.service)
+                .map(|changed| milliseconds(now.saturating_sub(*changed))),
         });
         views.collect()
     }

@@ -55,6 +55,8 @@ pub struct ServiceView {
     pub frontends: Vec<SocketAddr>,
     /// The backends in its slots.
     pub backends: Vec<BackendId>,
+    /// How long ago the Service or its endpoints last changed, in milliseconds; `None` if nobody knows.
+    pub changed_ms: Option<u64>,
 }
 
 /// A backend.

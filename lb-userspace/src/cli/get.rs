@@ -5,7 +5,10 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use lb_common::{BackendState, Protocol, V4, V6};
 
-use super::{Format, Paths, table::Rows};
+use super::{
+    Format, Paths,
+    table::{Rows, span},
+};
 use crate::{
     agent::{
         View,
@@ -109,6 +112,7 @@ fn services(view: &View, wide: bool) -> Rows {
             "PORT",
             "TARGET",
             "BACKENDS",
+            "CHANGED",
             "ID",
         ]
     } else {
@@ -136,7 +140,7 @@ fn services(view: &View, wide: bool) -> Rows {
                     format!("{}:{port}", service.port)
                 };
                 let kind = "ClusterIP".to_owned();
-                let id = service.id.to_string();
+                let changed = service.changed_ms.map(|age| span(age / 1000) + " ago");
                 rows.push(vec![
                     namespace,
                     name,
@@ -145,7 +149,8 @@ fn services(view: &View, wide: bool) -> Rows {
                     port,
                     ports.join(","),
                     count,
-                    id,
+                    changed.unwrap_or_default(),
+                    service.id.to_string(),
                 ]);
             } else {
                 rows.push(vec![namespace, name, cluster_ip, port, count]);
@@ -225,7 +230,7 @@ fn flow_rows(flows: &[FlowView], view: &View, wide: bool) -> Rows {
                 .cloned()
                 .unwrap_or_else(|| format!("#{}", flow.service_id)),
             flow.flags.join(","),
-            super::table::span(flow.idle_seconds.into()),
+            span(flow.idle_seconds.into()),
         ];
         if wide {
             let table = if flow.proven { "flows" } else { "opening" };
@@ -271,6 +276,7 @@ where
                 .filter_map(|index| contents.slots.get(&index))
                 .map(|slot| slot.backend_id)
                 .collect(),
+            changed_ms: None,
         });
     }
     for (id, entry) in &maps.backends {
