@@ -12,8 +12,8 @@
 
 pub mod agent_process;
 pub mod bench;
-pub mod checks;
 pub mod budget;
+pub mod checks;
 pub mod client;
 pub mod cluster_scenario;
 pub mod cluster_state;
