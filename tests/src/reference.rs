@@ -7,6 +7,7 @@
     clippy::expect_used,
     reason = "what cannot happen here is a mistake in the test, and fails it"
 )]
+mod objects;
 mod rewriting;
 mod state;
 
@@ -16,8 +17,9 @@ use lb_common::{Counter, DropReason, PassReason, Port, Translation, Tuple, V4, V
 use lb_ebpf::parse::Link;
 
 pub use self::{
+    objects::{Backend, Device, Service},
     rewriting::{Change, End, Outcome},
-    state::{Backend, Device, Half, Key, Service, World},
+    state::{Half, Key, World},
 };
 use crate::dissect::{Dissected, TCP, UDP, dissect, flag};
 

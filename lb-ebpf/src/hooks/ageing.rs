@@ -1,4 +1,4 @@
-//! The sweep: run by the agent every few seconds (BPF_PROG_TEST_RUN), it removes what is expired in place, so that no
+//! The sweep: run by the agent every few seconds (`BPF_PROG_TEST_RUN`), it removes what is expired in place, so that no
 //! packet can come between the look and the removal for longer than the time between two instructions.
 use core::ffi::c_void;
 

@@ -10,6 +10,10 @@
     clippy::cast_possible_wrap,
     reason = "the kernel's C types"
 )]
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a field behind a raw pointer counts as two operations"
+)]
 
 mod ageing;
 mod kernel_clock;

@@ -30,7 +30,8 @@ impl Observer for Reporter {
         if sample != 0 && before & (sample - 1) == 0 {
             write_event(parsed, counter as u32, self.interface);
         }
-        if verdict == Verdict::Drop(DropReason::HalfRewritten) && before % WARN_SAMPLE == 0 {
+        if verdict == Verdict::Drop(DropReason::HalfRewritten) && before.is_multiple_of(WARN_SAMPLE)
+        {
             warn_half_rewritten(&self.context, self.interface);
         }
     }

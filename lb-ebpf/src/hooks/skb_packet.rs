@@ -71,7 +71,7 @@ impl Packet for SkbPacket {
         };
         let offset = at.offset as u32;
         let pseudo = pseudo.folded();
-        // SAFETY (both): the helper checks the offset; every view is dead, `&mut self` saw to it. A size of zero in the
+        // SAFETY: the helper checks the offset; every view is dead, `&mut self` saw to it. A size of zero in the
         // flags means that the fourth argument is a difference.
         let addresses = unsafe {
             bpf_l4_csum_replace(
@@ -107,7 +107,7 @@ impl Packet for SkbPacket {
     }
 }
 
-/// AF_INET and AF_INET6 on Linux.
+/// `AF_INET` and `AF_INET6` on Linux.
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 

@@ -31,21 +31,21 @@ macro_rules! hooks {
     )+};
 }
 hooks! {
-    /// connect() of an IPv4 socket.
+    /// `connect()` of an IPv4 socket.
     connect4 => request_v4(Choice::Connection);
-    /// connect() of an IPv6 socket.
+    /// `connect()` of an IPv6 socket.
     connect6 => request_v6(Choice::Connection);
-    /// sendmsg() of an unconnected IPv4 UDP socket.
+    /// `sendmsg()` of an unconnected IPv4 UDP socket.
     sendmsg4 => request_v4(Choice::Datagram);
-    /// sendmsg() of an unconnected IPv6 UDP socket.
+    /// `sendmsg()` of an unconnected IPv6 UDP socket.
     sendmsg6 => request_v6(Choice::Datagram);
-    /// recvmsg() of an IPv4 UDP socket.
+    /// `recvmsg()` of an IPv4 UDP socket.
     recvmsg4 => reply_v4();
-    /// recvmsg() of an IPv6 UDP socket.
+    /// `recvmsg()` of an IPv6 UDP socket.
     recvmsg6 => reply_v6();
-    /// getpeername() of an IPv4 socket.
+    /// `getpeername()` of an IPv4 socket.
     getpeername4 => reply_v4();
-    /// getpeername() of an IPv6 socket.
+    /// `getpeername()` of an IPv6 socket.
     getpeername6 => reply_v6();
 }
 

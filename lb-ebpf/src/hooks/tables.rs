@@ -20,15 +20,8 @@ pub struct KernelTables;
 /// A pointer to a value of a flow table. The kernel keeps the memory alive while the program runs (RCU); an entry that
 /// is removed meanwhile may be given to another flow at once, so that a late store can touch that flow's time or flags.
 /// Both are hints that the flow's own next packet puts right.
+#[derive(Clone, Copy)]
 pub struct FlowPointer<F: FamilyMaps>(*mut FlowEntry<F>);
-
-impl<F: FamilyMaps> Clone for FlowPointer<F> {
-    #[inline(always)]
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<F: FamilyMaps> Copy for FlowPointer<F> {}
 
 impl<F: FamilyMaps> FlowHandle<F> for FlowPointer<F> {
     #[inline(always)]
@@ -59,7 +52,7 @@ impl<F: FamilyMaps> FlowHandle<F> for FlowPointer<F> {
     }
 }
 
-/// The helper's answer when BPF_NOEXIST meets a taken key: -EEXIST.
+/// The helper's answer when `BPF_NOEXIST` meets a taken key: -EEXIST.
 const EXISTS: i32 = -17;
 
 #[inline(always)]

@@ -1,5 +1,5 @@
 //! TC: one program for each direction and framing. What is not ours and what is translated go on to the next program
-//! (TC_ACT_UNSPEC, never TC_ACT_OK), so that others' programs run.
+//! (`TC_ACT_UNSPEC`, never `TC_ACT_OK`), so that others' programs run.
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
     macros::classifier,

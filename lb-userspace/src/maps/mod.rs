@@ -1,7 +1,7 @@
 //! What the agent may ask of the maps. The kernel answers (`bpf`), or plain collections do (`fake`, `faulty`).
 //!
 //! The operations are small on purpose: what makes a sequence of them safe for packets that pass meanwhile is decided
-//! in [`crate::reconcile::plan`], not here.
+//! in [`mod@crate::reconcile::plan`], not here.
 use std::{fmt, io};
 
 use lb_common::{

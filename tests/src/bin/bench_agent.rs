@@ -9,7 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -167,7 +167,7 @@ fn line(name: &str, samples: &Samples) -> (String, Value) {
 }
 
 /// The maps say what the last changes demanded: the measurement has measured something.
-fn check(folder: &PathBuf, generation: u8) -> Result<()> {
+fn check(folder: &Path, generation: u8) -> Result<()> {
     let contents = read_contents(&BpfMaps::open(folder)?)?;
     let addresses: BTreeSet<IpAddr> = contents
         .v4

@@ -6,7 +6,7 @@ use std::{
 
 use lb_common::Counter;
 
-use super::{End, Passing};
+use super::{Backend, Device, End, Passing, Service};
 use crate::{
     dissect::{TCP, flag},
     memory_clock::JIFFIES_PER_SECOND,
@@ -68,48 +68,6 @@ pub struct Half {
     pub is_crowded: bool,
     /// When the last packet passed, written at most once a second.
     pub last_seen: u32,
-}
-
-/// A backend.
-#[derive(Clone, Debug)]
-pub struct Backend {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// It is a member of its service.
-    pub is_active: bool,
-    /// How often its id was given away.
-    pub generation: u32,
-    /// Its service.
-    pub service: u32,
-}
-
-/// A service.
-#[derive(Clone, Debug, Default)]
-pub struct Service {
-    /// Who may get new flows, in the order of the slots.
-    pub candidates: Vec<u32>,
-    /// Chosen by hash, not by chance.
-    pub by_hash: bool,
-}
-
-/// A device.
-#[derive(Clone, Copy, Debug)]
-pub struct Device {
-    /// Masquerade address; unspecified: none.
-    pub masquerade_v4: Ipv4Addr,
-    /// Masquerade address; unspecified: none.
-    pub masquerade_v6: Ipv6Addr,
-    /// The bridge it is a port of; 0: none.
-    pub bridge: u32,
-}
-impl Default for Device {
-    fn default() -> Self {
-        Self {
-            masquerade_v4: Ipv4Addr::UNSPECIFIED,
-            masquerade_v6: Ipv6Addr::UNSPECIFIED,
-            bridge: 0,
-        }
-    }
 }
 
 /// Everything the naive balancer knows.
