@@ -6,6 +6,7 @@
 
 use std::{cell::Cell, collections::BTreeSet, time::Duration};
 
+use lb_common::BackendState;
 use lb_userspace::{
     agent::{Agent, Event, Settings, Source},
     maps::{
@@ -176,6 +177,10 @@ proptest! {
         // A dispute is told as refused: both cannot be had.
         prop_assert_eq!(view.in_sync, view.refused.is_empty());
         prop_assert_eq!(view.pending, 0);
+        // Nothing is kept for nobody: after a sweep the ids that are in use are those that slots name.
+        bench.happen(Happening::Sweep);
+        bench.pause(Duration::from_secs(10));
+        prop_assert_eq!(in_use(&bench.contents()), in_slots(&bench.contents()));
         // And nothing is left to be done: the agent sleeps until something happens.
         let due = bench.agent.wake_at().filter(|moment| *moment <= bench.now);
         prop_assert_eq!(due, None);
@@ -201,6 +206,39 @@ proptest! {
         let told = bench.agent.view(bench.now).warnings;
         prop_assert!(told.iter().any(|it| it.problem.contains("has not said")), "{told:?}");
     }
+}
+
+/// Backends that are not free: version of their family, id.
+fn in_use(contents: &MapContents) -> BTreeSet<(u8, u32)> {
+    let v4 = contents
+        .v4
+        .backends
+        .iter()
+        .map(|(id, entry)| (4, *id, entry.state()));
+    let v6 = contents
+        .v6
+        .backends
+        .iter()
+        .map(|(id, entry)| (6, *id, entry.state()));
+    let used = v4
+        .chain(v6)
+        .filter(|(_, _, state)| *state != BackendState::Free);
+    used.map(|(version, id, _)| (version, id)).collect()
+}
+
+/// Backends that slots of a service name.
+fn in_slots(contents: &MapContents) -> BTreeSet<(u8, u32)> {
+    let mut named = BTreeSet::new();
+    for (id, entry) in &contents.services {
+        let v6 =
+            contents.v6.backends.values().any(|backend| {
+                backend.service_id == *id && backend.state() == BackendState::Active
+            });
+        for index in entry.slots.start()..entry.slots.start() + entry.slots.length() {
+            named.insert((if v6 { 6 } else { 4 }, contents.slots[&index].backend_id));
+        }
+    }
+    named
 }
 
 #[test]
