@@ -101,6 +101,33 @@ mod tests {
     }
 
     #[test]
+    fn a_flow_that_is_made_while_the_sweep_runs_stays() {
+        let key = Tuple::<V4>::new(
+            Zeroable::zeroed(),
+            Port::ZERO,
+            Zeroable::zeroed(),
+            Port::ZERO,
+            6,
+        );
+        let entry = FlowEntry {
+            last_seen: 1001,
+            ..FlowEntry::zeroed()
+        };
+        let sweep_began = Instant {
+            jiffies: 1000,
+            per_second: 250,
+        };
+        assert!(!is_expired(
+            &key,
+            &entry,
+            Some(&entry),
+            &TIMEOUTS,
+            sweep_began
+        ));
+        assert!(!is_expired(&key, &entry, None, &TIMEOUTS, sweep_began));
+    }
+
+    #[test]
     fn a_flow_that_speaks_one_way_only_is_not_silent() {
         let other_spoke_at_900s = Some((FlowFlags::NONE, 900 * 250));
         assert!(!expired(6, FlowFlags::NONE, other_spoke_at_900s, 1000));
