@@ -22,6 +22,7 @@ pub mod dissect;
 pub mod download;
 pub mod expect;
 pub mod generate;
+pub mod host_datapath;
 pub mod kernel_program;
 pub mod kubernetes_cluster;
 pub mod load;

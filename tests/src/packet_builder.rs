@@ -102,6 +102,12 @@ impl PacketBuilder {
             other => addressed.other(other),
         }
     }
+    /// The same packet from and to somebody else.
+    #[must_use]
+    pub fn readdressed(mut self, source: SocketAddr, destination: SocketAddr) -> Self {
+        self.ports = (source.port(), destination.port());
+        self.addresses(source.ip(), destination.ip())
+    }
     /// IPv4 options, filled up to whole words with "no operation".
     #[must_use]
     pub fn options(mut self, options: &[u8]) -> Self {

@@ -16,16 +16,12 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use lb_common::{Counter, FlowEntry, IpFamily, Tuple, V4, V6, Verdict};
-use lb_ebpf::{
-    headers::Wire,
-    parse::{Link, Parsed},
-    pipeline::{self, Observer},
-    scratch::Scratch,
-};
+use lb_ebpf::{parse::Link, scratch::Scratch};
 use proptest::{strategy::Strategy as _, strategy::ValueTree as _, test_runner::TestRunner};
 use tests::{
     dissect::dissect,
     generate::{Cluster, Event, Hook, Shape, Way, conversation, events},
+    host_datapath,
     kernel_program::KernelProgram,
     memory_packet::MemoryPacket,
     memory_tables::FamilyTables,
@@ -38,11 +34,6 @@ const GO_ON: i32 = -1;
 const DROP: i32 = 2;
 /// How many frames are sent.
 const FRAMES: u32 = 20_000;
-
-struct Nobody;
-impl Observer for Nobody {
-    fn observe<F: Wire>(&mut self, _parsed: &Parsed<F>, _verdict: Verdict) {}
-}
 
 /// Kernel and host side by side.
 struct Both {
@@ -83,14 +74,7 @@ impl Both {
         let mut packet = MemoryPacket::new(bytes.to_vec());
         let Cluster { tables, clock, .. } = &mut self.cluster;
         let scratch = &mut self.scratch;
-        let verdict = match hook {
-            Hook::Ingress => {
-                pipeline::ingress(&mut packet, link, scratch, tables, clock, &mut Nobody)
-            }
-            Hook::Egress => {
-                pipeline::egress(&mut packet, link, scratch, tables, clock, &mut Nobody)
-            }
-        };
+        let verdict = host_datapath::run(hook, &mut packet, link, scratch, tables, clock);
         let action = match verdict {
             Verdict::Pass(_) | Verdict::Translated(_) => GO_ON,
             Verdict::Drop(_) => DROP,

@@ -9,18 +9,14 @@
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{HashMap, ProgramArray};
 use bytemuck::Pod;
-use lb_common::{FlowEntry, FlowSide, Tuple, V4, V6, Verdict};
-use lb_ebpf::{
-    headers::Wire,
-    parse::{Link, Parsed},
-    pipeline::{self, Observer},
-    scratch::Scratch,
-};
+use lb_common::{FlowEntry, FlowSide, Tuple, V4, V6};
+use lb_ebpf::{parse::Link, scratch::Scratch};
 use lb_userspace::maps::bpf::Plain;
 use tests::{
     bench::{Report, Row, Samples, pin_to_one_cpu, write_json},
     dissect::dissect,
     generate::{Cluster, Hook, Shape, Way, conversation},
+    host_datapath,
     kernel_program::KernelProgram,
     memory_packet::MemoryPacket,
     memory_tables::MemoryFamily,
@@ -54,11 +50,6 @@ struct Prepared {
     samples: Samples,
 }
 
-struct Nobody;
-impl Observer for Nobody {
-    fn observe<F: Wire>(&mut self, _parsed: &Parsed<F>, _verdict: Verdict) {}
-}
-
 /// The datapath on the host: makes the flows that are measured, and says what programs must make of frames.
 struct Host {
     cluster: Cluster,
@@ -70,15 +61,8 @@ impl Host {
         let mut packet = MemoryPacket::new(bytes.to_vec());
         let Cluster { tables, clock, .. } = &mut self.cluster;
         let scratch = &mut self.scratch;
-        let link = Link::Ethernet;
-        let _verdict = match hook {
-            Hook::Ingress => {
-                pipeline::ingress(&mut packet, link, scratch, tables, clock, &mut Nobody)
-            }
-            Hook::Egress => {
-                pipeline::egress(&mut packet, link, scratch, tables, clock, &mut Nobody)
-            }
-        };
+        let _verdict =
+            host_datapath::run(hook, &mut packet, Link::Ethernet, scratch, tables, clock);
         packet.bytes
     }
 

@@ -5,15 +5,11 @@ use std::{
 };
 
 use lb_common::{Counter, FlowEntry, FlowFlags, FlowSide, IpFamily, PassReason, Tuple, Verdict};
-use lb_ebpf::{
-    headers::Wire,
-    parse::{Link, Parsed},
-    pipeline::{self, Observer},
-    scratch::Scratch,
-};
+use lb_ebpf::{parse::Link, scratch::Scratch};
 use tests::{
     dissect::{UDP, assert_checksums, dissect, header_checksum_holds, transport_checksum_holds},
     generate::{Cluster, Event, Hook, Shape, Way, cluster, conversation},
+    host_datapath,
     memory_packet::MemoryPacket,
     memory_tables::FamilyTables,
     reference::{End, Half, Key, Observed},
@@ -42,12 +38,6 @@ pub(crate) struct Player {
     lately: VecDeque<Seen>,
     /// As in the kernel, what one packet leaves there the next one finds.
     scratch: Scratch,
-}
-
-/// Watches nothing.
-struct Nobody;
-impl Observer for Nobody {
-    fn observe<F: Wire>(&mut self, _parsed: &Parsed<F>, _verdict: Verdict) {}
 }
 
 impl Player {
@@ -154,14 +144,7 @@ impl Player {
             world,
             ..
         } = &mut self.cluster;
-        let verdict = match hook {
-            Hook::Ingress => {
-                pipeline::ingress(&mut packet, link, scratch, tables, clock, &mut Nobody)
-            }
-            Hook::Egress => {
-                pipeline::egress(&mut packet, link, scratch, tables, clock, &mut Nobody)
-            }
-        };
+        let verdict = host_datapath::run(hook, &mut packet, link, scratch, tables, clock);
         let observed = Observed {
             verdict,
             bytes: packet.bytes,

@@ -1,0 +1,154 @@
+//! Which backend a new flow gets, and what keeps it from getting one.
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use lb_common::{Algorithm, DropReason, ServiceEntry, SlotRegion, Verdict};
+use tests::{
+    dissect::{TCP, flag::SYN},
+    host_datapath::{HostDatapath, tuple},
+};
+
+use crate::{
+    fixture::REQUEST,
+    talk::{OTHER_WEB, WEB, client, frontend, node, other_frontend, pod, talk},
+};
+
+#[test]
+fn a_service_without_backends_drops() {
+    let mut node = node();
+    node.candidates(WEB, &[]);
+    let (verdict, _) = talk(&mut node, TCP, 1000).ask_with(SYN, 0);
+    assert_eq!(verdict, Verdict::Drop(DropReason::NoBackend));
+    assert!(node.tables.v4.opening.is_empty());
+}
+
+#[test]
+fn chance_reaches_every_candidate_and_nobody_else() {
+    let mut node = node();
+    node.choose_by(WEB, Algorithm::Random);
+    node.candidates(WEB, &[11, 13]);
+    let mut hits = BTreeMap::<SocketAddr, u32>::new();
+    for port in 1000..3000 {
+        let to = talk(&mut node, TCP, port).ask(SYN).unwrap();
+        *hits.entry(to).or_default() += 1;
+    }
+    assert_eq!(hits.keys().copied().collect::<Vec<_>>(), [pod(1), pod(3)]);
+    assert!(
+        hits.values().all(|hits| (900..1100).contains(hits)),
+        "{hits:?}"
+    );
+}
+
+#[test]
+fn the_hash_gives_a_tuple_the_same_backend_each_time() {
+    let to = |port| talk(&mut node(), TCP, port).ask(SYN);
+    assert!((1000..1050).all(|port| to(port) == to(port)));
+    assert!(
+        (1000..1050).any(|port| to(port) != to(1000)),
+        "all tuples go to one backend"
+    );
+}
+
+#[test]
+fn a_slot_of_a_foreign_service_is_not_believed() {
+    let foreign = |readings: usize| {
+        let mut node = node();
+        let start = node.tables.services[&OTHER_WEB].slots.start();
+        let stale = ServiceEntry {
+            slots: SlotRegion::new(start, 1),
+            ..node.tables.services[&WEB]
+        };
+        let readings = std::iter::repeat_n(stale, readings).collect();
+        node.tables.service_readings.replace(readings);
+        talk(&mut node, TCP, 1000).ask_with(SYN, 0)
+    };
+    for readings in 0..4 {
+        let (verdict, to) = foreign(readings);
+        assert_eq!(verdict, REQUEST, "right at reading {}", readings + 1);
+        assert!((1..=3).any(|number| Some(pod(number)) == to));
+    }
+    assert_eq!(foreign(4).0, Verdict::Drop(DropReason::ServiceInMotion));
+}
+
+#[test]
+fn the_reply_tuple_of_a_living_flow_is_not_taken() {
+    let mut node = node();
+    // Pods 1 to 3 behind one frontend, pod 1 behind the other: the same client port meets pod 1 sooner or later.
+    let port = (1000..2000)
+        .find(|port| talk(&mut crate::talk::node(), TCP, *port).ask(SYN) == Some(pod(1)));
+    let port = port.unwrap();
+    assert_eq!(talk(&mut node, TCP, port).ask(SYN), Some(pod(1)));
+    let other = |node: &mut HostDatapath| {
+        let mut talk = talk(node, TCP, port);
+        talk.frontend = other_frontend();
+        talk.ask_with(SYN, 0).0
+    };
+    let conflict = Verdict::Drop(DropReason::FlowConflict);
+    assert_eq!(other(&mut node), conflict);
+    node.clock.advance(59);
+    assert_eq!(other(&mut node), conflict, "silent for 59 s");
+    node.clock.advance(1);
+    assert_eq!(
+        other(&mut node),
+        REQUEST,
+        "never proven, and silent for a minute"
+    );
+}
+
+#[test]
+fn another_backend_is_tried_where_one_is_taken() {
+    let mut node = node();
+    node.choose_by(WEB, Algorithm::Random);
+    node.choose_by(OTHER_WEB, Algorithm::Random);
+    node.candidates(OTHER_WEB, &[31, 32, 33]);
+    let mut conflicts = 0;
+    for port in 1000..1600 {
+        let first = talk(&mut node, TCP, port).ask(SYN);
+        let mut talk = talk(&mut node, TCP, port);
+        talk.frontend = other_frontend();
+        match talk.ask_with(SYN, 0) {
+            (REQUEST, second) => assert_ne!(first, second),
+            (verdict, _) => {
+                assert_eq!(verdict, Verdict::Drop(DropReason::FlowConflict));
+                conflicts += 1;
+            }
+        }
+    }
+    // Three tries of three pods, one of them taken: all three meet it once in 27 times.
+    assert!((5..50).contains(&conflicts), "{conflicts} of 600");
+}
+
+#[test]
+fn the_loser_of_a_race_takes_the_winners_backend() {
+    let mut winner = node();
+    winner.choose_by(WEB, Algorithm::Random);
+    winner.candidates(WEB, &[12]);
+    assert_eq!(talk(&mut winner, TCP, 1000).ask(SYN), Some(pod(2)));
+    let (_, entry) = winner.remembered(TCP, client(1000), frontend()).unwrap();
+
+    let mut loser = node();
+    loser.candidates(WEB, &[11]);
+    let key = tuple(TCP, client(1000), frontend()).unwrap();
+    // The winner's entry appears just before the loser's own request entry is stored.
+    loser.tables.v4.raced.push_back(Some((key, entry)));
+    assert_eq!(talk(&mut loser, TCP, 1000).ask(SYN), Some(pod(2)));
+    let own_reply = loser.remembered(TCP, pod(1), client(1000));
+    assert!(
+        own_reply.is_none(),
+        "the loser's reply entry stays behind: {own_reply:?}"
+    );
+}
+
+#[test]
+fn a_flow_that_cannot_be_remembered_is_dropped() {
+    let mut node = node();
+    node.tables.v4.opening.evicts = false;
+    for (capacity, what) in [(0, "no entry"), (1, "only one entry")] {
+        node.tables.v4.opening.capacity = capacity;
+        let (verdict, _) = talk(&mut node, TCP, 1000).ask_with(SYN, 0);
+        assert_eq!(verdict, Verdict::Drop(DropReason::FlowNotStored), "{what}");
+        assert!(
+            node.tables.v4.opening.is_empty(),
+            "{what}: half a flow stays"
+        );
+    }
+}

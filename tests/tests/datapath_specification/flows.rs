@@ -1,0 +1,207 @@
+//! How long a flow keeps its backend.
+use std::net::SocketAddr;
+
+use lb_common::{BackendState, Counter, DropReason, FlowFlags, Verdict};
+use lb_ebpf::tables::FlowTable;
+use tests::{
+    dissect::{
+        TCP, UDP,
+        flag::{ACK, FIN, PSH, RST, SYN},
+    },
+    host_datapath::HostDatapath,
+};
+
+use crate::{
+    fixture::{REPLY, REQUEST},
+    talk::{DNS, WEB, client, established, frontend, node, pod, talk},
+};
+
+#[test]
+fn only_a_pure_syn_opens_a_tcp_flow() {
+    for (flags, opens) in [
+        (SYN, true),
+        (SYN | PSH, true),
+        (SYN | ACK, false),
+        (SYN | FIN, false),
+        (SYN | RST, false),
+        (ACK, false),
+        (ACK | PSH, false),
+        (FIN | ACK, false),
+        (RST, false),
+        (RST | ACK, false),
+        (0, false),
+    ] {
+        let mut node = node();
+        let (verdict, _) = talk(&mut node, TCP, 1000).ask_with(flags, 0);
+        let expected = if opens {
+            REQUEST
+        } else {
+            Verdict::Drop(DropReason::NoFlow)
+        };
+        assert_eq!(verdict, expected, "flags {flags:#04x}");
+        assert_eq!(
+            node.tables.v4.opening.is_empty(),
+            !opens,
+            "flags {flags:#04x}"
+        );
+    }
+}
+
+#[test]
+fn an_established_tcp_flow_keeps_its_backend_whatever_becomes_of_it() {
+    for state in [
+        BackendState::Draining,
+        BackendState::Gone,
+        BackendState::Free,
+    ] {
+        let mut node = node();
+        let kept = established(&mut node, 1000);
+        for number in 1..=3 {
+            node.backend(10 + number, WEB, pod(number), state);
+        }
+        node.candidates(WEB, &[]);
+        let mut talk = talk(&mut node, TCP, 1000);
+        assert_eq!(talk.ask(ACK), Some(kept), "{state:?}");
+        assert_eq!(talk.answer(kept, ACK), REPLY, "{state:?}");
+        assert_eq!(
+            talk.ask(SYN),
+            Some(kept),
+            "{state:?}: a SYN in a living flow starts nothing"
+        );
+    }
+}
+
+#[test]
+fn a_syn_on_a_finished_flow_chooses_anew() {
+    let ends: [(&str, &[u8], &[u8], bool); 6] = [
+        ("both have closed", &[FIN | ACK], &[FIN | ACK], true),
+        ("the client has reset", &[RST], &[], true),
+        ("the pod has reset", &[], &[RST | ACK], true),
+        ("only the client has closed", &[FIN | ACK], &[], false),
+        ("only the pod has closed", &[], &[FIN | ACK], false),
+        ("nobody has closed", &[ACK], &[ACK], false),
+    ];
+    for (what, of_client, of_pod, is_over) in ends {
+        let mut node = node();
+        let old = established(&mut node, 1000);
+        for flags in of_client {
+            assert_eq!(talk(&mut node, TCP, 1000).ask(*flags), Some(old), "{what}");
+        }
+        for flags in of_pod {
+            assert_eq!(
+                talk(&mut node, TCP, 1000).answer(old, *flags),
+                REPLY,
+                "{what}"
+            );
+        }
+        let others: Vec<u32> = (1..=3).filter(|number| pod(*number) != old).collect();
+        node.candidates(
+            WEB,
+            &others.iter().map(|number| 10 + number).collect::<Vec<_>>(),
+        );
+        let mut talk = talk(&mut node, TCP, 1000);
+        let new = talk.ask(SYN).expect("a backend");
+        assert_eq!(new != old, is_over, "{what}");
+        let table = if is_over {
+            FlowTable::Opening
+        } else {
+            FlowTable::Proven
+        };
+        assert_eq!(talk.table(), Some(table), "{what}");
+    }
+}
+
+#[test]
+fn a_syn_that_was_never_answered_leaves_a_backend_that_has_left() {
+    let mut node = node();
+    let old = talk(&mut node, TCP, 1000).ask(SYN).unwrap();
+    assert_eq!(talk(&mut node, TCP, 1000).ask(SYN), Some(old), "sent again");
+    let number = (1..=3).find(|number| pod(*number) == old).unwrap();
+    node.backend(10 + number, WEB, old, BackendState::Draining);
+    node.candidates(
+        WEB,
+        &(11..=13)
+            .filter(|id| *id != 10 + number)
+            .collect::<Vec<_>>(),
+    );
+    let new = talk(&mut node, TCP, 1000).ask(SYN).unwrap();
+    assert_ne!(new, old, "sent again after its backend has left");
+}
+
+#[test]
+fn a_udp_flow_leaves_a_backend_that_is_no_member_at_once() {
+    type Change = fn(&mut HostDatapath, u32, SocketAddr);
+    let changes: [(&str, Change); 4] = [
+        ("drains", |node, id, at| {
+            node.backend(id, DNS, at, BackendState::Draining);
+        }),
+        ("is gone", |node, id, at| {
+            node.backend(id, DNS, at, BackendState::Gone);
+        }),
+        ("serves another service", |node, id, at| {
+            node.backend(id, WEB, at, BackendState::Active);
+        }),
+        ("was replaced by another", |node, id, _| {
+            let entry = node.tables.v4.backends.get_mut(&id).expect("it is there");
+            entry.generation += 1;
+        }),
+    ];
+    for is_proven in [false, true] {
+        for (what, change) in changes {
+            let mut node = node();
+            let mut talk = talk(&mut node, UDP, 1000);
+            let old = talk.ask(0).unwrap();
+            if is_proven {
+                assert_eq!(talk.answer(old, 0), REPLY);
+                assert_eq!(talk.ask(0), Some(old));
+                assert_eq!(talk.table(), Some(FlowTable::Proven));
+            }
+            let id = (21..=23).find(|id| pod(id - 20) == old).unwrap();
+            change(&mut node, id, old);
+            node.candidates(
+                DNS,
+                &(21..=23).filter(|other| *other != id).collect::<Vec<_>>(),
+            );
+            let new = self::talk(&mut node, UDP, 1000).ask(0).unwrap();
+            assert_ne!(new, old, "{what}");
+            assert_eq!(node.tables.counted(Counter::FlowsRebalanced), 1, "{what}");
+            node.candidates(DNS, &[]);
+            for id in 21..=23 {
+                node.backend(id, DNS, pod(id - 20), BackendState::Draining);
+            }
+            let (verdict, _) = self::talk(&mut node, UDP, 1000).ask_with(0, 0);
+            assert_eq!(
+                verdict,
+                Verdict::Drop(DropReason::NoBackend),
+                "{what}, then none is left"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_time_of_a_flow_is_written_once_a_second() {
+    let mut node = node();
+    let pod = established(&mut node, 1000);
+    let seen = |node: &HostDatapath| {
+        let (_, entry) = node.remembered(TCP, client(1000), frontend()).unwrap();
+        entry.last_seen
+    };
+    let start = seen(&node);
+    node.clock.now = node.clock.now.wrapping_add(249);
+    assert_eq!(talk(&mut node, TCP, 1000).ask(ACK), Some(pod));
+    assert_eq!(seen(&node), start, "less than a second later");
+    node.clock.now = node.clock.now.wrapping_add(1);
+    assert_eq!(talk(&mut node, TCP, 1000).ask(ACK), Some(pod));
+    assert_eq!(seen(&node), start.wrapping_add(250), "a second later");
+}
+
+#[test]
+fn goodbyes_are_kept_with_the_direction_they_came_by() {
+    let mut node = node();
+    let pod = established(&mut node, 1000);
+    assert_eq!(talk(&mut node, TCP, 1000).ask(FIN | ACK), Some(pod));
+    let (_, request) = node.remembered(TCP, client(1000), frontend()).unwrap();
+    let (_, reply) = node.remembered(TCP, pod, client(1000)).unwrap();
+    assert!(request.flags.has(FlowFlags::FIN) && !reply.flags.has(FlowFlags::FIN));
+}

@@ -1,0 +1,14 @@
+//! The datapath's specification as tables of cases, a file for each part of it.
+#![expect(
+    clippy::expect_used,
+    reason = "helpers of tests: what is missing fails the test"
+)]
+
+mod choice;
+mod fixture;
+mod flows;
+mod frames;
+mod masquerade;
+mod proof;
+mod talk;
+mod untouched;

@@ -1,0 +1,177 @@
+//! How a flow proves itself and moves to FLOWS, and what puts back what the LRU has thrown out.
+use lb_common::{Counter, Verdict};
+use lb_ebpf::tables::FlowTable;
+use tests::dissect::{
+    TCP, UDP,
+    flag::{ACK, FIN, SYN},
+};
+
+use crate::{
+    fixture::{REPLY, REQUEST},
+    talk::{client, established, frontend, node, talk},
+};
+
+#[test]
+fn only_the_acknowledgement_of_the_pods_own_number_proves_a_tcp_client() {
+    // The pod's SYN/ACK carries the number 900.
+    for (acknowledgement, flags, proves) in [
+        (901, ACK, true),
+        (901, ACK | FIN, true),
+        (900, ACK, false),
+        (902, ACK, false),
+        (0, ACK, false),
+        (901, SYN, false),
+        (901, FIN, false),
+    ] {
+        let mut node = node();
+        let mut talk = talk(&mut node, TCP, 1000);
+        let pod = talk.ask(SYN).unwrap();
+        assert_eq!(talk.answer(pod, SYN | ACK), REPLY);
+        let (verdict, to) = talk.ask_with(flags, acknowledgement);
+        assert_eq!((verdict, to), (REQUEST, Some(pod)));
+        let table = if proves {
+            FlowTable::Proven
+        } else {
+            FlowTable::Opening
+        };
+        assert_eq!(
+            talk.table(),
+            Some(table),
+            "{acknowledgement} with {flags:#04x}"
+        );
+        let reply = node
+            .remembered(TCP, pod, client(1000))
+            .map(|(table, _)| table);
+        assert_eq!(reply, Some(table), "both halves move, or none");
+        let proven = node.tables.counted(Counter::FlowsProven);
+        assert_eq!(proven, u64::from(proves));
+        assert_eq!(node.tables.v4.opening.is_empty(), proves);
+    }
+}
+
+#[test]
+fn a_client_that_was_not_answered_proves_nothing() {
+    for protocol in [TCP, UDP] {
+        let mut node = node();
+        let mut talk = talk(&mut node, protocol, 1000);
+        assert!(talk.ask(SYN).is_some());
+        for _ in 0..3 {
+            assert_eq!(talk.ask_with(ACK, 1).0, REQUEST);
+        }
+        assert_eq!(talk.table(), Some(FlowTable::Opening));
+    }
+}
+
+#[test]
+fn a_udp_client_is_proven_when_it_goes_on_after_an_answer() {
+    let mut node = node();
+    let mut talk = talk(&mut node, UDP, 1000);
+    let pod = talk.ask(0).unwrap();
+    assert_eq!(talk.answer(pod, 0), REPLY);
+    assert_eq!(talk.table(), Some(FlowTable::Opening));
+    assert_eq!(talk.ask(0), Some(pod));
+    assert_eq!(talk.table(), Some(FlowTable::Proven));
+}
+
+#[test]
+fn a_udp_client_proves_so_many_flows_a_minute_and_no_more() {
+    let mut node = node();
+    node.tables.config.udp_flows_per_client = 5;
+    let prove = |node: &mut _, port| {
+        let mut talk = talk(node, UDP, port);
+        let pod = talk.ask(0).unwrap();
+        assert_eq!(talk.answer(pod, 0), REPLY);
+        assert_eq!(
+            talk.ask(0),
+            Some(pod),
+            "it works, wherever it is remembered"
+        );
+        talk.table() == Some(FlowTable::Proven)
+    };
+    let proven = (1000..1010).filter(|port| prove(&mut node, *port)).count();
+    assert_eq!(proven, 5);
+    node.clock.advance(59);
+    assert!(!prove(&mut node, 2000), "59 s later");
+    node.clock.advance(1);
+    assert!(prove(&mut node, 2001), "a minute later");
+}
+
+#[test]
+fn where_flows_is_full_a_flow_stays_where_it_is_and_works() {
+    for capacity in [0, 1] {
+        let mut node = node();
+        node.tables.v4.proven.capacity = capacity;
+        let mut talk = talk(&mut node, TCP, 1000);
+        let pod = talk.ask(SYN).unwrap();
+        assert_eq!(talk.answer(pod, SYN | ACK), REPLY);
+        for _ in 0..3 {
+            assert_eq!(talk.ask_with(ACK, 901), (REQUEST, Some(pod)));
+            assert_eq!(talk.answer(pod, ACK), REPLY);
+        }
+        assert_eq!(talk.table(), Some(FlowTable::Opening));
+        assert!(
+            node.tables.v4.proven.is_empty(),
+            "half a flow stays in FLOWS"
+        );
+        assert_eq!(
+            node.tables.counted(Counter::FlowsTableFull),
+            1,
+            "a flow counts once"
+        );
+        node.tables.v4.proven.capacity = 2;
+        node.clock.advance(1);
+        assert_eq!(self::talk(&mut node, TCP, 1000).ask(ACK), Some(pod));
+        assert_eq!(
+            self::talk(&mut node, TCP, 1000).table(),
+            Some(FlowTable::Proven),
+            "room again"
+        );
+    }
+}
+
+#[test]
+fn a_packet_of_either_direction_puts_the_evicted_other_half_back() {
+    let mut node = node();
+    let mut opened = talk(&mut node, TCP, 1000);
+    let pod = opened.ask(SYN).unwrap();
+    let request = tests::host_datapath::tuple(TCP, client(1000), frontend()).unwrap();
+    let reply = tests::host_datapath::tuple(TCP, pod, client(1000)).unwrap();
+    let entries = |node: &tests::host_datapath::HostDatapath| {
+        [request, reply].map(|key| node.tables.v4.opening.get(&key))
+    };
+    let [own, other] = entries(&node);
+
+    node.tables.v4.opening.remove(&reply);
+    assert_eq!(talk(&mut node, TCP, 1000).ask(SYN), Some(pod));
+    assert_eq!(entries(&node), [own, other], "the reply half");
+
+    node.tables.v4.opening.remove(&request);
+    assert_eq!(talk(&mut node, TCP, 1000).answer(pod, ACK), REPLY);
+    let [restored, _] = entries(&node);
+    let (restored, own) = (restored.unwrap(), own.unwrap());
+    assert_eq!((restored.address, restored.port), (own.address, own.port));
+    assert_eq!(
+        (restored.backend_id, restored.generation),
+        (own.backend_id, own.generation)
+    );
+    assert_eq!(node.tables.counted(Counter::FlowsRepaired), 2);
+}
+
+#[test]
+fn the_halves_of_a_proven_flow_stay_where_they_are() {
+    let mut node = node();
+    let pod = established(&mut node, 1000);
+    for _ in 0..3 {
+        assert_eq!(talk(&mut node, TCP, 1000).ask(ACK), Some(pod));
+        assert_eq!(talk(&mut node, TCP, 1000).answer(pod, ACK), REPLY);
+        node.clock.advance(100);
+    }
+    assert!(node.tables.v4.opening.is_empty());
+    assert_eq!(node.tables.v4.proven.len(), 2);
+    let verdict = talk(&mut node, TCP, 1000).answer(pod, SYN | ACK);
+    assert!(
+        matches!(verdict, Verdict::Translated(_)),
+        "a late SYN/ACK: {verdict:?}"
+    );
+    assert_eq!(node.tables.counted(Counter::FlowsProven), 1);
+}
