@@ -1,12 +1,12 @@
 //! A pod that reaches itself through its service, and pods behind one bridge.
 use std::net::SocketAddr;
 
-use lb_common::{DeviceEntry, DropReason, PassReason, Translation, Verdict};
+use lb_common::{DeviceEntry, DropReason, FlowFlags, PassReason, Translation, Verdict};
 use lb_ebpf::{parse::Link, tables::FlowTable};
 use tests::{
     dissect::{
         TCP, UDP, assert_checksums, dissect,
-        flag::{ACK, SYN},
+        flag::{ACK, FIN, RST, SYN},
     },
     generate::Hook,
     host_datapath::{HostDatapath, tuple},
@@ -16,7 +16,7 @@ use tests::{
 
 use crate::{
     fixture::{REPLY, REQUEST, at},
-    talk::{DNS, WEB, frontend, node, pod},
+    talk::{DNS, WEB, frontend, node, other_frontend, pod},
 };
 
 const OUT: Verdict = Verdict::Translated(Translation::MasqueradedRequest);
@@ -214,7 +214,7 @@ fn a_hairpin_that_is_over_takes_its_masquerade_along() {
     let mut node = lonely();
     let (_, routed) = node.enter(&packet(TCP, own_port(), frontend(), SYN));
     let (_, _) = node.leave(&routed);
-    let (_, _) = node.leave(&packet(TCP, pod(1), own_port(), tests::dissect::flag::RST));
+    let (_, _) = node.leave(&packet(TCP, pod(1), own_port(), RST));
     node.candidates(WEB, &[12]);
     let (verdict, routed) = node.enter(&packet(TCP, own_port(), frontend(), SYN));
     assert_eq!((verdict, ends(&routed).1), (REQUEST, pod(2)));
@@ -224,6 +224,46 @@ fn a_hairpin_that_is_over_takes_its_masquerade_along() {
         untouched(&direct),
         "a direct connection from the same port"
     );
+}
+
+#[test]
+fn a_hairpin_through_another_frontend_uses_the_masquerade_that_is_there() {
+    let mut node = lonely();
+    for (through, flags) in [(frontend(), SYN), (other_frontend(), SYN)] {
+        let (verdict, routed) = node.enter(&packet(TCP, own_port(), through, flags));
+        assert_eq!(verdict, REQUEST, "through {through}");
+        assert_eq!(
+            ends(&node.leave(&routed).1).0,
+            node_address(1000),
+            "through {through}"
+        );
+        let proof = eth()
+            .between(TCP, pod(1), own_port())
+            .syn_ack()
+            .sequence(900)
+            .build();
+        assert_eq!(node.leave(&proof).0, REPLY);
+        let proof = eth()
+            .between(TCP, own_port(), through)
+            .acknowledge(901)
+            .build();
+        let (_, routed) = node.enter(&proof);
+        assert_eq!(node.leave(&routed).0, OUT);
+        let (_, _) = node.leave(&packet(TCP, pod(1), own_port(), RST));
+    }
+    let key = tuple(TCP, own_port(), pod(1)).unwrap();
+    let tables = [FlowTable::Proven, FlowTable::Opening];
+    let places = tables.map(|table| node.tables.v4.flows(table).get(&key).is_some());
+    assert_eq!(places, [true, false], "one entry of the tuple, in FLOWS");
+}
+
+#[test]
+fn the_first_masqueraded_packet_leaves_its_own_trace() {
+    let mut node = lonely();
+    let (_, _) = node.enter(&packet(TCP, own_port(), frontend(), SYN));
+    let (_, _) = node.leave(&packet(TCP, own_port(), pod(1), FIN | ACK));
+    let (_, entry) = node.remembered(TCP, own_port(), pod(1)).unwrap();
+    assert!(entry.flags.has(FlowFlags::FIN), "the FIN is lost");
 }
 
 /// Interface 1 is a port of bridge 9.

@@ -1,9 +1,12 @@
 //! How a flow proves itself and moves to FLOWS, and what puts back what the LRU has thrown out.
-use lb_common::{Counter, Verdict};
+use lb_common::{Counter, FlowEntry, FlowFlags, Verdict};
 use lb_ebpf::tables::FlowTable;
-use tests::dissect::{
-    TCP, UDP,
-    flag::{ACK, FIN, SYN},
+use tests::{
+    dissect::{
+        TCP, UDP,
+        flag::{ACK, FIN, SYN},
+    },
+    host_datapath::{HostDatapath, tuple},
 };
 
 use crate::{
@@ -134,11 +137,10 @@ fn a_packet_of_either_direction_puts_the_evicted_other_half_back() {
     let mut node = node();
     let mut opened = talk(&mut node, TCP, 1000);
     let pod = opened.ask(SYN).unwrap();
-    let request = tests::host_datapath::tuple(TCP, client(1000), frontend()).unwrap();
-    let reply = tests::host_datapath::tuple(TCP, pod, client(1000)).unwrap();
-    let entries = |node: &tests::host_datapath::HostDatapath| {
-        [request, reply].map(|key| node.tables.v4.opening.get(&key))
-    };
+    let request = tuple(TCP, client(1000), frontend()).unwrap();
+    let reply = tuple(TCP, pod, client(1000)).unwrap();
+    let entries =
+        |node: &HostDatapath| [request, reply].map(|key| node.tables.v4.opening.get(&key));
     let [own, other] = entries(&node);
 
     node.tables.v4.opening.remove(&reply);
@@ -174,4 +176,40 @@ fn the_halves_of_a_proven_flow_stay_where_they_are() {
         "a late SYN/ACK: {verdict:?}"
     );
     assert_eq!(node.tables.counted(Counter::FlowsProven), 1);
+}
+
+#[test]
+fn the_packet_that_proves_a_flow_leaves_its_own_trace_there() {
+    let mut node = node();
+    let mut talk = talk(&mut node, TCP, 1000);
+    let pod = talk.ask(SYN).unwrap();
+    assert_eq!(talk.answer(pod, SYN | ACK), REPLY);
+    talk.node.clock.advance(5);
+    assert_eq!(talk.ask_with(ACK | FIN, 901), (REQUEST, Some(pod)));
+    let (table, entry) = node.remembered(TCP, client(1000), frontend()).unwrap();
+    assert_eq!(table, FlowTable::Proven);
+    assert!(entry.flags.has(FlowFlags::FIN), "the FIN is lost");
+    assert_eq!(
+        entry.last_seen, node.clock.now,
+        "the time is that of an earlier packet"
+    );
+}
+
+#[test]
+fn proof_takes_no_reply_tuple_away_from_another_frontend() {
+    let mut node = node();
+    let mut ours = talk(&mut node, UDP, 1000);
+    let pod = ours.ask(0).unwrap();
+    assert_eq!(ours.answer(pod, 0), REPLY);
+    // Our reply half is evicted, and a flow through another frontend gets the tuple.
+    let reply = tuple(UDP, pod, client(1000)).unwrap();
+    let evicted = node.tables.v4.opening.remove(&reply).unwrap();
+    let theirs = FlowEntry {
+        address: [10, 96, 0, 77].into(),
+        ..evicted
+    };
+    node.tables.v4.opening.put(reply, theirs);
+    assert_eq!(talk(&mut node, UDP, 1000).ask(0), Some(pod));
+    assert_eq!(node.tables.v4.opening.get(&reply), Some(theirs));
+    assert!(node.tables.v4.proven.is_empty());
 }
