@@ -71,7 +71,7 @@ impl LoneAgent {
         }
     }
 
-    /// Waits until both programs hang on a device by TCX; how long that took.
+    /// Waits until both programs hang on a device; how long that took.
     pub fn wait_attached(&self, name: &str) -> Result<Duration> {
         let begin = now();
         while attached(&self.namespace, name)? != [1, 1] {
@@ -86,8 +86,29 @@ impl LoneAgent {
     }
 }
 
-/// How many programs hang on both sides of a device by TCX; none for a device that is not there.
+/// Whether this kernel has TCX (6.6 and newer); without it everything is attached by clsact.
+pub fn has_tcx() -> bool {
+    SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
+}
+
+/// How many programs hang on both sides of a device, by TCX or, on a kernel without it, by clsact
+/// filters of ours; none for a device that is not there.
 pub fn attached(namespace: &Namespace, name: &str) -> Result<[usize; 2]> {
+    if has_tcx() {
+        return attached_by_tcx(namespace, name);
+    }
+    Ok(["ingress", "egress"].map(|side| {
+        let shown = namespace.output("tc", &["filter", "show", "dev", name, side]);
+        let shown = shown.unwrap_or_default();
+        shown
+            .lines()
+            .filter(|line| line.contains("waggle_"))
+            .count()
+    }))
+}
+
+/// How many programs hang on both sides of a device by TCX; none for a device that is not there.
+pub fn attached_by_tcx(namespace: &Namespace, name: &str) -> Result<[usize; 2]> {
     namespace.run(|| {
         Ok([TcAttachType::Ingress, TcAttachType::Egress].map(|side| {
             SchedClassifier::query_tcx(name, side).map_or(0, |(_, programs)| programs.len())

@@ -143,7 +143,7 @@ fn the_agent_ends_within_a_second_and_leaves_the_datapath() -> Result<()> {
     ensure!(tests::lone_agent::attached(&lone.namespace, "eth0")? == [1, 1]);
     let output = lone.agent.waggle("status").unwrap_err().to_string();
     ensure!(
-        output.contains("no agent runs here") && output.contains("2-ingress"),
+        output.contains("no agent runs here") && output.contains("connect4"),
         "{output}"
     );
     Ok(())

@@ -19,6 +19,9 @@ use nix::{
 /// `BPF_FS_MAGIC` in linux/magic.h.
 const BPF_FS: FsType = FsType(0xcafe_4a11);
 
+/// Name of the folder of links.
+pub(crate) const LINKS: &str = "links";
+
 /// Where the BPF file system usually is.
 const USUAL: &str = "/sys/fs/bpf";
 
@@ -41,7 +44,7 @@ impl BpfRoot {
     }
     /// The folder of the links.
     pub fn links(&self) -> PathBuf {
-        self.0.join("links")
+        self.0.join(LINKS)
     }
 
     /// Makes the folders, and mounts a BPF file system if there is none: at its usual place if the root is below it,

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, io, path::Path};
 use anyhow::{Context as _, Result};
 
 use super::{
-    bpffs::BpfRoot,
+    bpffs::{BpfRoot, LINKS},
     cgroup,
     clsact::{self, Direction, Route},
     device::Device,
@@ -48,6 +48,9 @@ pub fn remove_everything(root: &BpfRoot, run_dir: &Path) -> Result<Removed> {
     removed.devices = found.into_iter().collect();
     // Every layout's maps, not only this program's.
     for layout in BpfRoot::pins(root.path()).context("cannot list the root")? {
+        if !is_ours(&layout) {
+            continue;
+        }
         let folder = root.path().join(&layout);
         for map in BpfRoot::pins(&folder).unwrap_or_default() {
             fs::remove_file(folder.join(&map))
@@ -60,6 +63,8 @@ pub fn remove_everything(root: &BpfRoot, run_dir: &Path) -> Result<Removed> {
     for file in [SOCKET, "lock"] {
         absent(fs::remove_file(run_dir.join(file)))?;
     }
+    // Somebody else may keep something in it, or have made it for us.
+    drop(fs::remove_dir(run_dir));
     Ok(removed)
 }
 
@@ -103,11 +108,42 @@ fn absent(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// A root that is itself a mount point stays.
+/// The folder of links, and those of maps: `v` and a layout's version. A root that is itself a BPF file system has files
+/// of the kernel's beside them.
+fn is_ours(folder: &str) -> bool {
+    let version = folder.strip_prefix('v').map(str::parse::<u32>);
+    folder == LINKS || matches!(version, Some(Ok(_)))
+}
+
+/// A root that is itself a mount point stays, and so does one in which others keep something.
 fn mounted_here(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::ResourceBusy {
+    if matches!(
+        error.kind(),
+        io::ErrorKind::ResourceBusy
+            | io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::PermissionDenied
+    ) {
         Ok(())
     } else {
         Err(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_own_files_are_not_ours() {
+        for (name, ours) in [
+            ("links", true),
+            ("v1", true),
+            ("v12", true),
+            ("maps.debug", false),
+            ("v", false),
+            ("vault", false),
+        ] {
+            assert_eq!(is_ours(name), ours, "{name}");
+        }
     }
 }

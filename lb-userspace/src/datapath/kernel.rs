@@ -110,6 +110,16 @@ mod tests {
     }
 
     #[test]
+    fn an_old_kernel_is_refused_before_anything_is_tried() {
+        let nowhere = Path::new("/nowhere/vmlinux");
+        for (release, part) in [("5.15.0-generic", "too old"), ("6.12.1", "no BTF")] {
+            let refused = require(release, nowhere).unwrap_err().to_string();
+            let part = if may_load() { part } else { "needs root" };
+            assert!(refused.contains(part), "{refused}");
+        }
+    }
+
+    #[test]
     fn root_in_a_container_without_capabilities_is_not_enough() {
         assert!(capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n").is_some_and(sufficient));
         assert!(!sufficient(0x0000_0000_a804_25fb), "docker's default set");
