@@ -19,14 +19,11 @@ const LICENCES: &[&str] = &[
     "MIT",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
-    "BSD-2-Clause",
     "BSD-3-Clause",
     "ISC",
     "Unicode-3.0",
     "Zlib",
     "CC0-1.0",
-    "Unlicense",
-    "0BSD",
     "CDLA-Permissive-2.0",
 ];
 
