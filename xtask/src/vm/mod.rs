@@ -81,7 +81,7 @@ pub(crate) fn run(job: &Job, kernel: &Kernel, said: &mut dyn FnMut(&Line<'_>)) -
     packages::ensure(&[packages::MACHINE])?;
     let accelerator = qemu::accelerator(kernel)?;
     let folder = workspace::target().join("vm");
-    let initramfs = folder.join(format!("{}.cpio", job.name));
+    let initramfs = folder.join(format!("{}-{}.cpio", job.name, std::process::id()));
     let size = guest::write(job, kernel, &initramfs)?;
     report::note(&format!(
         "Linux {}, {}, {} MB in its file system",

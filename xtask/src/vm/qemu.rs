@@ -138,8 +138,10 @@ pub(super) fn boot(
 }
 
 fn command(kernel: &Kernel, initramfs: &Path, accelerator: Accelerator, log: &Path) -> Command {
-    let mut command = Command::new("qemu-system-x86_64");
+    // A machine does not outlive us, however we end.
+    let mut command = Command::new("setpriv");
     command
+        .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
         .args(accelerator.options())
         .args(["-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none"])
         .args(["-smp", "2", "-m", "3G", "-no-reboot"])
