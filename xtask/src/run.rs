@@ -8,6 +8,9 @@ use crate::debian::packages;
 use crate::vm::{self, GuestCommand, Job, Kernel, Line, kernel};
 use crate::{ebpf, report};
 
+/// What a machine with the scenario runs.
+pub(crate) const PROGRAMS: &[&str] = &["waggle", "init", "scenario"];
+
 /// The whole machine's time, emulated on a slow host.
 const TIME_LIMIT: Duration = Duration::from_mins(10);
 
@@ -33,10 +36,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     packages::ensure(&[packages::BUILD, packages::MACHINE, packages::NETWORK])?;
     ebpf::build()?;
-    report::step("building waggle and the scenario", || {
-        vm::build("lb-userspace", &["waggle"])?;
-        build_scenario()
-    })?;
+    report::step("building waggle and the scenario", || vm::build(PROGRAMS))?;
     let kernel = Kernel::find(options.kernel.as_deref().unwrap_or(kernel::default()))?;
     let mut job = Job {
         name: "run".to_owned(),
@@ -74,11 +74,6 @@ pub fn run(options: &Options) -> Result<()> {
     }
     println!("Every step held.");
     Ok(())
-}
-
-/// Builds the scenario and the machine's PID 1.
-pub(crate) fn build_scenario() -> Result<()> {
-    vm::build("tests", &["init", "scenario"])
 }
 
 /// Adds the scenario to what a machine does, with the programs it needs, at their own places.

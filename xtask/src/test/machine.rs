@@ -83,7 +83,7 @@ fn boot(
     let place = format!("Linux {}", kernel.release);
     let mut titles: Vec<String> = suites.iter().map(Suite::title).collect();
     if with_scenario {
-        run::build_scenario()?;
+        vm::build(run::PROGRAMS)?;
         run::add_scenario(&mut job, &[]);
         titles.push("scenario".to_owned());
     }

@@ -87,7 +87,7 @@ fn prepare(options: &Options) -> Result<()> {
         packages::ensure(&[packages::NETWORK])?;
     }
     ebpf::build()?;
-    report::step("building waggle", || vm::build("lb-userspace", &["waggle"]))
+    report::step("building waggle", || vm::build(&["waggle"]))
 }
 
 fn unit(filter: Option<&str>, tally: &mut Tally) -> Result<()> {

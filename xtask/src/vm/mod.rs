@@ -97,14 +97,24 @@ pub(crate) fn run(job: &Job, kernel: &Kernel, said: &mut dyn FnMut(&Line<'_>)) -
 
 /// PID 1 of the machine, built where it is not yet.
 fn init() -> Result<PathBuf> {
-    build("tests", &["init"])?;
+    build(&["init"])?;
     Ok(program("init"))
 }
 
-/// Builds programs of a package for this machine; quick if nothing changed.
-pub(crate) fn build(package: &str, programs: &[&str]) -> Result<()> {
+/// Builds programs of the agent's and the tests' packages; quick if nothing changed.
+///
+/// Both packages are always named: what cargo builds depends on which are, and every other choice
+/// would build much of it twice.
+pub(crate) fn build(programs: &[&str]) -> Result<()> {
     let mut cargo = process::cargo();
-    cargo.args(["build", "--quiet", "--package", package]);
+    cargo.args([
+        "build",
+        "--quiet",
+        "--package",
+        "lb-userspace",
+        "--package",
+        "tests",
+    ]);
     for name in programs {
         cargo.args(["--bin", name]);
     }
