@@ -22,7 +22,7 @@ use crate::{
         cgroup::{self, SocketHook},
         contract::Capacities,
         device::Filter,
-        kernel,
+        events, kernel,
         lock::NodeLock,
         monitor::Monitor,
         probe::KernelAbilities,
@@ -182,6 +182,7 @@ impl Node {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (events, inbox) = mpsc::channel(1024);
         forward_kernel_log(&mut self.datapath);
+        events::forward(self.datapath.ebpf_mut());
         let (retired, ended) = self.end_sockets();
         let (sweep_reports, swept) = watch::channel(sweep::SweepReport::default());
         drop(tokio::spawn(sweep::run(

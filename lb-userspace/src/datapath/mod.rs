@@ -13,6 +13,7 @@ pub mod cleanup;
 pub mod clsact;
 pub mod contract;
 pub mod device;
+pub mod events;
 pub mod host;
 pub mod kernel;
 pub mod load;
