@@ -1,7 +1,7 @@
 //! Which backend a new flow gets, and what keeps it from getting one.
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use lb_common::{Algorithm, DropReason, ServiceEntry, SlotRegion, Verdict};
+use lb_common::{Algorithm, BackendState, DropReason, ServiceEntry, SlotRegion, Verdict};
 use tests::{
     dissect::{TCP, flag::SYN},
     host_datapath::{HostDatapath, tuple},
@@ -150,5 +150,43 @@ fn a_flow_that_cannot_be_remembered_is_dropped() {
             node.tables.v4.opening.is_empty(),
             "{what}: half a flow stays"
         );
+    }
+}
+
+#[test]
+fn a_slot_is_believed_only_if_it_and_its_backend_are_the_services_own_and_active() {
+    type Change = fn(&mut HostDatapath, u32);
+    let changes: [(&str, Change); 6] = [
+        ("the slot names another service", |node, slot| {
+            node.tables.slots.get_mut(&slot).expect("a slot").service_id = OTHER_WEB;
+        }),
+        ("the slot is empty", |node, slot| {
+            node.tables.slots.remove(&slot);
+        }),
+        ("the backend serves another service", |node, _| {
+            node.backend(11, OTHER_WEB, pod(1), BackendState::Active);
+        }),
+        ("the backend drains", |node, _| {
+            node.backend(11, WEB, pod(1), BackendState::Draining)
+        }),
+        ("the backend is gone", |node, _| {
+            node.backend(11, WEB, pod(1), BackendState::Gone)
+        }),
+        ("nobody has the backend's id", |node, _| {
+            node.tables.v4.backends.remove(&11);
+        }),
+    ];
+    for (what, change) in changes {
+        let mut node = node();
+        node.candidates(WEB, &[11]);
+        let slot = node.tables.services[&WEB].slots.start();
+        change(&mut node, slot);
+        let (verdict, _) = talk(&mut node, TCP, 1000).ask_with(SYN, 0);
+        assert_eq!(
+            verdict,
+            Verdict::Drop(DropReason::ServiceInMotion),
+            "{what}"
+        );
+        assert!(node.tables.v4.opening.is_empty(), "{what}");
     }
 }

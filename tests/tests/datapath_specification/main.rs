@@ -10,5 +10,6 @@ mod flows;
 mod frames;
 mod masquerade;
 mod proof;
+mod socket;
 mod talk;
 mod untouched;

@@ -1,0 +1,164 @@
+//! The sweep in the kernel: silent flows go, both halves together, and all others stay.
+use anyhow::Result;
+use aya::maps::Array;
+use bytemuck::Zeroable as _;
+use lb_common::{
+    Counter, DatapathConfig, FlowEntry, FlowFlags, FlowSide, Port, Tuple, V4, config::Timeouts,
+};
+use lb_userspace::maps::bpf::Plain;
+use tests::{
+    dissect::{TCP, UDP},
+    kernel_program::KernelProgram,
+    packet_builder::eth,
+    require_root,
+};
+
+const TIMEOUTS: Timeouts = Timeouts {
+    tcp_established: 1000,
+    tcp_close_wait: 100,
+    tcp_closed: 10,
+    udp_stream: 50,
+};
+
+/// One half: what was seen on it, and how many seconds ago.
+type Half = (FlowFlags, u32);
+
+#[test]
+fn silent_flows_age_away_whole_and_busy_ones_stay() -> Result<()> {
+    const FIN: FlowFlags = FlowFlags::FIN;
+    const RST: FlowFlags = FlowFlags::RST;
+    const NONE: FlowFlags = FlowFlags::NONE;
+    if !require_root() {
+        return Ok(());
+    }
+    let cases: [(&str, u8, Half, Half, bool); 12] = [
+        ("TCP, fresh", TCP, (NONE, 0), (NONE, 0), false),
+        (
+            "TCP, a little younger than its time",
+            TCP,
+            (NONE, 990),
+            (NONE, 990),
+            false,
+        ),
+        (
+            "TCP, older than its time",
+            TCP,
+            (NONE, 1010),
+            (NONE, 1010),
+            true,
+        ),
+        ("TCP that only sends", TCP, (NONE, 0), (NONE, 5000), false),
+        (
+            "TCP that only receives",
+            TCP,
+            (NONE, 5000),
+            (NONE, 0),
+            false,
+        ),
+        (
+            "one end has closed, lately",
+            TCP,
+            (FIN, 90),
+            (NONE, 90),
+            false,
+        ),
+        ("one end has closed", TCP, (NONE, 110), (FIN, 110), true),
+        ("both have closed, lately", TCP, (FIN, 5), (FIN, 5), false),
+        ("both have closed", TCP, (FIN, 20), (FIN, 20), true),
+        ("reset", TCP, (NONE, 20), (RST, 20), true),
+        ("UDP, lately", UDP, (NONE, 40), (NONE, 40), false),
+        ("UDP", UDP, (NONE, 60), (NONE, 60), true),
+    ];
+    let config = DatapathConfig::DEFAULT;
+    let mut kernel = KernelProgram::load(lb_userspace::datapath::object()?, &config)?;
+    let mut ageing: Array<_, Plain<Timeouts>> = kernel.map("AGEING")?;
+    ageing.set(0, Plain(TIMEOUTS), 0)?;
+
+    let now = jiffies(&mut kernel)?;
+    for (number, (_, protocol, request, reply, _)) in cases.iter().enumerate() {
+        let [request_key, reply_key] = keys(u16::try_from(number)?, *protocol);
+        let sides = [FlowSide::Destination, FlowSide::Source];
+        let halves = [
+            (request_key, reply_key, *request),
+            (reply_key, request_key, *reply),
+        ];
+        for (side, (key, other, (flags, seconds))) in sides.into_iter().zip(halves) {
+            let (address, port) = if side == FlowSide::Destination {
+                (other.source, other.source_port)
+            } else {
+                (other.destination, other.destination_port)
+            };
+            let entry = FlowEntry {
+                address,
+                port,
+                side: side.byte(),
+                flags,
+                last_seen: now.wrapping_sub(seconds * config.jiffies_per_second),
+                ..FlowEntry::<V4>::zeroed()
+            };
+            assert_eq!(entry.other_half(&key), other, "the case itself");
+            kernel.put_flow("FLOWS_V4", &key, &entry)?;
+        }
+    }
+    kernel.run(
+        "age_flows_v4",
+        &eth().ipv4([0; 4], [0; 4]).udp(1, 1).build(),
+        1,
+    )?;
+
+    let left = kernel.flows::<V4>("FLOWS_V4")?;
+    let mut expired = 0;
+    for (number, (what, protocol, _, _, goes)) in cases.iter().enumerate() {
+        for key in keys(u16::try_from(number)?, *protocol) {
+            assert_eq!(left.contains_key(&key), !goes, "{what}");
+        }
+        expired += u64::from(*goes);
+    }
+    let counted = kernel.counted(Counter::FlowsExpired)?;
+    assert!(
+        (expired..=2 * expired).contains(&counted),
+        "{counted} for {expired} flows"
+    );
+    Ok(())
+}
+
+/// Request and reply of the nth case.
+fn keys(number: u16, protocol: u8) -> [Tuple<V4>; 2] {
+    let at = |last: u8| [10, 0, 0, last].into();
+    let request = Tuple::new(
+        at(1),
+        Port::new(1000 + number),
+        at(2),
+        Port::new(80),
+        protocol,
+    );
+    let backend = request.with_destination(at(3), Port::new(8080));
+    [request, backend.reversed()]
+}
+
+/// The kernel's time, as a program writes it: a known flow's packet passes, and its entry says when.
+fn jiffies(kernel: &mut KernelProgram) -> Result<u32> {
+    let [key, _] = keys(999, UDP);
+    let entry = FlowEntry {
+        address: [10, 0, 0, 9].into(),
+        port: Port::new(9),
+        side: FlowSide::Source.byte(),
+        ..FlowEntry::<V4>::zeroed()
+    };
+    // Whatever the time is, one of two entries half a cycle apart is older than a second.
+    for last_seen in [0, 1 << 31] {
+        kernel.put_flow("FLOWS_V4", &key, &FlowEntry { last_seen, ..entry })?;
+        let packet = eth()
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 2])
+            .udp(1999, 80)
+            .build();
+        kernel.run("tc_egress_ethernet", &packet, 1)?;
+        let found = kernel.flows::<V4>("FLOWS_V4")?;
+        let written = found.get(&key).map(|entry| entry.last_seen);
+        if let Some(written) = written.filter(|written| *written != last_seen) {
+            kernel.clear_flows::<V4>("FLOWS_V4")?;
+            return Ok(written);
+        }
+    }
+    anyhow::bail!("no program writes the time of a flow")
+}
