@@ -17,7 +17,7 @@ use crate::scratch::{Scratch, unique_tag};
 use crate::topology::Node;
 
 /// How long the agent may take to be ready, on a machine that is busy with other tests.
-const READY_WITHIN: Duration = Duration::from_mins(1);
+const READY_WITHIN: Duration = Duration::from_mins(3);
 
 /// How long the agent may take to follow a change of its source.
 const FOLLOWS_WITHIN: Duration = Duration::from_secs(20);

@@ -1,5 +1,6 @@
-//! Reads whole hash maps, bucket by bucket (`BPF_MAP_LOOKUP_BATCH`, kernel 5.6): some hundred times fewer calls than key
-//! by key, and nothing that is there the whole time is missed or met twice, whatever is inserted or removed meanwhile.
+//! Reads whole maps in batches (`BPF_MAP_LOOKUP_BATCH`, kernel 5.6): some thousand times fewer calls than key by key. A
+//! hash is read bucket by bucket: nothing that is there the whole time is missed or met twice, whatever is inserted or
+//! removed meanwhile.
 #![expect(unsafe_code, reason = "aya has no batch operations")]
 use std::{
     io,
@@ -19,23 +20,32 @@ const MAP_LOOKUP_BATCH: libc::c_int = 24;
 /// Entries asked for at once; a bucket must fit.
 const AT_ONCE: usize = 4096;
 
-/// Calls `take` with every entry of the hash map pinned at `path`. `K` and `V` must have the map's sizes: they have been
-/// compared with the shared list by whoever loaded the object, and are compared here for readers that did not.
-pub fn read<K: Pod, V: Pod>(path: &Path, mut take: impl FnMut(&K, &V)) -> io::Result<()> {
-    let map = MapData::from_pin(path).map_err(io_error)?;
+/// Calls `take` with every entry of the hash or element of the array pinned at `path`.
+///
+/// # Errors
+/// If the map has not the sizes of `K` and `V`, or the kernel refuses.
+pub fn read<K: Pod, V: Pod>(path: &Path, take: impl FnMut(&K, &V)) -> io::Result<()> {
+    read_map(&MapData::from_pin(path).map_err(io_error)?, take)
+}
+
+/// The same for a map that is open.
+pub fn read_map<K: Pod, V: Pod>(map: &MapData, mut take: impl FnMut(&K, &V)) -> io::Result<()> {
     let info = map.info().map_err(io_error)?;
     let sizes = [info.key_size(), info.value_size()].map(usize::try_from);
     if sizes != [Ok(size_of::<K>()), Ok(size_of::<V>())] {
         return Err(io::Error::other(format!(
-            "{} has other sizes than this program's layout",
-            path.display()
+            "the map {} has other sizes than this program's layout",
+            String::from_utf8_lossy(info.name())
         )));
     }
-    read_map(map.fd().as_fd(), &mut take)
+    read_batches(map.fd().as_fd(), &mut take)
 }
 
 /// The map's sizes are those of `K` and `V`.
-fn read_map<K: Pod, V: Pod>(map: BorrowedFd<'_>, take: &mut impl FnMut(&K, &V)) -> io::Result<()> {
+fn read_batches<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    take: &mut impl FnMut(&K, &V),
+) -> io::Result<()> {
     #[repr(C)]
     #[derive(Clone, Copy, Zeroable, Pod)]
     struct Attributes {
@@ -65,7 +75,8 @@ fn read_map<K: Pod, V: Pod>(map: BorrowedFd<'_>, take: &mut impl FnMut(&K, &V)) 
             ..Attributes::zeroed()
         };
         // SAFETY: both buffers have room for `count` keys and values of the map's sizes, and live as long as this
-        // function; so do the two positions, of which a hash map uses 32 bits.
+        // function; so do the two positions, of which hashes and arrays use
+        // 32 bits.
         let result = unsafe { syscall::bpf(MAP_LOOKUP_BATCH, &mut attributes) };
         let last = match result {
             Ok(_) => false,

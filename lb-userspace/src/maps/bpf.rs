@@ -15,6 +15,7 @@ use lb_common::{
 };
 
 use super::{Capacities, FamilyMaps, LbMaps, MapError, MapName};
+use crate::datapath::batch;
 
 /// A key or a value as aya takes it.
 #[repr(transparent)]
@@ -47,34 +48,30 @@ type Table<V> = Array<MapData, Plain<V>>;
 pub struct BpfMaps {
     frontends_v4: Hash<FrontendKey<V4>, FrontendEntry>,
     frontends_v6: Hash<FrontendKey<V6>, FrontendEntry>,
-    backends_v4: Table<BackendEntry<V4>>,
-    backends_v6: Table<BackendEntry<V6>>,
-    services: Table<ServiceEntry>,
-    slots: Table<SlotEntry>,
+    backends_v4: Elements<BackendEntry<V4>>,
+    backends_v6: Elements<BackendEntry<V6>>,
+    services: Elements<ServiceEntry>,
+    slots: Elements<SlotEntry>,
     capacities: Capacities,
 }
 
 impl BpfMaps {
     /// Opens the maps pinned in this folder. Their kinds and sizes have been compared when the object was loaded.
     pub fn open(folder: &Path) -> Result<Self, MapError> {
-        let frontends_v4 = pinned(folder, MapName::FrontendsV4)?;
-        let services = pinned(folder, MapName::Services)?;
-        let slots = pinned(folder, MapName::Slots)?;
-        let backends_v4 = pinned(folder, MapName::BackendsV4)?;
-        let capacities = Capacities {
-            frontends: capacity(folder, MapName::FrontendsV4)?,
-            services: capacity(folder, MapName::Services)?,
-            slots: capacity(folder, MapName::Slots)?,
-            backends: capacity(folder, MapName::BackendsV4)?,
-        };
+        let capacity = |name| capacity(folder, name);
         Ok(Self {
-            frontends_v4: opened(frontends_v4, MapName::FrontendsV4)?,
+            frontends_v4: opened(pinned(folder, MapName::FrontendsV4)?, MapName::FrontendsV4)?,
             frontends_v6: opened(pinned(folder, MapName::FrontendsV6)?, MapName::FrontendsV6)?,
-            backends_v4: opened(backends_v4, MapName::BackendsV4)?,
-            backends_v6: opened(pinned(folder, MapName::BackendsV6)?, MapName::BackendsV6)?,
-            services: opened(services, MapName::Services)?,
-            slots: opened(slots, MapName::Slots)?,
-            capacities,
+            backends_v4: Elements::open(folder, MapName::BackendsV4)?,
+            backends_v6: Elements::open(folder, MapName::BackendsV6)?,
+            services: Elements::open(folder, MapName::Services)?,
+            slots: Elements::open(folder, MapName::Slots)?,
+            capacities: Capacities {
+                frontends: capacity(MapName::FrontendsV4)?,
+                services: capacity(MapName::Services)?,
+                slots: capacity(MapName::Slots)?,
+                backends: capacity(MapName::BackendsV4)?,
+            },
         })
     }
 }
@@ -107,21 +104,52 @@ fn failed(map: MapName, operation: &'static str, error: AyaError) -> MapError {
     }
 }
 
-/// Every element of an array that is not all zero.
-fn elements<V: bytemuck::Pod + PartialEq>(
-    table: &Table<V>,
-    map: MapName,
-) -> Result<Vec<(u32, V)>, MapError> {
-    let mut found = Vec::new();
-    for index in 0..table.len() {
-        let Plain(value) = table
-            .get(&index, 0)
-            .map_err(|error| failed(map, "read", error))?;
-        if value != V::zeroed() {
-            found.push((index, value));
+/// An array of the agent's.
+struct Elements<V: bytemuck::Pod> {
+    table: Table<V>,
+    /// The same map, for reading it as a whole.
+    data: MapData,
+    name: MapName,
+}
+
+impl<V: bytemuck::Pod + PartialEq> Elements<V> {
+    fn open(folder: &Path, name: MapName) -> Result<Self, MapError> {
+        Ok(Self {
+            table: opened(pinned(folder, name)?, name)?,
+            data: MapData::from_pin(folder.join(name.to_string()))
+                .map_err(|error| failed(name, "read", error))?,
+            name,
+        })
+    }
+
+    /// Every element that is not all zero.
+    fn read(&self) -> Result<Vec<(u32, V)>, MapError> {
+        let mut found = Vec::new();
+        batch::read_map::<u32, V>(&self.data, |index, value| {
+            if *value != V::zeroed() {
+                found.push((*index, *value));
+            }
+        })
+        .map_err(|source| MapError::Io {
+            map: self.name,
+            operation: "read",
+            source,
+        })?;
+        Ok(found)
+    }
+
+    fn get(&self, index: u32) -> Result<V, MapError> {
+        match self.table.get(&index, 0) {
+            Ok(Plain(value)) => Ok(value),
+            Err(error) => Err(failed(self.name, "read", error)),
         }
     }
-    Ok(found)
+
+    fn set(&mut self, index: u32, value: V) -> Result<(), MapError> {
+        self.table
+            .set(index, Plain(value), 0)
+            .map_err(|error| failed(self.name, "written", error))
+    }
 }
 
 /// Every entry of a hash. The agent is the only writer of these, so that an entry cannot vanish while it reads.
@@ -141,7 +169,7 @@ where
 }
 
 macro_rules! family {
-    ($family:ty, $frontends:ident, $frontends_name:ident, $backends:ident, $backends_name:ident) => {
+    ($family:ty, $frontends:ident, $frontends_name:ident, $backends:ident) => {
         impl FamilyMaps<$family> for BpfMaps {
             fn read_frontends(
                 &self,
@@ -171,51 +199,42 @@ macro_rules! family {
                 }
             }
             fn read_backends(&self) -> Result<Vec<(BackendId, BackendEntry<$family>)>, MapError> {
-                elements(&self.$backends, MapName::$backends_name)
+                self.$backends.read()
             }
             fn put_backend(
                 &mut self,
                 id: BackendId,
                 entry: &BackendEntry<$family>,
             ) -> Result<(), MapError> {
-                self.$backends
-                    .set(id, Plain(*entry), 0)
-                    .map_err(|error| failed(MapName::$backends_name, "written", error))
+                self.$backends.set(id, *entry)
             }
         }
     };
 }
-family!(V4, frontends_v4, FrontendsV4, backends_v4, BackendsV4);
-family!(V6, frontends_v6, FrontendsV6, backends_v6, BackendsV6);
+family!(V4, frontends_v4, FrontendsV4, backends_v4);
+family!(V6, frontends_v6, FrontendsV6, backends_v6);
 
 impl LbMaps for BpfMaps {
     fn capacities(&self) -> Capacities {
         self.capacities
     }
     fn read_services(&self) -> Result<Vec<(ServiceId, ServiceEntry)>, MapError> {
-        elements(&self.services, MapName::Services)
+        self.services.read()
     }
     fn put_service(&mut self, id: ServiceId, entry: &ServiceEntry) -> Result<(), MapError> {
-        self.services
-            .set(id, Plain(*entry), 0)
-            .map_err(|error| failed(MapName::Services, "written", error))
+        self.services.set(id, *entry)
     }
     fn remove_service(&mut self, id: ServiceId) -> Result<(), MapError> {
         self.put_service(id, &ServiceEntry::default())
     }
     fn read_slots(&self, start: u32, length: u32) -> Result<Vec<SlotEntry>, MapError> {
         (start..start.saturating_add(length))
-            .map(|index| match self.slots.get(&index, 0) {
-                Ok(Plain(slot)) => Ok(slot),
-                Err(error) => Err(failed(MapName::Slots, "read", error)),
-            })
+            .map(|index| self.slots.get(index))
             .collect()
     }
     fn put_slots(&mut self, start: u32, slots: &[SlotEntry]) -> Result<(), MapError> {
         for (index, slot) in (start..).zip(slots) {
-            self.slots
-                .set(index, Plain(*slot), 0)
-                .map_err(|error| failed(MapName::Slots, "written", error))?;
+            self.slots.set(index, *slot)?;
         }
         Ok(())
     }

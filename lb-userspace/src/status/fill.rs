@@ -2,7 +2,7 @@
 use std::{io, path::Path};
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
-use lb_common::{Counter, V4, V6};
+use lb_common::{Counter, ServiceEntry, ServiceId, V4, V6};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -49,15 +49,20 @@ pub fn maps(folder: &Path) -> io::Result<Vec<MapFill>> {
     }
     let counts = lb_common::for_each_map!(counts);
     let tables = BpfMaps::open(folder).map_err(io::Error::other)?;
+    let services = tables.read_services().map_err(io::Error::other)?;
     let mut fills = Vec::new();
     for (spec, (name, count)) in contract::MAPS.iter().zip(counts) {
         let path = folder.join(name);
         let used = match (count, name) {
             (Some(count), _) => count(&path)?,
-            (None, "SERVICES") => used(tables.read_services())?,
-            (None, "SLOTS") => slots(&tables)?,
-            (None, "BACKENDS_V4") => used(FamilyMaps::<V4>::read_backends(&tables))?,
-            (None, "BACKENDS_V6") => used(FamilyMaps::<V6>::read_backends(&tables))?,
+            (None, "SERVICES") => count_of(&services),
+            (None, "SLOTS") => slots(&services),
+            (None, "BACKENDS_V4") => {
+                count_of(&FamilyMaps::<V4>::read_backends(&tables).map_err(io::Error::other)?)
+            }
+            (None, "BACKENDS_V6") => {
+                count_of(&FamilyMaps::<V6>::read_backends(&tables).map_err(io::Error::other)?)
+            }
             (None, _) => continue,
         };
         let info = aya::maps::MapInfo::from_pin(&path).map_err(io_error)?;
@@ -78,18 +83,16 @@ fn hash<K: bytemuck::Pod, V: bytemuck::Pod>(path: &Path) -> io::Result<u64> {
     Ok(count)
 }
 
-fn used<T>(elements: Result<Vec<T>, crate::maps::MapError>) -> io::Result<u64> {
-    let elements = elements.map_err(io::Error::other)?;
-    Ok(u64::try_from(elements.len()).unwrap_or(u64::MAX))
+fn count_of<T>(elements: &[T]) -> u64 {
+    u64::try_from(elements.len()).unwrap_or(u64::MAX)
 }
 
 /// The slots that services name; regions that rest are not counted.
-fn slots(tables: &BpfMaps) -> io::Result<u64> {
-    let services = tables.read_services().map_err(io::Error::other)?;
-    Ok(services
+fn slots(services: &[(ServiceId, ServiceEntry)]) -> u64 {
+    services
         .iter()
         .map(|(_, service)| u64::from(service.slots.length()))
-        .sum())
+        .sum()
 }
 
 /// Every counter that is not zero.
