@@ -167,10 +167,10 @@ fn a_slot_is_believed_only_if_it_and_its_backend_are_the_services_own_and_active
             node.backend(11, OTHER_WEB, pod(1), BackendState::Active);
         }),
         ("the backend drains", |node, _| {
-            node.backend(11, WEB, pod(1), BackendState::Draining)
+            node.backend(11, WEB, pod(1), BackendState::Draining);
         }),
         ("the backend is gone", |node, _| {
-            node.backend(11, WEB, pod(1), BackendState::Gone)
+            node.backend(11, WEB, pod(1), BackendState::Gone);
         }),
         ("nobody has the backend's id", |node, _| {
             node.tables.v4.backends.remove(&11);
