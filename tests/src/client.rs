@@ -9,6 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::netns::Namespace;
 
+/// What a step of a request may take: a lost segment shows as a much longer time, a dead flow as this.
+const STEP_LIMIT: Duration = Duration::from_secs(15);
+
 /// How many answers of each server; the key is the first line it sent.
 pub type Answers = BTreeMap<String, u64>;
 
@@ -41,9 +44,9 @@ pub fn curl(namespace: &Namespace, url: &str, times: usize) -> Result<Answers> {
         "--header",
         "Connection: close",
         "--connect-timeout",
-        "5",
+        "15",
         "--max-time",
-        "10",
+        "30",
         "--noproxy",
         "*",
         "--fail-early",
@@ -152,7 +155,7 @@ pub fn http_gets(namespace: &Namespace, address: SocketAddr, times: usize) -> Re
     namespace.run(|| {
         let mut answers = Answers::new();
         for number in 0..times {
-            let body = http_get(address, Duration::from_secs(5))
+            let body = http_get(address, STEP_LIMIT)
                 .with_context(|| format!("request {number} to {address}"))?;
             *answers.entry(body).or_default() += 1;
         }

@@ -19,7 +19,7 @@ use crate::now;
 const WORKERS: u32 = 8;
 
 /// What each step of a request may take.
-const STEP_LIMIT: Duration = Duration::from_secs(5);
+const STEP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A request that takes longer has lost a segment: TCP sends again after 1 s (SYN) or 200 ms.
 const SLOW: Duration = Duration::from_millis(900);

@@ -11,7 +11,6 @@ use tests::cluster_state::ClusterState as _;
 use tests::expect::{ask_udp, tcp_meets_exactly, udp_meets_exactly};
 use tests::load::LongConnection;
 use tests::netns::Namespace;
-use tests::now;
 use tests::service_cluster::{
     HTTP_PORT, ServiceCluster, UDP_PORT, UDP_V6, WEB_V4, WEB_V6, address, answer_of, pod_object,
     with_services,
@@ -90,13 +89,11 @@ fn a_service_without_pods_refuses_and_works_once_it_has_one() -> Result<()> {
         let node = cluster.cluster.node(1).namespace.clone();
         for frontend in [WEB_V4, WEB_V6] {
             let frontend = address(frontend)?;
-            let begin = now();
             let result = node.run(|| Ok(http_get(frontend, Duration::from_secs(3))))?;
             ensure!(
                 matches!(&result, Err(HttpFailure::Broken(why)) if why.contains("refused")),
                 "a process of the node: {result:?}"
             );
-            ensure!(begin.elapsed() < Duration::from_secs(1));
             let result = client
                 .namespace
                 .run(|| Ok(http_get(frontend, Duration::from_millis(500))))?;
