@@ -85,7 +85,7 @@ pub(super) fn run(arguments: Arguments) -> Result<()> {
 }
 
 /// kube logs each failed request; the agent says the same once, as a warning of its source, until it is over.
-const LOG: &str = "info,kube_client=off";
+const LOG: &str = "info,kube_client=off,notify=warn";
 
 fn start_log(settings: &Settings) -> Result<()> {
     let wanted = settings.log.as_deref().unwrap_or(LOG);

@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use nix::sys::statfs::{FsType, fstatfs};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -16,6 +17,9 @@ use super::{
     load::{Datapath, SOCKET_PROGRAMS},
     syscall::{self, Target},
 };
+
+/// `CGROUP2_SUPER_MAGIC` in linux/magic.h.
+const CGROUP2: FsType = FsType(0x6367_7270);
 
 /// A socket hook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +58,12 @@ fn find(mounts: &str) -> Option<PathBuf> {
 pub fn attach(datapath: &Datapath, cgroup: &Path) -> Result<Vec<SocketHook>> {
     let folder = File::open(cgroup)
         .with_context(|| format!("cannot open the cgroup root {}", cgroup.display()))?;
+    if fstatfs(&folder)?.filesystem_type() != CGROUP2 {
+        bail!(
+            "{} is no cgroup v2 folder; leave out --cgroup-root, or name the place of a cgroup2 mount",
+            cgroup.display()
+        );
+    }
     // A cgroup's id is its inode number.
     let id = folder.metadata().map(|metadata| metadata.ino())?;
     let target = Target::Cgroup(folder.as_fd());
