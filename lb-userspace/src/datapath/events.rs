@@ -86,9 +86,11 @@ impl fmt::Display for Shown<'_> {
             std::net::SocketAddr::from(source),
             std::net::SocketAddr::from(destination)
         )?;
+        // nix 0.31 takes the null pointer for an answer: a device that is not there has an empty name.
         match if_indextoname(event.interface)
             .ok()
             .and_then(|name| name.into_string().ok())
+            .filter(|name| !name.is_empty())
         {
             Some(name) => f.write_str(&name),
             None => write!(f, "interface {}", event.interface),
