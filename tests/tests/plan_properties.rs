@@ -1,13 +1,14 @@
 //! What holds for every plan, after every one of its steps.
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     time::Duration,
 };
 
 use lb_common::{BackendEntry, BackendState, SlotEntry, V4, V6};
 use lb_userspace::{
     agent::RestingBackend,
-    desired::{self, Ledger, Limits},
+    desired::{self, Frontend, Ledger, Limits},
     maps::{Capacities, LbMaps, MapContents, MapFamily, fake::FakeMaps},
     model::ServiceName,
     reconcile::{
@@ -107,6 +108,11 @@ impl Bench {
                 prop_assert!(
                     middle.contains_key(frontend),
                     "{frontend} is missing after {change:?}"
+                );
+                let served = |answers: &BTreeMap<Frontend, BTreeSet<SocketAddr>>| !answers[frontend].is_empty();
+                prop_assert!(
+                    served(&middle) || !served(&before) || !served(&after),
+                    "{frontend} has nobody after {change:?}"
                 );
             }
             for (frontend, members) in &middle {

@@ -2,9 +2,10 @@
 //!
 //! **The order is what makes it safe.** After every prefix of a plan, each frontend leads to a service that has its entry,
 //! each slot of the region that the entry names leads to a backend that takes traffic, and a frontend that exists
-//! before and after exists all the time, even if it goes from one service to another. So first everything that is new
-//! is built where nobody looks, then services and frontends are switched, each in one write, and only then goes what
-//! nobody needs any more. The variants of [`Change`] and [`FamilyChange`] are declared in that order.
+//! before and after exists all the time, even if it goes from one service to another. One that has backends before and
+//! after has some all the time. So first everything that is new is built where nobody looks, then services and frontends
+//! are switched, each in one write, and only then goes what nobody needs any more: services that lose their last backend
+//! are switched after the frontends, some of which may have left them for another.
 use lb_common::{
     BackendEntry, BackendId, BackendState, FrontendEntry, FrontendKey, IpFamily, ServiceEntry,
     ServiceId, SlotEntry, SlotRegion, V4, V6,
@@ -48,7 +49,8 @@ pub enum Change {
 pub fn plan(actual: &MapContents, desired: &MapContents, scope: &Scope) -> Vec<Change> {
     let v4 = FamilyPlan::new(actual, desired, &scope.v4);
     let v6 = FamilyPlan::new(actual, desired, &scope.v6);
-    let (mut slots, mut put_services, mut remove_services) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut slots, mut put_services) = (Vec::new(), Vec::new());
+    let (mut empty_services, mut remove_services) = (Vec::new(), Vec::new());
     for id in &scope.services {
         let old = actual.services.get(id);
         let Some(new) = desired.services.get(id) else {
@@ -62,8 +64,12 @@ pub fn plan(actual: &MapContents, desired: &MapContents, scope: &Scope) -> Vec<C
             let entries = wanted.into_iter().map(Option::unwrap_or_default).collect();
             slots.push(Change::PutSlots(new.slots.start(), entries));
         }
-        if old != Some(new) {
-            put_services.push(Change::PutService(*id, *new));
+        match old {
+            Some(old) if old == new => {}
+            Some(_) if new.slots.is_empty() => {
+                empty_services.push(Change::PutService(*id, *new));
+            }
+            _ => put_services.push(Change::PutService(*id, *new)),
         }
     }
     let as_v4 = |changes: Vec<FamilyChange<V4>>| changes.into_iter().map(Change::V4);
@@ -73,6 +79,7 @@ pub fn plan(actual: &MapContents, desired: &MapContents, scope: &Scope) -> Vec<C
     changes.extend(slots);
     changes.extend(put_services);
     changes.extend(as_v4(v4.put_frontends).chain(as_v6(v6.put_frontends)));
+    changes.extend(empty_services);
     changes.extend(as_v4(v4.remove_frontends).chain(as_v6(v6.remove_frontends)));
     changes.extend(remove_services);
     changes.extend(as_v4(v4.retire_backends).chain(as_v6(v6.retire_backends)));
