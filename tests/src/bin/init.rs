@@ -8,8 +8,9 @@
     reason = "standard output is the line to cargo xtask"
 )]
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -38,12 +39,11 @@ const MODULES: &str = "/modules.list";
 /// Where the commands are looked for. The kernel gives PID 1 no PATH.
 const PATH: &str = "/usr/sbin:/usr/bin";
 
-/// (type, where, options) of what is mounted.
+/// (type, where, options) of what is mounted. Not `/tmp` and `/run`: the root is memory already, and programs lie in it
+/// where they lie outside, be that below `/tmp`.
 const MOUNTS: &[(&str, &str, &str)] = &[
     ("proc", "/proc", ""),
     ("sysfs", "/sys", ""),
-    ("tmpfs", "/run", "mode=0755"),
-    ("tmpfs", "/tmp", "mode=1777"),
     ("devpts", "/dev/pts", "ptmxmode=0666"),
     ("tmpfs", "/dev/shm", "mode=1777"),
     ("bpf", "/sys/fs/bpf", "mode=0700"),
@@ -82,6 +82,7 @@ fn prepare() -> Result<()> {
     for (kind, place, options) in MOUNTS {
         mount_one(kind, place, options)?;
     }
+    fs::set_permissions("/tmp", Permissions::from_mode(0o1777)).context("cannot open /tmp")?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     println!("{MARK} reached init on Linux {}", release.trim());
     // Tunnel modules put a device of their own into every new namespace, unless told not to.
