@@ -58,9 +58,7 @@ pub fn run(options: &Options) -> Result<()> {
     for layer in layers {
         match layer {
             Layer::Unit => unit(filter, &mut tally)?,
-            // Without root all of it was in a machine already.
-            Layer::Vm if options.layer.is_none() && in_machine => {}
-            Layer::Vm if options.layer.is_none() => machine::short_matrix(&mut tally)?,
+            Layer::Vm if options.layer.is_none() => machine::short_matrix(in_machine, &mut tally)?,
             Layer::Vm => machine::matrix(filter, &mut tally)?,
             Layer::Kernel | Layer::Netns | Layer::Kubernetes if in_machine => {
                 machine::layer(layer, filter, &mut tally)?;
@@ -154,7 +152,7 @@ impl Layer {
         let begins = |words: &[&str]| words.iter().any(|word| name.starts_with(word));
         if begins(&["kernel_", "verifier_", "budget"]) {
             Self::Kernel
-        } else if begins(&["netns_", "compare_kube_proxy"]) {
+        } else if begins(&["netns_"]) {
             Self::Netns
         } else if begins(&["kubernetes_"]) {
             Self::Kubernetes
