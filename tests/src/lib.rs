@@ -12,6 +12,7 @@
 
 pub mod agent_process;
 pub mod bench;
+pub mod bpf_link;
 pub mod budget;
 pub mod checks;
 pub mod client;

@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use serde_json::Value;
 
@@ -114,4 +114,14 @@ pub fn attached_by_tcx(namespace: &Namespace, name: &str) -> Result<[usize; 2]> 
             SchedClassifier::query_tcx(name, side).map_or(0, |(_, programs)| programs.len())
         }))
     })
+}
+
+/// The names of the devices in a namespace.
+pub fn device_names(namespace: &Namespace) -> Result<Vec<String>> {
+    let shown: Value = serde_json::from_str(&namespace.output("ip", &["-json", "link"])?)?;
+    let devices = shown.as_array().context("a list of devices")?;
+    let names = devices
+        .iter()
+        .filter_map(|device| device["ifname"].as_str());
+    Ok(names.map(str::to_owned).collect())
 }

@@ -62,9 +62,7 @@ fn no_program_exceeds_its_budget() -> Result<()> {
         return std::fs::write(BUDGET_FILE, budget::format(&costs)).context(BUDGET_FILE);
     }
     let allowed = budget::parse(BUDGET)?;
-    let names = |costs: &BTreeMap<String, Cost>| {
-        costs.keys().cloned().collect::<Vec<_>>()
-    };
+    let names = |costs: &BTreeMap<String, Cost>| costs.keys().cloned().collect::<Vec<_>>();
     assert_eq!(
         names(&costs),
         names(&allowed),

@@ -1,11 +1,15 @@
 //! Devices come, go, move and change; the agent hangs its programs on them and keeps DEVICES true.
 #![expect(clippy::print_stdout, reason = "measured times are shown")]
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use aya::programs::{SchedClassifier, TcAttachType, links::PinnedLink};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::{SchedClassifier, TcAttachType};
 use serde_json::Value;
+use tests::bpf_link;
+use tests::control_plane::poll;
 use tests::lone_agent::{LoneAgent, attached, has_tcx};
 use tests::netns::Namespace;
 use tests::require::{has_device_kind, optional};
@@ -125,6 +129,12 @@ fn devices_that_vanish_while_they_are_attached_to_are_no_news() -> Result<()> {
     Ok(())
 }
 
+/// The id of the link pinned at a path.
+fn link_id(pin: &Path) -> Result<u32> {
+    let link = FdLink::from(PinnedLink::from_pin(pin)?);
+    Ok(link.info()?.id())
+}
+
 #[test]
 fn a_link_that_somebody_removed_is_put_back() -> Result<()> {
     if !tests::require_root() {
@@ -143,12 +153,18 @@ fn a_link_that_somebody_removed_is_put_back() -> Result<()> {
     let index = lone.device("d0")?.map(|device| device["index"].clone());
     let index = index.unwrap_or_default();
     let pin = lone.agent.bpf_root().join(format!("links/{index}-ingress"));
-    lone.namespace.output(
-        "bpftool",
-        &["link", "detach", "pinned", &pin.display().to_string()],
-    )?;
-    std::fs::remove_file(pin)?;
-    lone.wait_attached("d0")?;
+    // A link whose pin stays behind, and one that goes with its pin, which was all that held it.
+    let ways: [fn(&Path) -> Result<()>; 2] =
+        [bpf_link::detach, |pin| Ok(std::fs::remove_file(pin)?)];
+    for remove in ways {
+        let removed = link_id(&pin)?;
+        remove(&pin)?;
+        poll("there is another link", Duration::from_secs(30), || {
+            let is_new = link_id(&pin).is_ok_and(|id| id != removed);
+            Ok(is_new.then_some(()))
+        })?;
+        lone.wait_attached("d0")?;
+    }
     Ok(())
 }
 
@@ -162,7 +178,7 @@ fn a_restarted_agent_keeps_the_links_of_the_one_before_it() -> Result<()> {
         let mut ids = Vec::new();
         for pin in std::fs::read_dir(lone.agent.bpf_root().join("links"))? {
             let path = pin?.path();
-            let link = aya::programs::links::FdLink::from(PinnedLink::from_pin(&path)?);
+            let link = FdLink::from(PinnedLink::from_pin(&path)?);
             let info = link.info()?;
             let name = path.file_name().unwrap_or_default();
             ids.push((

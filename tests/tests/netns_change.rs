@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use tests::agent_process::Agent;
 use tests::client::http_get;
 use tests::cluster_state::ClusterState as _;
 use tests::expect::{ask_udp, tcp_meets_exactly, udp_meets_exactly};
 use tests::load::{Load, LongConnection};
+use tests::lone_agent::{attached, device_names};
 use tests::nginx::Settings;
 use tests::service_cluster::{UDP_V4, WEB_V4, WEB_V6, address, pod_object, with_services};
 use tests::topology::PodNetwork;
@@ -149,6 +150,13 @@ fn a_clean_up_leaves_nothing_behind() -> Result<()> {
         cluster.start_agents(&[&near])?;
         ask_udp(&client.namespace, address(UDP_V4)?, "before")?;
         let node = cluster.cluster.node(1).namespace.clone();
+        let devices = device_names(&node)?;
+        for device in devices.iter().filter(|device| *device != "lo") {
+            ensure!(
+                attached(&node, device)? == [1, 1],
+                "{device} is not attached to"
+            );
+        }
         for agent in &mut cluster.agents {
             agent.terminate()?;
             agent.cleanup()?;
@@ -164,16 +172,12 @@ fn a_clean_up_leaves_nothing_behind() -> Result<()> {
                 namespace.name()
             );
         }
-        let links = bpf_links(&node).context("bpftool net")?;
-        ensure!(!links.contains("waggle"), "still attached:\n{links}");
+        ensure!(
+            devices
+                .iter()
+                .all(|device| { attached(&node, device).is_ok_and(|programs| programs == [0, 0]) }),
+            "still attached to one of {devices:?}"
+        );
         Ok(())
     })
-}
-
-/// What is attached to the devices of a namespace; nothing where there is no bpftool.
-fn bpf_links(namespace: &tests::netns::Namespace) -> Result<String> {
-    if !tests::require::has_program("bpftool") {
-        return Ok(String::new());
-    }
-    namespace.output("bpftool", &["net"])
 }

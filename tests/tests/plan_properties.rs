@@ -109,7 +109,9 @@ impl Bench {
                     middle.contains_key(frontend),
                     "{frontend} is missing after {change:?}"
                 );
-                let served = |answers: &BTreeMap<Frontend, BTreeSet<SocketAddr>>| !answers[frontend].is_empty();
+                let served = |answers: &BTreeMap<Frontend, BTreeSet<SocketAddr>>| {
+                    !answers[frontend].is_empty()
+                };
                 prop_assert!(
                     served(&middle) || !served(&before) || !served(&after),
                     "{frontend} has nobody after {change:?}"
