@@ -55,6 +55,10 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
+    /// No timeout may be longer, in seconds: in jiffies, at 1000 a second, it still is a positive 32-bit number, so that
+    /// the kernel's arithmetic with it does not wrap. Nearly 25 days.
+    pub const LONGEST: u32 = i32::MAX.cast_unsigned() / 1000;
+
     /// 24 h, 1 h, 120 s, 180 s.
     pub const DEFAULT: Self = Self {
         tcp_established: 86_400,

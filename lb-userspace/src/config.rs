@@ -2,17 +2,20 @@
 //!
 //! One struct is both the command line (clap) and the file of `--config` (YAML, read by serde). A flag `--api-server`
 //! is the key `apiServer` in the file; a flag beats the file. A key that does not exist is an error that names it.
+mod period;
+
 use std::{
     collections::BTreeSet,
-    fmt,
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use serde::{Deserialize, Serialize, de::Error as _};
+use lb_common::config::Timeouts;
+use serde::{Deserialize, Serialize};
+
+pub use period::{Period, Timeout};
 
 use crate::{
     agent::{self, Source},
@@ -46,35 +49,35 @@ pub struct Settings {
     /// While changes keep coming they are collected for so long between two plans; the first change after a quiet time
     /// is always applied at once [default: 5ms]
     #[arg(long, value_name = "TIME")]
-    pub collect_changes: Option<Period>,
+    pub collect_changes: Option<Period<0>>,
 
     /// After the last change of a file in the manifest folder, wait so long before reading it: editors write a file in
     /// several steps [default: 20ms]
     #[arg(long, value_name = "TIME")]
-    pub manifest_settle: Option<Period>,
+    pub manifest_settle: Option<Period<1>>,
 
     /// How long an old list of backends stays in the map after a service has a new one; at least 1s, so that no packet
     /// in flight meets a foreign list [default: 2s]
     #[arg(long, value_name = "TIME")]
-    pub region_rest: Option<Period>,
+    pub region_rest: Option<Period<1_000>>,
 
-    /// How long after a terminating endpoint has left all slices its pod counts as gone and its connections are reset
-    /// [default: 30s]
+    /// How long after a terminating endpoint has left all slices its pod counts as gone. Nothing is reset then: a
+    /// client that opens a connection from the port of one it had with that pod gets another backend [default: 30s]
     #[arg(long, value_name = "TIME")]
-    pub gone_grace: Option<Period>,
+    pub gone_grace: Option<Period<0>>,
 
     /// First pause after a map could not be written; doubled up to --backoff-limit [default: 50ms]
     #[arg(long, value_name = "TIME")]
-    pub backoff: Option<Period>,
+    pub backoff: Option<Period<1>>,
 
     /// Longest pause after a map could not be written [default: 10s]
     #[arg(long, value_name = "TIME")]
-    pub backoff_limit: Option<Period>,
+    pub backoff_limit: Option<Period<1>>,
 
     /// After so long without a first list, `status` says what the agent is waiting for. Nothing is removed from the
     /// maps before every source has listed, however long that takes [default: 15s]
     #[arg(long, value_name = "TIME")]
-    pub list_timeout: Option<Period>,
+    pub list_timeout: Option<Period<100>>,
 
     /// Attach to those of the node's own devices (uplinks, tunnels, bridges) whose names match: patterns separated by
     /// commas, as in `eth*,wg0,!eth9` [default: all but lo]
@@ -93,7 +96,7 @@ pub struct Settings {
     /// How often everything that hangs on devices is looked at again: against somebody who removes what is ours, of
     /// which the kernel tells nobody. What the kernel does tell is seen at once [default: 30s]
     #[arg(long, value_name = "TIME")]
-    pub device_check_period: Option<Period>,
+    pub device_check_period: Option<Period<100>>,
 
     /// Where maps and links are pinned, on a BPF file system [default: /sys/fs/bpf/waggle]
     #[arg(long, value_name = "DIR")]
@@ -116,21 +119,22 @@ pub struct Settings {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1024..))]
     pub max_flow_entries: Option<u32>,
 
-    /// Forget an established TCP flow after this long without a packet [default: 24h]
+    /// Forget an established TCP flow after this long without a packet. This and the timeouts below are rounded up to
+    /// whole seconds, and 0s stands for the default [default: 24h]
     #[arg(long, value_name = "TIME")]
-    pub conntrack_tcp_timeout_established: Option<Period>,
+    pub conntrack_tcp_timeout_established: Option<Timeout>,
 
     /// Forget a TCP flow that one end has closed after this long without a packet [default: 1h]
     #[arg(long, value_name = "TIME")]
-    pub conntrack_tcp_timeout_close_wait: Option<Period>,
+    pub conntrack_tcp_timeout_close_wait: Option<Timeout>,
 
     /// Forget a TCP flow that both ends have closed, or that was reset, after this long [default: 120s]
     #[arg(long, value_name = "TIME")]
-    pub conntrack_tcp_timeout_closed: Option<Period>,
+    pub conntrack_tcp_timeout_closed: Option<Timeout>,
 
     /// Forget a UDP flow that has seen packets both ways after this long without one [default: 180s]
     #[arg(long, value_name = "TIME")]
-    pub conntrack_udp_timeout_stream: Option<Period>,
+    pub conntrack_udp_timeout_stream: Option<Timeout>,
 
     /// What to log: error, warn, info, debug, trace, or a filter as `info,lb_userspace::datapath=debug`
     /// [default: `info,kube_client=off`]
@@ -203,11 +207,34 @@ impl Settings {
         Ok(merged)
     }
 
+    /// When silent flows are forgotten.
+    pub fn timeouts(&self) -> Timeouts {
+        let or = |given: Option<Timeout>, default| {
+            given.map_or(default, |given| given.seconds_or(default))
+        };
+        let default = Timeouts::DEFAULT;
+        Timeouts {
+            tcp_established: or(
+                self.conntrack_tcp_timeout_established,
+                default.tcp_established,
+            ),
+            tcp_close_wait: or(
+                self.conntrack_tcp_timeout_close_wait,
+                default.tcp_close_wait,
+            ),
+            tcp_closed: or(self.conntrack_tcp_timeout_closed, default.tcp_closed),
+            udp_stream: or(self.conntrack_udp_timeout_stream, default.udp_stream),
+        }
+    }
+
+    /// How often devices are looked at again: two questions a device are nothing that anybody would notice, on a node
+    /// with hundreds of them.
+    pub fn device_check_period(&self) -> Duration {
+        or(self.device_check_period, 30_000)
+    }
+
     /// What the agent's loop needs of them.
     pub fn agent(&self) -> agent::Settings {
-        let or = |period: Option<Period>, milliseconds| {
-            period.map_or(Duration::from_millis(milliseconds), |period| period.0)
-        };
         let sources = if self.manifests.is_some() {
             BTreeSet::from([Source::Manifests])
         } else {
@@ -219,7 +246,7 @@ impl Settings {
             // storm of changes takes, and is far below what people notice.
             collect: or(self.collect_changes, 5),
             // A program reads a region within microseconds; a second is for machines that stand still for a moment.
-            region_rest: or(self.region_rest, 2_000).max(Duration::from_secs(1)),
+            region_rest: or(self.region_rest, 2_000),
             // Kubernetes' own default grace period for a pod's end.
             gone_grace: or(self.gone_grace, 30_000),
             // The first try again is quick, for most faults pass; a fault that stays is not worth a busy processor.
@@ -231,8 +258,7 @@ impl Settings {
     /// How long the manifest folder has to be quiet before it is read: longer than an editor's pause between two
     /// writes of one file, shorter than anybody waits for.
     pub fn manifest_settle(&self) -> Duration {
-        self.manifest_settle
-            .map_or(Duration::from_millis(20), |period| period.0)
+        or(self.manifest_settle, 20)
     }
 
     /// How to reach the API server, if there is to be one.
@@ -254,45 +280,8 @@ impl Settings {
     }
 }
 
-/// A span of time as people write it: `250ms`, `30s`, `5m`, `1h`; always with its unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Period(pub Duration);
-
-const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-
-impl FromStr for Period {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let milliseconds = UNITS
-            .iter()
-            .find(|(name, _)| *name == unit)
-            .and_then(|(_, factor)| number.parse::<u64>().ok()?.checked_mul(*factor));
-        match milliseconds {
-            Some(milliseconds) => Ok(Self(Duration::from_millis(milliseconds))),
-            None => Err(format!(
-                "`{text}` is no time: write a whole number and ms, s, m or h, as in 30s"
-            )),
-        }
-    }
-}
-impl fmt::Display for Period {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}ms", self.0.as_millis())
-    }
-}
-impl Serialize for Period {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-impl<'de> Deserialize<'de> for Period {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(D::Error::custom)
-    }
+fn or<const LEAST: u64>(period: Option<Period<LEAST>>, milliseconds: u64) -> Duration {
+    period.map_or(Duration::from_millis(milliseconds), Period::duration)
 }
 
 #[cfg(test)]

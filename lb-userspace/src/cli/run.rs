@@ -7,7 +7,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya_log::EbpfLogger;
 use clap::Args;
-use lb_common::{DatapathConfig, config::Timeouts};
+use lb_common::DatapathConfig;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -16,7 +16,7 @@ use tokio::{
 use super::{BPF_ROOT, RUN_DIR};
 use crate::{
     agent::{self, Agent, Event, Observer, Report},
-    config::{LogFormat, Period, Settings},
+    config::{LogFormat, Settings},
     datapath::{
         self, BpfRoot, Datapath, LoadOptions,
         cgroup::{self, SocketHook},
@@ -35,9 +35,6 @@ use crate::{
 
 /// Where the kernel describes its types, if nothing else is said.
 pub(super) const BTF: &str = "/sys/kernel/btf/vmlinux";
-
-/// Two questions a device: nothing that anybody would notice, on a node with hundreds of them.
-const DEVICE_CHECK_PERIOD: Duration = Duration::from_secs(30);
 
 /// After SIGTERM, what is still blocked in a system call is left behind after this.
 const GRACE: Duration = Duration::from_millis(500);
@@ -146,16 +143,13 @@ impl Node {
             devices: settings.devices.clone(),
             pod_interfaces: settings.pod_interfaces.clone(),
         };
-        let check_period = settings
-            .device_check_period
-            .map_or(DEVICE_CHECK_PERIOD, |Period(period)| period);
         let monitor = datapath.attach_to_devices(
             &run_dir,
             filter,
             settings.attach.unwrap_or_default(),
-            check_period,
+            settings.device_check_period(),
         )?;
-        let sweeper = sweep::Sweeper::new(&datapath, timeouts(&settings))?;
+        let sweeper = sweep::Sweeper::new(&datapath, settings.timeouts())?;
         let abilities = KernelAbilities::find(btf);
         if !abilities.socket_destroy {
             tracing::warn!(
@@ -310,25 +304,4 @@ fn capacities(settings: &Settings) -> Capacities {
         .max_flow_entries
         .map(|entries| Capacities::from([("FLOWS_V4", entries), ("FLOWS_V6", entries)]))
         .unwrap_or_default()
-}
-
-fn timeouts(settings: &Settings) -> Timeouts {
-    let seconds = |given: Option<Period>, default: u32| {
-        given.map_or(default, |Period(given)| {
-            u32::try_from(given.as_secs()).unwrap_or(u32::MAX)
-        })
-    };
-    let default = Timeouts::DEFAULT;
-    Timeouts {
-        tcp_established: seconds(
-            settings.conntrack_tcp_timeout_established,
-            default.tcp_established,
-        ),
-        tcp_close_wait: seconds(
-            settings.conntrack_tcp_timeout_close_wait,
-            default.tcp_close_wait,
-        ),
-        tcp_closed: seconds(settings.conntrack_tcp_timeout_closed, default.tcp_closed),
-        udp_stream: seconds(settings.conntrack_udp_timeout_stream, default.udp_stream),
-    }
 }

@@ -24,14 +24,14 @@ fn flags(flags: &[&str]) -> Settings {
 fn a_flag_beats_the_file_and_the_file_the_default() {
     let file = file(
         "beats",
-        "nodeName: of-file\ngoneGrace: 7s\nregionRest: 10ms\n",
+        "nodeName: of-file\ngoneGrace: 7s\nregionRest: 3s\n",
     );
     let settings = flags(&["--node-name", "of-flag"]).or_file(&file).unwrap();
     std::fs::remove_file(file).unwrap();
     assert_eq!(settings.node_name(), "of-flag");
     let agent = settings.agent();
     assert_eq!(agent.gone_grace, Duration::from_secs(7));
-    assert_eq!(agent.region_rest, Duration::from_secs(1), "no less is safe");
+    assert_eq!(agent.region_rest, Duration::from_secs(3));
     assert_eq!(agent.collect, Duration::from_millis(5));
 }
 
@@ -56,6 +56,82 @@ fn a_key_that_does_not_exist_is_named() {
         .or_file(Path::new("/nowhere/file"))
         .unwrap_err();
     assert!(format!("{error:#}").contains("/nowhere/file"), "{error:#}");
+}
+
+/// The flags of flows' timeouts.
+const TIMEOUTS: [&str; 4] = [
+    "--conntrack-tcp-timeout-established",
+    "--conntrack-tcp-timeout-close-wait",
+    "--conntrack-tcp-timeout-closed",
+    "--conntrack-udp-timeout-stream",
+];
+
+#[test]
+fn a_time_that_would_do_harm_is_refused_on_the_command_line_and_in_the_file() {
+    let longest = "to 2147483s";
+    let timeouts = TIMEOUTS.into_iter().flat_map(|flag| {
+        [
+            (flag, "500ms", "1s to"),
+            (flag, "1ms", "or 0s for the default"),
+            (flag, "2147484s", longest),
+            (flag, "597h", longest),
+            (flag, "18446744073709551615ms", longest),
+        ]
+    });
+    let periods = [
+        ("--device-check-period", "0s", "100ms to"),
+        ("--device-check-period", "99ms", "100ms to"),
+        ("--device-check-period", "1000h", longest),
+        ("--list-timeout", "0s", "100ms to"),
+        ("--region-rest", "10ms", "1s to"),
+        ("--manifest-settle", "0ms", "1ms to"),
+        ("--backoff", "0ms", "1ms to"),
+        ("--backoff-limit", "0ms", "1ms to"),
+        ("--collect-changes", "600h", longest),
+        ("--gone-grace", "600h", longest),
+    ];
+    for (flag, value, range) in timeouts.chain(periods) {
+        let refused = Line::try_parse_from(["waggle", flag, value]);
+        let error = refused.map(|line| line.settings).unwrap_err().to_string();
+        for part in [flag, value, range] {
+            assert!(error.contains(part), "no `{part}` in: {error}");
+        }
+        let key = camel(flag);
+        let file = file("bounds", &format!("{key}: {value}\n"));
+        let error = Settings::default().or_file(&file).unwrap_err();
+        std::fs::remove_file(&file).unwrap();
+        let error = format!("{error:#}");
+        for part in [key.as_str(), value, range] {
+            assert!(error.contains(part), "no `{part}` in: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_timeout_of_zero_is_the_default_and_no_timeout_is_zero() {
+    let seconds = |value: &str| {
+        let given = TIMEOUTS.iter().flat_map(|flag| [*flag, value]);
+        let timeouts = flags(&given.collect::<Vec<_>>()).timeouts();
+        [
+            timeouts.tcp_established,
+            timeouts.tcp_close_wait,
+            timeouts.tcp_closed,
+            timeouts.udp_stream,
+        ]
+    };
+    let default = [86_400, 3_600, 120, 180];
+    for (value, expected) in [
+        ("0s", default),
+        ("0", default),
+        ("0ms", default),
+        ("1s", [1; 4]),
+        ("1001ms", [2; 4]),
+        ("2147483s", [2_147_483; 4]),
+    ] {
+        assert_eq!(seconds(value), expected, "{value}");
+    }
+    assert_eq!(Settings::default().timeouts(), Timeouts::DEFAULT);
+    assert!(1000 * Timeouts::LONGEST <= i32::MAX.cast_unsigned());
 }
 
 #[test]
@@ -92,4 +168,15 @@ fn snake(key: &str) -> String {
         snake.extend(character.to_lowercase());
     }
     snake
+}
+
+/// `--node-name` as it is called in the file.
+fn camel(flag: &str) -> String {
+    let mut words = flag.trim_start_matches('-').split('-');
+    let mut camel = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let (first, rest) = word.split_at(1);
+        camel.extend([&first.to_uppercase(), rest]);
+    }
+    camel
 }
