@@ -119,16 +119,19 @@ impl<F: IpFamily> FlowEntry<F> {
     }
 }
 
-/// The only element of `FLOW_MARKS`.
+/// The only element of `FLOW_MARKS`. Every field is written by single stores of its own, with no reading before.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct FlowMarks {
     /// Another number after each move of a flow from `OPENING_FLOWS` to FLOWS: a reader of both sees that one moved
     /// between its two looks.
     pub last_move: u32,
-    /// Not zero once flows stay in `OPENING_FLOWS` to which no frontend leads: masquerades, and whatever found FLOWS full.
-    /// While it is zero, a packet that is for no frontend need not be looked up there.
-    pub has_lodgers: u32,
+    /// Zero.
+    pub spare: u32,
+    /// For each [`crate::hash::address_class`] of a destination: not zero once flows to such a destination stay in
+    /// `OPENING_FLOWS` though no frontend leads to them. They are replies to a masquerade address, of which a node has
+    /// few, and whatever found FLOWS full. Where it is zero, a packet for no frontend need not be looked up there.
+    pub lodgers: [u8; crate::hash::ADDRESS_CLASSES],
 }
 
 #[cfg(test)]

@@ -50,6 +50,19 @@ const fn finish(mut hash: u32) -> u32 {
     hash ^ (hash >> 16)
 }
 
+/// How many classes [`address_class`] has.
+pub const ADDRESS_CLASSES: usize = 64;
+
+/// Sorts addresses into [`ADDRESS_CLASSES`] classes (multiplicative hashing, Knuth 6.4).
+#[inline(always)]
+pub fn address_class(address: &[u32]) -> usize {
+    let mut word = 0;
+    for part in address {
+        word = part ^ u32::rotate_left(word, 7);
+    }
+    (word.wrapping_mul(0x9e37_79b1) >> 26) as usize
+}
+
 /// Picks one of `length` places by a random or hashed word: multiply and shift, no division, no modulo bias to speak of.
 #[inline(always)]
 pub const fn place(word: u32, length: u32) -> u32 {
@@ -78,6 +91,15 @@ mod tests {
             hits[place(tuple_hash(&tuple), 8) as usize] += 1;
         }
         assert!(hits.iter().all(|hit| (800..1200).contains(hit)), "{hits:?}");
+    }
+
+    #[test]
+    fn neighbouring_addresses_are_of_different_classes() {
+        let mut hits = [0u32; ADDRESS_CLASSES];
+        for last in 0..=255 {
+            hits[address_class(Ipv4Address::from([10, 0, 0, last]).as_ref())] += 1;
+        }
+        assert!(hits.iter().all(|hit| (1..12).contains(hit)), "{hits:?}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The functions work on [`Entries`]: `own` is the entry of the packet's tuple, `other` the entry of the other half.
 use lb_common::{
-    BackendState, Counter, DropReason, FlowEntry, FlowFlags, FlowMarks, FlowSide, Tuple,
+    BackendState, Counter, DropReason, FlowEntry, FlowFlags, FlowSide, Tuple,
     config::UDP_WINDOW_SECONDS,
 };
 
@@ -35,8 +35,8 @@ pub struct Found<H> {
 /// Looks a tuple up: proven flows first.
 #[inline(always)]
 pub fn find<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> Option<Found<T::Flow>> {
-    let marks = tables.flow_marks();
-    find_proven(tables, key).or_else(|| find_opening(tables, key, marks))
+    let last_move = tables.last_move();
+    find_proven(tables, key).or_else(|| find_opening(tables, key, last_move))
 }
 
 /// Looks a tuple up among the proven flows.
@@ -49,7 +49,7 @@ pub fn find_proven<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> Option<
     })
 }
 
-/// Looks a tuple up among the opening flows, where it was not among the proven ones; `marks` were read before that.
+/// Looks a tuple up among the opening flows, where it was not among the proven ones; `last_move` was read before that.
 ///
 /// A flow that another CPU moves between the two looks would be in neither: not among the proven ones yet, and no longer
 /// among the opening ones. The mark of the last move tells, at the price of two loads, where a third lookup would be
@@ -58,7 +58,7 @@ pub fn find_proven<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> Option<
 pub fn find_opening<F: Wire, T: Tables<F>>(
     tables: &T,
     key: &Tuple<F>,
-    marks: FlowMarks,
+    last_move: u32,
 ) -> Option<Found<T::Flow>> {
     if let Some(handle) = tables.flow(FlowTable::Opening, key) {
         return Some(Found {
@@ -66,7 +66,7 @@ pub fn find_opening<F: Wire, T: Tables<F>>(
             table: FlowTable::Opening,
         });
     }
-    if tables.flow_marks().last_move == marks.last_move {
+    if tables.last_move() == last_move {
         return None;
     }
     find_proven(tables, key)
@@ -79,6 +79,15 @@ pub fn backend_is_member<F: Wire, T: Tables<F>>(tables: &T, entry: &FlowEntry<F>
         backend.state() == BackendState::Active
             && backend.generation == entry.generation
             && backend.service_id == entry.service_id
+    })
+}
+
+/// Whether the pod behind a flow's backend is gone for good: it will neither answer nor say goodbye.
+#[inline(always)]
+pub fn backend_is_gone<F: Wire, T: Tables<F>>(tables: &T, entry: &FlowEntry<F>) -> bool {
+    tables.backend(entry.backend_id).is_none_or(|backend| {
+        backend.generation != entry.generation
+            || matches!(backend.state(), BackendState::Gone | BackendState::Free)
     })
 }
 
@@ -285,7 +294,7 @@ pub fn promote<F: Wire, T: Tables<F>>(
         entries.own.flags = before;
         if !before.has(FlowFlags::CROWDED) {
             handle.set_flags(before.with(FlowFlags::CROWDED));
-            tables.mark_lodgers();
+            tables.mark_lodger(&key.destination);
             tables.count(Counter::FlowsTableFull);
         }
         return;

@@ -50,7 +50,6 @@ pub fn request<F: Wire, T: Tables<F>>(
     wanted.side = FlowSide::Source.byte();
     wanted.flags = FlowFlags::REQUEST.with(FlowFlags::MASQUERADE);
     wanted.last_seen = now.jiffies;
-    tables.mark_lodgers();
     match tables.insert_flow(FlowTable::Opening, &entries.other_key, wanted) {
         Ok(()) | Err(StoreError::Exists) => Ok(()),
         Err(StoreError::Refused) => Err(DropReason::FlowNotStored),
@@ -105,6 +104,7 @@ where
         if tables.flow(FlowTable::Proven, &entries.other_key).is_some() {
             continue;
         }
+        tables.mark_lodger(&address);
         match tables.insert_flow(FlowTable::Opening, &entries.other_key, &entries.other) {
             Err(StoreError::Exists) => {}
             Err(StoreError::Refused) => return Err(DropReason::FlowNotStored),

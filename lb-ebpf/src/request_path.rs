@@ -7,8 +7,8 @@ use lb_common::{
 use crate::{
     clock::{Clock, Instant},
     flow::{
-        Found, backend_is_member, create, find_opening, find_proven, forget, is_closed, promote,
-        repair, touch, udp_client_may_prove,
+        Found, backend_is_gone, backend_is_member, create, find_opening, find_proven, forget,
+        is_closed, promote, repair, touch, udp_client_may_prove,
     },
     headers::{EthernetHeader, TcpFlags, TcpHeader, Wire},
     masquerade,
@@ -75,22 +75,22 @@ where
 }
 
 /// The packet's flow, and where that must be known to find it, the service it is for. A packet that belongs to no proven
-/// flow and is for no frontend is somebody else's, but for the few that [`lb_common::FlowMarks::has_lodgers`] speaks of:
+/// flow and is for no frontend is somebody else's, but for the few that [`lb_common::FlowMarks::lodgers`] speaks of:
 /// most of a node's packets end here, after two lookups.
 #[inline(always)]
 fn look_up<F: Wire, T: Tables<F>>(
     tables: &T,
     key: &Tuple<F>,
 ) -> (Option<Found<T::Flow>>, ServiceId) {
-    let marks = tables.flow_marks();
+    let last_move = tables.last_move();
     if let Some(found) = find_proven(tables, key) {
         return (Some(found), NO_SERVICE);
     }
     let service_id = service_of(tables, key);
-    if service_id == NO_SERVICE && marks.has_lodgers == 0 {
+    if service_id == NO_SERVICE && !tables.has_lodgers(&key.destination) {
         return (None, NO_SERVICE);
     }
-    (find_opening(tables, key, marks), service_id)
+    (find_opening(tables, key, last_move), service_id)
 }
 
 /// The service whose frontend a packet is for.
@@ -149,8 +149,8 @@ where
 }
 
 /// Whether a request of a known flow must get another backend: a UDP flow whose backend has left the service, at once;
-/// a TCP flow only with a SYN, when the old conversation is over, or when it never came about and its backend has left
-/// the service meanwhile. If so, `entries.other_key` is the key of the other half.
+/// a TCP flow only with a SYN, when the old conversation is over or its pod is gone for good, or when it never came about
+/// and its backend has left the service meanwhile. If so, `entries.other_key` is the key of the other half.
 #[inline(always)]
 fn chooses_anew<F: Wire, T: Tables<F>>(
     parsed: &Parsed<F>,
@@ -171,6 +171,7 @@ fn chooses_anew<F: Wire, T: Tables<F>>(
     }
     entries.other_key = entries.own.other_half(&parsed.tuple);
     is_closed(tables, entries.own.flags, &entries.other_key)
+        || backend_is_gone(tables, &entries.own)
         || table == FlowTable::Opening && !backend_is_member(tables, &entries.own)
 }
 

@@ -1,6 +1,6 @@
 //! What the datapath may ask of its maps. The kernel programs answer with BPF maps, tests with plain collections.
 use lb_common::{
-    BackendEntry, BackendId, Counter, DeviceEntry, FlowEntry, FlowFlags, FlowMarks, FrontendEntry,
+    BackendEntry, BackendId, Counter, DeviceEntry, FlowEntry, FlowFlags, FrontendEntry,
     FrontendKey, IpFamily, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey,
     Tuple,
 };
@@ -57,12 +57,14 @@ pub trait Tables<F: IpFamily> {
 
     /// A flow's entry.
     fn flow(&self, table: FlowTable, key: &Tuple<F>) -> Option<Self::Flow>;
-    /// `FLOW_MARKS`.
-    fn flow_marks(&self) -> FlowMarks;
+    /// [`lb_common::FlowMarks::last_move`].
+    fn last_move(&self) -> u32;
     /// Leaves another mark of a move from the opening to the proven flows.
     fn mark_move(&mut self);
-    /// Notes that there are opening flows to which no frontend leads.
-    fn mark_lodgers(&mut self);
+    /// [`lb_common::FlowMarks::lodgers`]: whether an opening flow to this destination may be there without a frontend.
+    fn has_lodgers(&self, destination: &F::Address) -> bool;
+    /// Notes that one is.
+    fn mark_lodger(&mut self, destination: &F::Address);
     /// Stores an entry under a free key.
     fn insert_flow(
         &mut self,

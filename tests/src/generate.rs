@@ -2,6 +2,7 @@
 pub mod cluster;
 pub mod frame;
 
+use lb_common::BackendState;
 use proptest::{collection::vec, prelude::*, sample::select};
 
 pub use self::{
@@ -25,8 +26,8 @@ pub enum Event {
     Garbage(Hook, Vec<u8>),
     /// Seconds pass.
     Advance(u32),
-    /// A backend leaves its service.
-    Leave(usize),
+    /// A backend leaves its service, and its pod perhaps this world.
+    Leave(usize, BackendState),
     /// A backend is a member again.
     Return(usize),
     /// A backend's id is given to somebody else.
@@ -145,7 +146,8 @@ pub fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(nth, hook, flags)| Event::Answer(nth, hook, flags)),
         1 => (hook(), vec(any::<u8>(), 0..100)).prop_map(|(hook, bytes)| Event::Garbage(hook, bytes)),
         2 => select(vec![0, 1, 2, 59, 61, 100]).prop_map(Event::Advance),
-        2 => backend.clone().prop_map(Event::Leave),
+        2 => (backend.clone(), select(vec![BackendState::Draining, BackendState::Gone]))
+            .prop_map(|(backend, state)| Event::Leave(backend, state)),
         2 => backend.clone().prop_map(Event::Return),
         1 => backend.prop_map(Event::Replace),
         2 => (0..20usize).prop_map(Event::Evict),

@@ -37,13 +37,31 @@ pub struct Ran {
 impl KernelProgram {
     /// Loads the programs of network devices of the product's object, with a configuration, over fresh maps.
     pub fn load(object: &[u8], config: &lb_common::DatapathConfig) -> Result<Self> {
-        Self::load_with(object, CONFIG_SYMBOL, bytemuck::bytes_of(config))
+        Self::load_over(object, config, &[])
+    }
+
+    /// The same, with room for so many entries in some of the maps.
+    pub fn load_over(
+        object: &[u8],
+        config: &lb_common::DatapathConfig,
+        rooms: &[(&str, u32)],
+    ) -> Result<Self> {
+        Self::load_with(object, CONFIG_SYMBOL, bytemuck::bytes_of(config), rooms)
     }
 
     /// Loads the TC programs of any object, with one global set.
-    pub fn load_with(object: &[u8], symbol: &str, global: &[u8]) -> Result<Self> {
-        let mut ebpf = EbpfLoader::new()
-            .override_global(symbol, global, true)
+    pub fn load_with(
+        object: &[u8],
+        symbol: &str,
+        global: &[u8],
+        rooms: &[(&str, u32)],
+    ) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        loader.override_global(symbol, global, true);
+        for (map, entries) in rooms {
+            loader.map_max_entries(map, *entries);
+        }
+        let mut ebpf = loader
             .load(object)
             .context("cannot create the maps of the object")?;
         for (name, program) in ebpf.programs_mut() {

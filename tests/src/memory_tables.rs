@@ -4,10 +4,11 @@ use std::{
     collections::{BTreeMap, VecDeque},
 };
 
+use bytemuck::Zeroable as _;
 use lb_common::{
     BackendEntry, BackendId, Counter, DatapathConfig, DeviceEntry, FlowEntry, FlowFlags, FlowMarks,
     FrontendEntry, FrontendKey, IpFamily, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry,
-    SocketFlowKey, Tuple, V4, V6,
+    SocketFlowKey, Tuple, V4, V6, hash::address_class,
 };
 use lb_ebpf::{
     headers::Wire,
@@ -202,7 +203,7 @@ impl Default for MemoryTables {
             config: DatapathConfig::DEFAULT,
             counters: BTreeMap::new(),
             lookups: Cell::new(0),
-            marks: FlowMarks::default(),
+            marks: FlowMarks::zeroed(),
         }
     }
 }
@@ -289,14 +290,17 @@ impl<F: MemoryFamily> Tables<F> for MemoryTables {
         let flows = F::own(self).flows(table);
         flows.entries.get(key).map(|(_, flow)| *flow)
     }
-    fn flow_marks(&self) -> FlowMarks {
-        self.marks
+    fn last_move(&self) -> u32 {
+        self.marks.last_move
     }
     fn mark_move(&mut self) {
         self.marks.last_move += 1;
     }
-    fn mark_lodgers(&mut self) {
-        self.marks.has_lodgers = 1;
+    fn has_lodgers(&self, destination: &F::Address) -> bool {
+        self.marks.lodgers[address_class(destination.as_ref())] != 0
+    }
+    fn mark_lodger(&mut self, destination: &F::Address) {
+        self.marks.lodgers[address_class(destination.as_ref())] = 1;
     }
     fn insert_flow(
         &mut self,

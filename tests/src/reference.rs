@@ -107,16 +107,17 @@ impl World {
         self.open(passing)
     }
 
-    /// The flow of a packet that enters. One that has not proven itself ends with its frontend, unless there are flows
-    /// to which no frontend leads anyway.
+    /// The flow of a packet that enters. One that has not proven itself ends with its frontend, unless flows to such
+    /// destinations are found without one.
     fn known(&self, passing: &Passing<'_>) -> Option<Half> {
         let dialled = (passing.key.destination, passing.key.protocol);
-        let is_looked_for = self.has_lodgers || self.frontends.contains_key(&dialled);
+        let is_looked_for =
+            self.is_lodging(passing.key.destination.ip()) || self.frontends.contains_key(&dialled);
         self.find(&passing.key, End::Destination)
             .filter(|half| half.is_proven || is_looked_for)
     }
 
-    /// TCP: a pure SYN when the flow is over, or when it never came about and its backend has left. UDP: whenever the
+    /// TCP: a pure SYN when the flow is over or its pod is gone, or when it never came about and its backend has left. UDP: whenever the
     /// backend is no member any more.
     fn starts_over(&self, passing: &Passing<'_>, half: &Half) -> bool {
         let is_member = self.is_member(half);
@@ -124,7 +125,8 @@ impl World {
             return !is_member;
         }
         let never_came_about = !half.is_proven && !is_member;
-        passing.packet.opens() && (self.is_over(&passing.key) || never_came_about)
+        let is_over = self.is_over(&passing.key) || self.is_gone(half);
+        passing.packet.opens() && (is_over || never_came_about)
     }
 
     fn open(&mut self, passing: &Passing<'_>) -> Outcome {

@@ -1,14 +1,16 @@
 //! The sweep in the kernel: silent flows go, both halves together, and all others stay.
 use anyhow::Result;
 use aya::maps::Array;
-use bytemuck::Zeroable as _;
+use bytemuck::{Pod, Zeroable as _};
 use lb_common::{
-    Counter, DatapathConfig, FlowEntry, FlowFlags, FlowSide, Port, Tuple, V4, config::Timeouts,
+    Counter, DatapathConfig, FlowEntry, FlowFlags, FlowSide, IpFamily, Port, Tuple, V4, V6,
+    config::Timeouts,
 };
 use lb_userspace::maps::bpf::Plain;
 use tests::{
     dissect::{TCP, UDP},
     kernel_program::KernelProgram,
+    memory_tables::MemoryFamily,
     packet_builder::eth,
     require_root,
 };
@@ -25,12 +27,26 @@ type Half = (FlowFlags, u32);
 
 #[test]
 fn silent_flows_age_away_whole_and_busy_ones_stay() -> Result<()> {
-    const FIN: FlowFlags = FlowFlags::FIN;
-    const RST: FlowFlags = FlowFlags::RST;
-    const NONE: FlowFlags = FlowFlags::NONE;
     if !require_root() {
         return Ok(());
     }
+    age::<V4>("age_flows_v4", "FLOWS_V4", |last| [10, 0, 0, last].into())?;
+    age::<V6>("age_flows_v6", "FLOWS_V6", |last| {
+        let mut bytes = [0xfd; 16];
+        bytes[15] = last;
+        bytes.into()
+    })
+}
+
+/// Plays all cases with one family's program, over its own table.
+fn age<F: MemoryFamily>(program: &str, table: &str, at: fn(u8) -> F::Address) -> Result<()>
+where
+    Tuple<F>: Pod,
+    FlowEntry<F>: Pod,
+{
+    const FIN: FlowFlags = FlowFlags::FIN;
+    const RST: FlowFlags = FlowFlags::RST;
+    const NONE: FlowFlags = FlowFlags::NONE;
     let cases: [(&str, u8, Half, Half, bool); 12] = [
         ("TCP, fresh", TCP, (NONE, 0), (NONE, 0), false),
         (
@@ -76,7 +92,7 @@ fn silent_flows_age_away_whole_and_busy_ones_stay() -> Result<()> {
 
     let now = jiffies(&mut kernel)?;
     for (number, (_, protocol, request, reply, _)) in cases.iter().enumerate() {
-        let [request_key, reply_key] = keys(u16::try_from(number)?, *protocol);
+        let [request_key, reply_key] = keys(at, u16::try_from(number)?, *protocol);
         let sides = [FlowSide::Destination, FlowSide::Source];
         let halves = [
             (request_key, reply_key, *request),
@@ -88,28 +104,24 @@ fn silent_flows_age_away_whole_and_busy_ones_stay() -> Result<()> {
             } else {
                 (other.destination, other.destination_port)
             };
-            let entry = FlowEntry {
+            let entry = FlowEntry::<F> {
                 address,
                 port,
                 side: side.byte(),
                 flags,
                 last_seen: now.wrapping_sub(seconds * config.jiffies_per_second),
-                ..FlowEntry::<V4>::zeroed()
+                ..FlowEntry::zeroed()
             };
             assert_eq!(entry.other_half(&key), other, "the case itself");
-            kernel.put_flow("FLOWS_V4", &key, &entry)?;
+            kernel.put_flow(table, &key, &entry)?;
         }
     }
-    kernel.run(
-        "age_flows_v4",
-        &eth().ipv4([0; 4], [0; 4]).udp(1, 1).build(),
-        1,
-    )?;
+    kernel.run(program, &eth().ipv4([0; 4], [0; 4]).udp(1, 1).build(), 1)?;
 
-    let left = kernel.flows::<V4>("FLOWS_V4")?;
+    let left = kernel.flows::<F>(table)?;
     let mut expired = 0;
     for (number, (what, protocol, _, _, goes)) in cases.iter().enumerate() {
-        for key in keys(u16::try_from(number)?, *protocol) {
+        for key in keys(at, u16::try_from(number)?, *protocol) {
             assert_eq!(left.contains_key(&key), !goes, "{what}");
         }
         expired += u64::from(*goes);
@@ -123,8 +135,7 @@ fn silent_flows_age_away_whole_and_busy_ones_stay() -> Result<()> {
 }
 
 /// Request and reply of the nth case.
-fn keys(number: u16, protocol: u8) -> [Tuple<V4>; 2] {
-    let at = |last: u8| [10, 0, 0, last].into();
+fn keys<F: IpFamily>(at: fn(u8) -> F::Address, number: u16, protocol: u8) -> [Tuple<F>; 2] {
     let request = Tuple::new(
         at(1),
         Port::new(1000 + number),
@@ -138,7 +149,7 @@ fn keys(number: u16, protocol: u8) -> [Tuple<V4>; 2] {
 
 /// The kernel's time, as a program writes it: a known flow's packet passes, and its entry says when.
 fn jiffies(kernel: &mut KernelProgram) -> Result<u32> {
-    let [key, _] = keys(999, UDP);
+    let [key, _] = keys::<V4>(|last| [10, 0, 0, last].into(), 999, UDP);
     let entry = FlowEntry {
         address: [10, 0, 0, 9].into(),
         port: Port::new(9),

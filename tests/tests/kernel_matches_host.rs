@@ -46,9 +46,20 @@ struct Both {
 
 impl Both {
     fn new() -> Result<Self> {
+        Self::over(&[])
+    }
+
+    /// With room for so few proven flows of each family.
+    fn with_room(entries: u32) -> Result<Self> {
+        let mut both = Self::over(&[("FLOWS_V4", entries), ("FLOWS_V6", entries)])?;
+        both.cluster.set_room(usize::try_from(entries)?);
+        Ok(both)
+    }
+
+    fn over(rooms: &[(&str, u32)]) -> Result<Self> {
         let cluster = Cluster::choosing_by_hash();
-        let mut kernel =
-            KernelProgram::load(lb_userspace::datapath::object()?, &cluster.tables.config)?;
+        let object = lb_userspace::datapath::object()?;
+        let mut kernel = KernelProgram::load_over(object, &cluster.tables.config, rooms)?;
         kernel.fill(&cluster.tables)?;
         Ok(Self {
             cluster,
@@ -98,8 +109,8 @@ impl Both {
                 Ok(1)
             }
             Event::Conversation(way, packets) => Ok(self.converse(way, *packets)),
-            Event::Leave(backend) => {
-                self.cluster.leave(*backend);
+            Event::Leave(backend, state) => {
+                self.cluster.leave(*backend, *state);
                 self.kernel.fill(&self.cluster.tables)?;
                 Ok(0)
             }
@@ -194,6 +205,40 @@ fn timeless<F: IpFamily>(
         entry.last_seen = 0;
     }
     flows
+}
+
+/// Flows that find no room stay among the opening ones, and both say so.
+#[test]
+fn full_flow_tables_are_full_in_kernel_and_host() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let mut both = Both::with_room(6)?;
+    let mut runner = TestRunner::deterministic();
+    let stories = events(150);
+    let mut sent = 0;
+    while sent < FRAMES / 10 {
+        let story = stories.new_tree(&mut runner).unwrap().current();
+        for event in story
+            .iter()
+            .filter(|it| matches!(it, Event::Conversation(..)))
+        {
+            sent += both.play(event)?;
+        }
+    }
+    both.assert_same_memory()?;
+    let crowded = both.kernel.counted(Counter::FlowsTableFull)?;
+    assert!(crowded > 0, "no flow was refused by a full table");
+    for family in [
+        by_table(&both.cluster.tables.v4)[0].len(),
+        by_table(&both.cluster.tables.v6)[0].len(),
+    ] {
+        assert!(
+            (5..=6).contains(&family),
+            "{family} entries leave room for a flow"
+        );
+    }
+    Ok(())
 }
 
 #[test]

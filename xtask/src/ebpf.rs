@@ -55,7 +55,7 @@ pub fn build_floor() -> Result<()> {
 fn build_program(name: &str, destination: &Path) -> Result<()> {
     let mut cargo = cargo("rustc");
     process::run(cargo.args(["--bin", name]))?;
-    let built = target_folder().join(TARGET).join("release").join(name);
+    let built = target_folder().join(TARGET).join("bpf").join(name);
     let changed = copy_if_changed(&built, destination)?;
     let word = if changed { "written" } else { "unchanged" };
     report::note(&format!("{} {word}", destination.display()));
@@ -73,7 +73,14 @@ pub(crate) fn cargo(subcommand: &str) -> std::process::Command {
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"))
         .env("PATH", toolchain::path_with_cargo_programs())
-        .args([subcommand, "--quiet", "--package", "lb-ebpf", "--release"])
+        .args([
+            subcommand,
+            "--quiet",
+            "--package",
+            "lb-ebpf",
+            "--profile",
+            "bpf",
+        ])
         .args(["--target", TARGET, "-Zbuild-std=core"])
         .arg("--target-dir")
         .arg(target_folder());

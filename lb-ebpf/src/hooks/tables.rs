@@ -3,8 +3,9 @@ use core::ptr;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use lb_common::{
-    BackendEntry, BackendId, Counter, DeviceEntry, FlowEntry, FlowFlags, FlowMarks, FrontendEntry,
+    BackendEntry, BackendId, Counter, DeviceEntry, FlowEntry, FlowFlags, FrontendEntry,
     FrontendKey, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple,
+    hash::address_class,
 };
 use lb_ebpf::{
     clock::Clock as _,
@@ -116,11 +117,11 @@ impl<F: FamilyMaps + Wire> Tables<F> for KernelTables {
         .map(FlowPointer)
     }
     #[inline(always)]
-    fn flow_marks(&self) -> FlowMarks {
-        // SAFETY: an array's value lives as long as the map; two aligned words, each of which stands for itself.
-        FLOW_MARKS
-            .get_ptr(0)
-            .map_or_else(FlowMarks::default, |marks| unsafe { marks.read_volatile() })
+    fn last_move(&self) -> u32 {
+        // SAFETY: an array's value lives as long as the map.
+        FLOW_MARKS.get_ptr(0).map_or(0, |marks| unsafe {
+            ptr::addr_of!((*marks).last_move).read_volatile()
+        })
     }
     #[inline(always)]
     fn mark_move(&mut self) {
@@ -132,10 +133,28 @@ impl<F: FamilyMaps + Wire> Tables<F> for KernelTables {
         }
     }
     #[inline(always)]
-    fn mark_lodgers(&mut self) {
+    fn has_lodgers(&self, destination: &F::Address) -> bool {
+        let class = address_class(destination.as_ref());
+        // SAFETY: as above; a class is a place in the array.
+        FLOW_MARKS.get_ptr(0).is_some_and(|marks| unsafe {
+            ptr::addr_of!((*marks).lodgers)
+                .cast::<u8>()
+                .add(class)
+                .read_volatile()
+                != 0
+        })
+    }
+    #[inline(always)]
+    fn mark_lodger(&mut self, destination: &F::Address) {
+        let class = address_class(destination.as_ref());
         if let Some(marks) = FLOW_MARKS.get_ptr_mut(0) {
             // SAFETY: as above.
-            unsafe { ptr::addr_of_mut!((*marks).has_lodgers).write_volatile(1) };
+            unsafe {
+                ptr::addr_of_mut!((*marks).lodgers)
+                    .cast::<u8>()
+                    .add(class)
+                    .write_volatile(1);
+            }
         }
     }
     #[inline(always)]

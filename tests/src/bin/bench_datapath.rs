@@ -147,7 +147,7 @@ fn wrap(
     let mut template = [0u8; TEMPLATE];
     let known = frame.len().min(TEMPLATE);
     template[..known].copy_from_slice(&frame[..known]);
-    let mut wrapper = KernelProgram::load_with(object, "TEMPLATE", &template)?;
+    let mut wrapper = KernelProgram::load_with(object, "TEMPLATE", &template, &[])?;
     let mut slot: ProgramArray<_> = wrapper.map("PROGRAM")?;
     slot.set(0, program.classifier(name)?.fd()?, 0)?;
     Ok(wrapper)
@@ -225,7 +225,7 @@ fn main() -> Result<()> {
     kernel.fill(&host.cluster.tables)?;
     copy_flows::<V4>(&host, &mut kernel, "FLOWS_V4")?;
     copy_flows::<V6>(&host, &mut kernel, "FLOWS_V6")?;
-    let mut floor = KernelProgram::load_with(&object, "TEMPLATE", &[0; TEMPLATE])?;
+    let mut floor = KernelProgram::load_with(&object, "TEMPLATE", &[0; TEMPLATE], &[])?;
     copy_targets::<V4>(&host, &mut floor, "FLOOR_FLOWS_V4")?;
     copy_targets::<V6>(&host, &mut floor, "FLOOR_FLOWS_V6")?;
 

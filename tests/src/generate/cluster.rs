@@ -156,7 +156,7 @@ impl Cluster {
                 let address = SocketAddr::new(pod(kind.is_v6, pod_index), TARGET_PORT);
                 let backend = Backend {
                     address,
-                    is_active: true,
+                    state: BackendState::Active,
                     generation: 1,
                     service,
                 };
@@ -259,7 +259,7 @@ impl Cluster {
     }
 
     /// A backend leaves: first no new flows, then its state.
-    pub fn leave(&mut self, index: usize) {
+    pub fn leave(&mut self, index: usize, state: BackendState) {
         let id = u32::try_from(index + 1).expect("few");
         let mut backend = self.world.backends[&id].clone();
         let service = backend.service;
@@ -270,7 +270,7 @@ impl Cluster {
             .candidates
             .retain(|other| *other != id);
         self.switch_slots(service);
-        backend.is_active = false;
+        backend.state = state;
         self.set_backend(id, backend);
     }
 
@@ -279,7 +279,7 @@ impl Cluster {
         let id = u32::try_from(index + 1).expect("few");
         let mut backend = self.world.backends[&id].clone();
         let service = backend.service;
-        backend.is_active = true;
+        backend.state = BackendState::Active;
         self.set_backend(id, backend);
         let candidates = &mut self
             .world
@@ -305,7 +305,7 @@ impl Cluster {
         {
             return;
         }
-        self.leave(index);
+        self.leave(index, BackendState::Draining);
         backend.generation += 1;
         self.set_backend(id, backend);
         self.join(index);
@@ -331,15 +331,10 @@ fn write_backend<F: MemoryFamily>(
     address: F::Address,
     backend: &Backend,
 ) {
-    let state = if backend.is_active {
-        BackendState::Active
-    } else {
-        BackendState::Draining
-    };
     let entry = BackendEntry {
         address,
         port: Port::new(backend.address.port()),
-        state: state as u8,
+        state: backend.state as u8,
         generation: backend.generation,
         service_id: backend.service,
         ..F::nobody()

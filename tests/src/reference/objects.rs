@@ -1,13 +1,15 @@
 //! What the reference is told of: backends, services, devices.
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use lb_common::BackendState;
+
 /// A backend.
 #[derive(Clone, Debug)]
 pub struct Backend {
     /// Where it listens.
     pub address: SocketAddr,
-    /// It is a member of its service.
-    pub is_active: bool,
+    /// Active as long as it is a member of its service.
+    pub state: BackendState,
     /// How often its id was given away.
     pub generation: u32,
     /// Its service.

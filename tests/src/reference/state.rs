@@ -1,10 +1,10 @@
 //! What the reference knows and remembers.
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use lb_common::Counter;
+use lb_common::{BackendState, Counter, Ipv4Address, Ipv6Address, hash::address_class};
 
 use super::{Backend, Device, End, Passing, Service};
 use crate::{
@@ -85,8 +85,8 @@ pub struct World {
     pub neighbours: HashMap<(u32, IpAddr), [u8; 6]>,
     /// What is remembered.
     pub halves: BTreeMap<Key, Half>,
-    /// There have been unproven flows that must be found although no frontend leads to them.
-    pub has_lodgers: bool,
+    /// Classes of destinations with unproven flows that must be found although no frontend leads to them.
+    pub lodgers: BTreeSet<usize>,
     /// How many entries FLOWS may have, each family.
     pub proven_capacity: usize,
     /// How many UDP flows a client may prove in a minute.
@@ -148,9 +148,17 @@ impl World {
 
     pub(super) fn is_member(&self, half: &Half) -> bool {
         self.backends.get(&half.backend).is_some_and(|backend| {
-            backend.is_active
+            backend.state == BackendState::Active
                 && backend.generation == half.generation
                 && backend.service == half.service
+        })
+    }
+
+    /// Its pod will never answer again.
+    pub(super) fn is_gone(&self, half: &Half) -> bool {
+        let backend = self.backends.get(&half.backend);
+        backend.is_none_or(|backend| {
+            backend.state == BackendState::Gone || backend.generation != half.generation
         })
     }
 
@@ -254,7 +262,6 @@ impl World {
             ..request
         };
         self.halves.insert(outgoing, half);
-        self.has_lodgers = true;
     }
 
     /// Remembers the masquerade of a request, and the way back.
@@ -278,8 +285,14 @@ impl World {
             rst: false,
             ..outgoing_half.clone()
         };
+        self.lodgers.insert(class_of(back.destination.ip()));
         self.halves.insert(back, returning);
         self.halves.insert(*outgoing, outgoing_half);
+    }
+
+    /// Whether unproven flows to this destination are looked for without a frontend.
+    pub(super) fn is_lodging(&self, destination: IpAddr) -> bool {
+        self.lodgers.contains(&class_of(destination))
     }
 
     /// Puts the other half back if it is missing and this one is not proven.
@@ -345,7 +358,7 @@ impl World {
             if !half.is_crowded {
                 self.count(Counter::FlowsTableFull);
                 self.halves.get_mut(key).expect("a known flow").is_crowded = true;
-                self.has_lodgers = true;
+                self.lodgers.insert(class_of(key.destination.ip()));
             }
             return;
         }
@@ -359,6 +372,13 @@ impl World {
         let now = self.now;
         self.halves.get_mut(&other).expect("repaired").last_seen = now;
         self.count(Counter::FlowsProven);
+    }
+}
+
+fn class_of(address: IpAddr) -> usize {
+    match address {
+        IpAddr::V4(address) => address_class(Ipv4Address::from(address).as_ref()),
+        IpAddr::V6(address) => address_class(Ipv6Address::from(address).as_ref()),
     }
 }
 

@@ -72,7 +72,7 @@ impl Player {
                 }
             }
             Event::Advance(seconds) => self.cluster.advance(*seconds),
-            Event::Leave(backend) => self.cluster.leave(*backend),
+            Event::Leave(backend, state) => self.cluster.leave(*backend, *state),
             Event::Return(backend) => self.cluster.join(*backend),
             Event::Replace(backend) => self.cluster.replace(*backend),
             Event::Evict(nth) => self.evict(*nth),
