@@ -159,7 +159,11 @@ impl<'a> Stage<'a> {
             }
             ["room", map, entries] => self.make_room(map, entries.parse()?)?,
             ["wait", time] => {
-                let end = self.now + time.parse::<Period>().map_err(anyhow::Error::msg)?.0;
+                let end = self.now
+                    + time
+                        .parse::<Period<0>>()
+                        .map_err(anyhow::Error::msg)?
+                        .duration();
                 self.work()?;
                 while let Some(moment) = self.agent()?.wake_at().filter(|moment| *moment <= end) {
                     self.now = self.now.max(moment);

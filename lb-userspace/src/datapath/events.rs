@@ -1,6 +1,6 @@
 //! The sample of decisions that the kernel programs write, in the agent's log: drops for everybody, the rest for who
-//! asks (`--log debug`).
-use std::{fmt, net::IpAddr, time::Duration};
+//! asks (`--log debug`); of each kind one line a second, however many packets a flood has.
+use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use aya::{
     Ebpf,
@@ -11,6 +11,12 @@ use nix::net::if_::if_indextoname;
 
 /// How long an event may wait: soon enough for a person.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// At most one line of a kind in this time.
+const LINE_PAUSE: Duration = Duration::from_secs(1);
+
+/// More than the buffer holds: a flood that fills it as fast as it is read does not keep the reader for ever.
+const MOST_AT_ONCE: usize = 8192;
 
 /// Writes events to the log until the program ends. Programs without the map have none to show.
 pub fn forward(ebpf: &mut Ebpf) {
@@ -25,32 +31,72 @@ pub fn forward(ebpf: &mut Ebpf) {
 }
 
 async fn read(mut events: RingBuf<MapData>) {
+    let start = tokio::time::Instant::now();
     let mut pause = tokio::time::interval(PAUSE);
+    let mut limiter = Limiter::default();
     loop {
         pause.tick().await;
-        while let Some(record) = events.next() {
+        for _ in 0..MOST_AT_ONCE {
+            let Some(record) = events.next() else { break };
             if let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(&record) {
-                show(&event);
+                show(&event, &mut limiter, start.elapsed());
             }
         }
     }
 }
 
-fn show(event: &Event) {
+fn show(event: &Event, limiter: &mut Limiter, now: Duration) {
     let Some(counter) = Counter::ALL
         .iter()
         .find(|counter| **counter as u32 == event.counter)
     else {
         return;
     };
+    let Some(left_out) = limiter.admit(*counter, now) else {
+        return;
+    };
     let name = counter.name();
     if name.starts_with("drop_") {
         tracing::info!(
+            left_out,
             "{name}: {} (a sample: see the counters in `waggle status`)",
             Shown(event)
         );
     } else {
-        tracing::debug!("{name}: {}", Shown(event));
+        tracing::debug!(left_out, "{name}: {}", Shown(event));
+    }
+}
+
+/// Decides which events get a line.
+#[derive(Debug, Default)]
+struct Limiter(BTreeMap<Counter, Line>);
+
+/// The last line of a kind.
+#[derive(Debug)]
+struct Line {
+    at: Duration,
+    /// How many events of the kind have had none since.
+    left_out: u64,
+}
+
+impl Limiter {
+    /// How many events of the kind were left out since its last line, if this one gets a line. `now` is the time since
+    /// any fixed moment.
+    fn admit(&mut self, counter: Counter, now: Duration) -> Option<u64> {
+        let Some(line) = self.0.get_mut(&counter) else {
+            let first = Line {
+                at: now,
+                left_out: 0,
+            };
+            self.0.insert(counter, first);
+            return Some(0);
+        };
+        if now < line.at + LINE_PAUSE {
+            line.left_out += 1;
+            return None;
+        }
+        line.at = now;
+        Some(std::mem::take(&mut line.left_out))
     }
 }
 
@@ -105,6 +151,23 @@ mod tests {
     use lb_common::Port;
 
     use super::*;
+
+    #[test]
+    fn a_flood_has_one_line_a_second_of_each_kind_which_counts_what_was_left_out() {
+        let mut limiter = Limiter::default();
+        let (flood, other) = (Counter::DropNoFlow, Counter::DropNoBackend);
+        let lines: Vec<_> = (0..2500)
+            .filter_map(|millisecond| {
+                let left_out = limiter.admit(flood, Duration::from_millis(millisecond))?;
+                Some((millisecond, left_out))
+            })
+            .collect();
+        assert_eq!(lines, [(0, 0), (1000, 999), (2000, 999)]);
+        let moment = Duration::from_millis(2500);
+        assert_eq!(limiter.admit(other, moment), Some(0), "the flood hides it");
+        assert_eq!(limiter.admit(other, moment), None);
+        assert_eq!(limiter.admit(flood, Duration::from_secs(9)), Some(499));
+    }
 
     #[test]
     fn an_event_reads_as_a_packet_and_its_place() {
