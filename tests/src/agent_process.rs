@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -168,14 +168,6 @@ impl Agent {
             );
             sleep(Duration::from_millis(10));
         }
-    }
-
-    /// Runs a second agent with the same paths to its end, which it should meet at once.
-    pub fn second(&self, source: Vec<OsString>) -> Result<Output> {
-        let mut command = self.command("run");
-        command.args(source);
-        command.args(["--node-name", &self.node.name()]);
-        command.output().with_context(|| format!("{command:?}"))
     }
 
     /// Ends the agent as a service manager does (SIGTERM); the datapath stays.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use tests::agent_process::program;
-use tests::lone_agent::LoneAgent;
+use tests::lone_agent::{LoneAgent, attached};
 use tests::now;
 use tests::scratch::Scratch;
 
@@ -36,7 +36,7 @@ fn refused(output: &Output, status: i32, parts: &[&str]) -> Result<()> {
 }
 
 #[test]
-fn a_second_agent_is_told_of_the_first() -> Result<()> {
+fn a_second_agent_is_told_of_the_first_which_keeps_its_devices() -> Result<()> {
     if !tests::require_root() {
         return Ok(());
     }
@@ -57,6 +57,7 @@ fn a_second_agent_is_told_of_the_first() -> Result<()> {
         refused(&output, 1, &["another agent", &pid])?;
     }
     lone.agent.waggle("status")?;
+    ensure!(attached(&lone.namespace, "eth0")? == [1, 1]);
     Ok(())
 }
 
@@ -140,7 +141,7 @@ fn the_agent_ends_within_a_second_and_leaves_the_datapath() -> Result<()> {
     println!("SIGTERM to the end: {took:?}");
     // A second is promised; the machine may be busy with other tests.
     ensure!(took < Duration::from_secs(5), "{took:?}");
-    ensure!(tests::lone_agent::attached(&lone.namespace, "eth0")? == [1, 1]);
+    ensure!(attached(&lone.namespace, "eth0")? == [1, 1]);
     let output = lone.agent.waggle("status").unwrap_err().to_string();
     ensure!(
         output.contains("no agent runs here") && output.contains("connect4"),
