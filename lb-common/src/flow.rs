@@ -66,11 +66,6 @@ impl FlowFlags {
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
-    /// Whether any bit of `other` is set.
-    #[inline(always)]
-    pub const fn has_any(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
 }
 
 /// Value of FLOWS and `OPENING_FLOWS`.

@@ -52,11 +52,6 @@ impl SlowDownload {
         bail!("of 200 downloads from {address} none was served by {pod}");
     }
 
-    /// Whether all of it has come, or it has failed.
-    pub fn has_ended(&self) -> bool {
-        self.worker.is_finished()
-    }
-
     /// Waits for its end; the number of bytes, all of them as the server has them.
     pub fn finish(self) -> Result<usize> {
         joined(self.worker.join()).with_context(|| format!("the download from {}", self.pod))

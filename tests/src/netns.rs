@@ -190,23 +190,6 @@ impl Namespace {
         })
         .with_context(|| format!("in {}", self.0.name))
     }
-
-    /// One number of `/proc/net/snmp` and `/proc/net/netstat`, for instance `TcpExt:`,
-    /// `TCPSynRetrans`; zero if the kernel does not list it.
-    pub fn protocol_counter(&self, group: &str, name: &str) -> Result<u64> {
-        let text = self.run(|| {
-            let mut text = fs::read_to_string("/proc/thread-self/net/snmp")?;
-            text.push_str(&fs::read_to_string("/proc/thread-self/net/netstat")?);
-            Ok(text)
-        })?;
-        let mut lines = text.lines().filter(|line| line.starts_with(group));
-        let (Some(names), Some(values)) = (lines.next(), lines.next()) else {
-            return Ok(0);
-        };
-        let mut pairs = names.split_whitespace().zip(values.split_whitespace());
-        let value = pairs.find(|(key, _)| *key == name).map(|(_, value)| value);
-        Ok(value.and_then(|value| value.parse().ok()).unwrap_or(0))
-    }
 }
 
 /// What a thread returned; its panic goes on in the thread that waited.

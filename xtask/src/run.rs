@@ -34,7 +34,7 @@ pub struct Options {
 
 /// Builds all, boots Linux, plays the scenario; an error unless every step held.
 pub fn run(options: &Options) -> Result<()> {
-    packages::ensure(&[packages::BUILD, packages::MACHINE, packages::NETWORK])?;
+    packages::ensure(&[packages::BUILD, packages::MACHINE, packages::SCENARIO])?;
     ebpf::build()?;
     report::step("building waggle and the scenario", || vm::build(PROGRAMS))?;
     let kernel = Kernel::find(options.kernel.as_deref().unwrap_or(kernel::default()))?;

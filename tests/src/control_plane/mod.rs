@@ -93,11 +93,6 @@ impl ControlPlane {
         &self.api_server
     }
 
-    /// The same, to stop and start it; the controllers and [`Self::run`] fail meanwhile.
-    pub fn api_server_mut(&mut self) -> &mut ApiServer {
-        &mut self.api_server
-    }
-
     /// One more API server on the same etcd, not started: for clients whose API server is to be
     /// away while the cluster lives on.
     pub fn another_api_server(&self) -> Result<ApiServer> {

@@ -57,8 +57,8 @@ pub(crate) const ZSTD: Package = Package {
     why: "unpacks kernel modules",
 };
 
-/// The programs that scenarios and tests start, on the host and in the virtual machine.
-pub(crate) const NETWORK: &[Package] = &[
+/// The programs that the scenario starts, in the virtual machine.
+pub(crate) const SCENARIO: &[Package] = &[
     Package {
         name: "nginx",
         proof: Proof::Program("nginx"),
@@ -74,6 +74,10 @@ pub(crate) const NETWORK: &[Package] = &[
         proof: Proof::Program("ip"),
         why: "namespaces and their links",
     },
+];
+
+/// The programs that tests start beside those of the scenario, on the host and in virtual machines.
+pub(crate) const TESTS: &[Package] = &[
     Package {
         name: "nftables",
         proof: Proof::Program("nft"),
@@ -83,16 +87,6 @@ pub(crate) const NETWORK: &[Package] = &[
         name: "wireguard-tools",
         proof: Proof::Program("wg"),
         why: "tunnels between nodes that carry plain IP",
-    },
-    Package {
-        name: "iptables",
-        proof: Proof::Program("iptables"),
-        why: "the same, older form",
-    },
-    Package {
-        name: "conntrack",
-        proof: Proof::Program("conntrack"),
-        why: "what the host's own tracking saw",
     },
     Package {
         name: "ethtool",

@@ -82,7 +82,7 @@ pub fn run(options: &Options) -> Result<()> {
 fn prepare(options: &Options) -> Result<()> {
     packages::ensure(&[packages::BUILD])?;
     if options.layer != Some(Layer::Unit) {
-        packages::ensure(&[packages::NETWORK])?;
+        packages::ensure(&[packages::SCENARIO, packages::TESTS])?;
     }
     ebpf::build()?;
     report::step("building waggle", || vm::build(&["waggle"]))
