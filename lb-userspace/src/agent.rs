@@ -22,13 +22,15 @@ pub use view::View;
 use crate::{
     desired::{Ledger, Limits, Refusal, Scope},
     maps::{LbMaps, MapContents, MapError, read_contents},
-    model::{Dirty, ServiceName, Snapshot, Warning},
+    model::{Dirty, Place, ServiceName, Snapshot, Warning},
     reconcile::Backoff,
 };
 
 /// What the agent must know before it starts.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Where the agent runs, as far as flags say.
+    pub place: Place,
     /// The sources it waits for before it writes anything.
     pub sources: BTreeSet<Source>,
     /// While changes keep coming they are collected for so long between two plans.
@@ -126,8 +128,8 @@ impl<M: LbMaps> Agent<M> {
             sources: sources.collect(),
             backoff: Backoff::new(settings.backoff.0, settings.backoff.1),
             maps,
+            snapshot: Snapshot::new(settings.place.clone()),
             settings,
-            snapshot: Snapshot::default(),
             ledger,
             actual,
             dirty: Dirty::new(),
@@ -200,7 +202,8 @@ impl<M: LbMaps> Agent<M> {
             }
             Event::NodeChanged(node) => {
                 self.seen(Source::Node, true, now);
-                self.snapshot.set_node(node.map(|node| *node));
+                let dirty = self.snapshot.set_node(node.map(|node| *node));
+                self.dirty.extend(dirty);
             }
             Event::Trouble { source, warnings } => self.trouble(source, warnings),
             Event::Unreferenced(backends) => self.ledger.release(&backends),

@@ -20,6 +20,7 @@ pub use period::{Period, Timeout};
 use crate::{
     agent::{self, Source},
     datapath::pattern::Patterns,
+    model::Place,
     watch::kubernetes::Access,
 };
 
@@ -45,6 +46,10 @@ pub struct Settings {
     /// Name of the Node this agent runs on [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
+
+    /// Zone of the node this agent runs on, where no Node object says it; endpoints with hints for a zone are chosen by it
+    #[arg(long, value_name = "ZONE")]
+    pub zone: Option<String>,
 
     /// While changes keep coming they are collected for so long between two plans; the first change after a quiet time
     /// is always applied at once [default: 5ms]
@@ -241,6 +246,10 @@ impl Settings {
             BTreeSet::from([Source::Services, Source::EndpointSlices, Source::Node])
         };
         agent::Settings {
+            place: Place {
+                node: self.node_name(),
+                zone: self.zone.clone(),
+            },
             sources,
             // A plan for one Service takes well under a millisecond: this bounds the share of the processor that a
             // storm of changes takes, and is far below what people notice.

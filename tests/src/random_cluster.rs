@@ -12,8 +12,8 @@ use lb_userspace::{
     desired::Frontend,
     maps::{MapContents, MapFamily},
     model::{
-        Endpoint, EndpointPort, EndpointSlice, Family, NotServed, Service, ServiceName,
-        ServicePort, SliceName, Target,
+        Endpoint, EndpointPort, EndpointSlice, Family, Hints, NotServed, Place, Service,
+        ServiceName, ServicePort, SliceName, Target, TrafficPolicy,
     },
 };
 use proptest::{collection::vec, prelude::*};
@@ -90,8 +90,13 @@ impl Cluster {
         port: &ServicePort,
         family: Family,
     ) -> BTreeSet<SocketAddr> {
-        let mut ready = BTreeSet::new();
-        let mut last_resort = BTreeSet::new();
+        // A pod in two slices counts by its better half, and on its own node if either says so.
+        let mut known = BTreeMap::<SocketAddr, &Endpoint>::new();
+        let rank = |it: &Endpoint| {
+            let dying = it.serving && it.terminating;
+            let is_local = it.node.as_deref() == Some(NODE);
+            (it.ready, dying, is_local, it.target.clone())
+        };
         for slice in self.slices.values() {
             if slice.service != service.name || slice.family != family {
                 continue;
@@ -102,15 +107,60 @@ impl Cluster {
                 }
                 for endpoint in &slice.endpoints {
                     let address = SocketAddr::new(endpoint.address, target.port);
-                    if endpoint.ready {
-                        ready.insert(address);
-                    } else if endpoint.serving && endpoint.terminating {
-                        last_resort.insert(address);
+                    let better = known
+                        .get(&address)
+                        .is_none_or(|it| rank(it) < rank(endpoint));
+                    if better {
+                        known.insert(address, endpoint);
                     }
                 }
             }
         }
-        if ready.is_empty() { last_resort } else { ready }
+        if service.internal_policy == TrafficPolicy::Local {
+            known.retain(|_, it| it.node.as_deref() == Some(NODE));
+        }
+        let ready: BTreeMap<_, _> = known.iter().filter(|(_, it)| it.ready).collect();
+        if ready.is_empty() {
+            known.retain(|_, it| it.serving && it.terminating);
+            return known.into_keys().collect();
+        }
+        if service.internal_policy == TrafficPolicy::Cluster {
+            let for_node: BTreeSet<SocketAddr> = hinted(&ready, |it| &it.hints.nodes, NODE);
+            if !for_node.is_empty() {
+                return for_node;
+            }
+            let for_zone = hinted(&ready, |it| &it.hints.zones, ZONE);
+            if !for_zone.is_empty() {
+                return for_zone;
+            }
+        }
+        ready.into_keys().copied().collect()
+    }
+}
+
+/// Those meant for somebody, unless one of the ready is meant for nobody in particular.
+fn hinted(
+    ready: &BTreeMap<&SocketAddr, &&Endpoint>,
+    hints: fn(&Endpoint) -> &BTreeSet<String>,
+    whom: &str,
+) -> BTreeSet<SocketAddr> {
+    if ready.values().any(|it| hints(it).is_empty()) {
+        return BTreeSet::new();
+    }
+    let meant = ready.iter().filter(|(_, it)| hints(it).contains(whom));
+    meant.map(|(address, _)| **address).collect()
+}
+
+/// The node of the agent.
+pub const NODE: &str = "node-a";
+/// The zone of that node.
+pub const ZONE: &str = "zone-a";
+
+/// Where the agent is.
+pub fn place() -> Place {
+    Place {
+        node: NODE.to_owned(),
+        zone: Some(ZONE.to_owned()),
     }
 }
 
@@ -207,8 +257,12 @@ fn slice_name(of: u8, number: u8) -> SliceName {
 fn service() -> impl Strategy<Value = Service> {
     let ports = proptest::sample::subsequence(PORTS.to_vec(), 0..=PORTS.len());
     let not_served = prop_oneof![9 => Just(None), 1 => Just(Some(NotServed::Headless))];
-    (0..NAMES, 0..6_u8, 0..4_u8, ports, not_served).prop_map(
-        |(name, address, families, ports, not_served)| {
+    let policy = prop_oneof![
+        3 => Just(TrafficPolicy::Cluster),
+        1 => Just(TrafficPolicy::Local),
+    ];
+    (0..NAMES, 0..6_u8, 0..4_u8, ports, not_served, policy).prop_map(
+        |(name, address, families, ports, not_served, internal_policy)| {
             let v4 = IpAddr::V4(Ipv4Addr::new(10, 96, 0, address));
             let v6 = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 96, address.into()));
             let cluster_ips = match families {
@@ -227,6 +281,7 @@ fn service() -> impl Strategy<Value = Service> {
                 ports: ports.collect(),
                 not_served,
                 publish_not_ready_addresses: false,
+                internal_policy,
                 warnings: Vec::new(),
             }
         },
@@ -286,20 +341,37 @@ fn endpoint() -> impl Strategy<Value = (u8, Endpoint)> {
         1 => Just(None),
         3 => (0..2_u8).prop_map(Some),
     ];
-    (1..7_u8, conditions, target).prop_map(|(host, (ready, serving, terminating), target)| {
-        let target = target.map(|number| Target {
-            name: format!("pod-{host}-{number}"),
-            uid: format!("uid-{host}-{number}"),
-        });
-        let endpoint = Endpoint {
-            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            ready,
-            serving,
-            terminating,
-            node: None,
-            zone: None,
-            target,
-        };
-        (host, endpoint)
-    })
+    // Hints that all have are rare among random ones; so most have the same.
+    let hints = prop_oneof![
+        2 => Just(Hints::default()),
+        3 => any::<[bool; 4]>().prop_map(|[node_a, node_b, zone_a, zone_b]| Hints {
+            nodes: names(&[(node_a, NODE), (node_b, "node-b")]),
+            zones: names(&[(zone_a, ZONE), (zone_b, "zone-b")]),
+        }),
+    ];
+    let node = prop_oneof![Just(None), Just(Some(NODE)), Just(Some("node-b"))];
+    let parts = (1..7_u8, conditions, target, hints, node);
+    parts.prop_map(
+        |(host, (ready, serving, terminating), target, hints, node)| {
+            let target = target.map(|number| Target {
+                name: format!("pod-{host}-{number}"),
+                uid: format!("uid-{host}-{number}"),
+            });
+            let endpoint = Endpoint {
+                address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                ready,
+                serving,
+                terminating,
+                node: node.map(str::to_owned),
+                hints,
+                target,
+            };
+            (host, endpoint)
+        },
+    )
+}
+
+fn names(names: &[(bool, &str)]) -> BTreeSet<String> {
+    let there = names.iter().filter(|(is_there, _)| *is_there);
+    there.map(|(_, name)| (*name).to_owned()).collect()
 }

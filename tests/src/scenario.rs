@@ -30,6 +30,7 @@ use lb_userspace::{
     agent::{Agent, Event, RestingBackend, Settings, Source},
     config::Period,
     maps::{Capacities, dump, fake::FakeMaps},
+    model::Place,
     watch::manifests::Folder,
 };
 use tokio::sync::oneshot;
@@ -295,6 +296,11 @@ pub fn settings() -> Settings {
     let settings = lb_userspace::config::Settings::default().agent();
     Settings {
         sources: BTreeSet::from([Source::Manifests]),
+        // The agent of node-1, in zone-a.
+        place: Place {
+            node: "node-1".to_owned(),
+            zone: Some("zone-a".to_owned()),
+        },
         ..settings
     }
 }

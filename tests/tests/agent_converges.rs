@@ -18,7 +18,7 @@ use lb_userspace::{
 };
 use proptest::{collection::vec, prelude::*};
 use tests::{
-    random_cluster::{Cluster, Step, answers, step, with_double_slots},
+    random_cluster::{Cluster, Step, answers, place, step, with_double_slots},
     scenario::{resting, settings},
 };
 
@@ -71,6 +71,7 @@ struct Bench {
 fn kubernetes() -> Settings {
     Settings {
         sources: BTreeSet::from([Source::Services, Source::EndpointSlices, Source::Node]),
+        place: place(),
         ..settings()
     }
 }

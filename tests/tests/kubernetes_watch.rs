@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use lb_userspace::agent::{self, Agent, Event, Observer, Report, Settings, Source, View};
 use lb_userspace::maps::fake::FakeMaps;
+use lb_userspace::model::Place;
 use lb_userspace::watch::kubernetes::{Access, watch};
 use tests::control_plane::{ControlPlane, poll};
 use tests::require_root;
@@ -49,6 +50,7 @@ impl AgentOnPaper {
             .build()?;
         let (events, received) = mpsc::channel(1024);
         let settings = Settings {
+            place: Place::default(),
             sources: BTreeSet::from([Source::Services, Source::EndpointSlices]),
             collect: Duration::from_millis(5),
             region_rest: Duration::from_secs(2),

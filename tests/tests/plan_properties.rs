@@ -22,7 +22,7 @@ use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
 };
-use tests::random_cluster::{Cluster, Step, answers, batches, with_double_slots};
+use tests::random_cluster::{Cluster, Step, answers, batches, place, with_double_slots};
 
 const REST: Duration = Duration::from_secs(2);
 
@@ -184,7 +184,7 @@ fn update(
         .collect();
     let service = cluster.services.get(name);
     let wanted = service
-        .map(|it| desired::services(it, &slices))
+        .map(|it| desired::services(it, &slices, &place()))
         .unwrap_or_default();
     ledger.update(name, wanted, now)
 }

@@ -44,6 +44,7 @@ scenarios! {
     clusterip
     dual_stack
     endpoints_object
+    endpoints_near_and_far
     full_maps
     my_service_example
     pods_by_labels

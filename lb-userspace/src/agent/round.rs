@@ -131,7 +131,8 @@ impl<M: LbMaps> Agent<M> {
     pub(super) fn wanted(&self, name: &ServiceName) -> Vec<DesiredService> {
         match self.snapshot.service(name) {
             Some(service) => {
-                desired::services(service, &self.snapshot.slices_of(name).collect::<Vec<_>>())
+                let slices: Vec<_> = self.snapshot.slices_of(name).collect();
+                desired::services(service, &slices, self.snapshot.place())
             }
             None => Vec::new(),
         }

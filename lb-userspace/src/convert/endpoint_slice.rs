@@ -5,7 +5,7 @@ use k8s_openapi::api::discovery::v1 as api;
 
 use crate::{
     convert::{Notes, object_name},
-    model::{Endpoint, EndpointPort, EndpointSlice, Family, ServiceName, Target},
+    model::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, ServiceName, Target},
 };
 
 /// Names the Service that a slice belongs to.
@@ -98,9 +98,18 @@ fn endpoint(object: &api::Endpoint, family: Family, notes: &mut Notes) -> Option
         serving: conditions.and_then(|it| it.serving).unwrap_or(ready),
         terminating: conditions.and_then(|it| it.terminating).unwrap_or(false),
         node: object.node_name.clone(),
-        zone: object.zone.clone(),
+        hints: object.hints.as_ref().map(hints).unwrap_or_default(),
         target,
     })
+}
+
+fn hints(object: &api::EndpointHints) -> Hints {
+    let nodes = object.for_nodes.iter().flatten();
+    let zones = object.for_zones.iter().flatten();
+    Hints {
+        nodes: nodes.map(|node| node.name.clone()).collect(),
+        zones: zones.map(|zone| zone.name.clone()).collect(),
+    }
 }
 
 #[cfg(test)]

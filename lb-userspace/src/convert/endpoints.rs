@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1 as api;
 
 use crate::{
     convert::{Notes, object_name},
-    model::{Endpoint, EndpointPort, EndpointSlice, Family, SliceName, Target},
+    model::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, SliceName, Target},
 };
 
 /// A slice for each subset and family. The Service is the one of the same name.
@@ -86,7 +86,7 @@ fn endpoint(object: &api::EndpointAddress, ready: bool, notes: &mut Notes) -> Op
         serving: ready,
         terminating: false,
         node: object.node_name.clone(),
-        zone: None,
+        hints: Hints::default(),
         target,
     })
 }

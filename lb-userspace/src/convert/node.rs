@@ -1,7 +1,7 @@
 //! Node.
 use k8s_openapi::api::core::v1 as api;
 
-use crate::model::Node;
+use crate::model::{Node, Place};
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const LEAVING_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
@@ -16,8 +16,10 @@ pub fn node(object: &api::Node) -> Node {
     let leaving = object.metadata.deletion_timestamp.is_some()
         || taints.into_iter().any(|taint| taint.key == LEAVING_TAINT);
     Node {
-        name: object.metadata.name.clone().unwrap_or_default(),
-        zone: labels.and_then(|labels| labels.get(ZONE_LABEL)).cloned(),
+        place: Place {
+            node: object.metadata.name.clone().unwrap_or_default(),
+            zone: labels.and_then(|labels| labels.get(ZONE_LABEL)).cloned(),
+        },
         leaving,
     }
 }
@@ -35,6 +37,9 @@ mod tests {
             "spec": {"taints": [{"key": LEAVING_TAINT, "effect": "NoSchedule"}]},
         });
         let node = node(&serde_json::from_value(object).unwrap());
-        assert_eq!((node.zone.as_deref(), node.leaving), (Some("a"), true));
+        assert_eq!(
+            (node.place.zone.as_deref(), node.leaving),
+            (Some("a"), true)
+        );
     }
 }

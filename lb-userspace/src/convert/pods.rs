@@ -12,7 +12,7 @@ use k8s_openapi::{api::core::v1 as api, apimachinery::pkg::util::intstr::IntOrSt
 
 use crate::{
     convert::{Notes, object_name},
-    model::{Endpoint, EndpointPort, EndpointSlice, Family, SliceName, Target},
+    model::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, SliceName, Target},
 };
 
 /// What identifies a pod: its uid, or without one its namespace and name.
@@ -123,7 +123,7 @@ fn endpoint(pod: &api::Pod, address: IpAddr, publish_not_ready: bool) -> Endpoin
         serving,
         terminating,
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-        zone: None,
+        hints: Hints::default(),
         target: Some(Target {
             name: pod.metadata.name.clone().unwrap_or_default(),
             uid: pod_uid(pod),

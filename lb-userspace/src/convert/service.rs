@@ -6,7 +6,7 @@ use lb_common::Protocol;
 
 use crate::{
     convert::{Notes, object_name},
-    model::{Family, NotServed, Service, ServicePort},
+    model::{Family, NotServed, Service, ServicePort, TrafficPolicy},
 };
 
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
@@ -30,6 +30,7 @@ pub fn service(object: &api::Service) -> Service {
         ports,
         not_served,
         publish_not_ready_addresses: spec.publish_not_ready_addresses.unwrap_or(false),
+        internal_policy: traffic_policy(spec.internal_traffic_policy.as_deref()),
         warnings: notes.finish(),
     }
 }
@@ -47,6 +48,15 @@ fn not_served(object: &api::Service, spec: &api::ServiceSpec) -> Option<NotServe
         Some(NotServed::OtherProxy)
     } else {
         None
+    }
+}
+
+/// Whatever is not `Local` is the default, as for kube-proxy: a policy that is yet to be invented as well.
+fn traffic_policy(written: Option<&str>) -> TrafficPolicy {
+    if written == Some("Local") {
+        TrafficPolicy::Local
+    } else {
+        TrafficPolicy::Cluster
     }
 }
 
@@ -145,9 +155,6 @@ fn note_what_is_missing(spec: &api::ServiceSpec, notes: &mut Notes) {
     }
     if spec.session_affinity.as_deref() == Some("ClientIP") {
         missing.push("sessionAffinity");
-    }
-    if spec.internal_traffic_policy.as_deref() == Some("Local") {
-        missing.push("internalTrafficPolicy: Local");
     }
     if !missing.is_empty() {
         notes.add(

@@ -19,7 +19,7 @@ pub use claims::Frontend;
 pub use ledger::{FamilyScope, Ledger, Limits, Scope, Shown};
 pub use refusal::Refusal;
 
-use crate::model::{EndpointSlice, Family, Service, ServicePortName, Target};
+use crate::model::{EndpointSlice, Family, Place, Service, ServicePortName, Target};
 
 /// A service port in one IP family: the owner of one id in SERVICES.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,7 +64,12 @@ pub struct Presence {
 }
 
 /// What a Service should be: one entry for each of its ports and families. Services that are not served have none.
-pub fn services(service: &Service, slices: &[&EndpointSlice]) -> Vec<DesiredService> {
+/// Endpoints are chosen for clients at `place`.
+pub fn services(
+    service: &Service,
+    slices: &[&EndpointSlice],
+    place: &Place,
+) -> Vec<DesiredService> {
     let mut desired = Vec::new();
     if service.not_served.is_some() {
         return desired;
@@ -75,7 +80,7 @@ pub fn services(service: &Service, slices: &[&EndpointSlice]) -> Vec<DesiredServ
             if frontends.is_empty() {
                 continue;
             }
-            let (backends, present) = slots::members(service, port, family, slices);
+            let (backends, present) = slots::members(service, port, family, slices, place);
             let key = ServiceKey {
                 port: ServicePortName {
                     service: service.name.clone(),

@@ -7,9 +7,9 @@ use std::{
 use crate::{
     desired::{
         DesiredBackend, Presence,
-        eligible::{self, Fitness},
+        eligible::{self, Fitness, is_local},
     },
-    model::{Endpoint, EndpointSlice, Family, Service, ServicePort},
+    model::{Endpoint, EndpointSlice, Family, Place, Service, ServicePort},
 };
 
 /// Who takes new flows (by address and port: a stable order), and everybody the slices name.
@@ -18,6 +18,7 @@ pub(super) fn members(
     port: &ServicePort,
     family: Family,
     slices: &[&EndpointSlice],
+    place: &Place,
 ) -> (Vec<DesiredBackend>, BTreeMap<IpAddr, Presence>) {
     let mut candidates: BTreeMap<SocketAddr, (Fitness, &Endpoint)> = BTreeMap::new();
     let mut present = BTreeMap::new();
@@ -34,25 +35,28 @@ pub(super) fn members(
         for endpoint in &slice.endpoints {
             let fitness = eligible::fitness(service, endpoint);
             // An endpoint that moves from one slice to another stands in both for a moment: its better half counts.
+            let rank = |fitness: Fitness, it: &'_ Endpoint| (fitness, is_local(it, place));
             match candidates.entry(SocketAddr::new(endpoint.address, target.port)) {
                 Entry::Vacant(place) => {
                     place.insert((fitness, endpoint));
                 }
                 Entry::Occupied(mut place) => {
                     let known = place.get();
-                    if (known.0, &known.1.target) < (fitness, &endpoint.target) {
+                    let (known_rank, new_rank) = (rank(known.0, known.1), rank(fitness, endpoint));
+                    if (known_rank, &known.1.target) < (new_rank, &endpoint.target) {
                         place.insert((fitness, endpoint));
                     }
                 }
             }
         }
     }
-    let best = candidates.values().map(|(fitness, _)| *fitness).max();
-    let required = eligible::required(best.unwrap_or(Fitness::Unfit));
+    let endpoints: Vec<_> = candidates.values().copied().collect();
+    let eligible = eligible::eligible(service.internal_policy, &endpoints, place);
     let members = candidates
         .into_iter()
-        .filter(|(_, (fitness, _))| *fitness >= required)
-        .map(|(address, (_, endpoint))| DesiredBackend {
+        .zip(eligible)
+        .filter(|(_, takes_flows)| *takes_flows)
+        .map(|((address, (_, endpoint)), _)| DesiredBackend {
             address,
             target: endpoint.target.clone(),
             node: endpoint.node.clone(),

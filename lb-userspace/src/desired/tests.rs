@@ -5,7 +5,7 @@ use lb_common::BackendState;
 use super::*;
 use crate::{
     maps::{Capacities, MapContents, MapName},
-    model::{Endpoint, EndpointPort, ServiceName, ServicePort, SliceName},
+    model::{Endpoint, EndpointPort, Hints, ServiceName, ServicePort, SliceName, TrafficPolicy},
     reconcile::{apply::note, plan},
 };
 
@@ -21,7 +21,7 @@ fn endpoint((address, ready, serving, terminating): State, uid: &str) -> Endpoin
         serving,
         terminating,
         node: None,
-        zone: None,
+        hints: Hints::default(),
         target: (!uid.is_empty()).then(|| Target {
             name: uid.to_owned(),
             uid: uid.to_owned(),
@@ -40,6 +40,7 @@ fn service(name: &str, address: &str) -> Service {
         }],
         not_served: None,
         publish_not_ready_addresses: false,
+        internal_policy: TrafficPolicy::Cluster,
         warnings: Vec::new(),
     }
 }
@@ -66,6 +67,7 @@ fn wanted(name: &str, endpoints: &[(&'static str, &str)]) -> Vec<DesiredService>
     services(
         &service(name, &format!("10.96.0.{}", name.len())),
         &[&slice],
+        &Place::default(),
     )
 }
 
@@ -106,7 +108,7 @@ fn the_ready_serve_and_without_them_those_that_are_ending_but_still_answer() {
             "web",
             endpoints.iter().map(|it| endpoint(*it, "")).collect(),
         );
-        let desired = services(&service("web", "10.96.0.1"), &[&slice]);
+        let desired = services(&service("web", "10.96.0.1"), &[&slice], &Place::default());
         let members: Vec<String> = desired[0]
             .backends
             .iter()
@@ -123,7 +125,12 @@ fn not_ready_endpoints_serve_where_the_service_publishes_them() {
         publish_not_ready_addresses: true,
         ..service("web", "10.96.0.1")
     };
-    assert_eq!(services(&service, &[&slice])[0].backends.len(), 1);
+    assert_eq!(
+        services(&service, &[&slice], &Place::default())[0]
+            .backends
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -131,7 +138,7 @@ fn a_slices_port_belongs_to_the_services_port_of_its_name_and_protocol() {
     let mut slice = slice("web", vec![endpoint(("10.0.0.1", true, true, false), "")]);
     slice.ports[0].protocol = Protocol::Udp;
     assert!(
-        services(&service("web", "10.96.0.1"), &[&slice])[0]
+        services(&service("web", "10.96.0.1"), &[&slice], &Place::default())[0]
             .backends
             .is_empty()
     );

@@ -1,5 +1,5 @@
 //! Endpoints: who could answer for a Service, and in what state they are.
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use lb_common::Protocol;
 
@@ -46,10 +46,19 @@ pub struct Endpoint {
     pub terminating: bool,
     /// The node it runs on, if known.
     pub node: Option<String>,
-    /// The zone of that node, if known.
-    pub zone: Option<String>,
+    /// Whom it is meant for, if its slice says so.
+    pub hints: Hints,
     /// The object behind it, if known.
     pub target: Option<Target>,
+}
+
+/// Whose clients an endpoint is meant for; empty lists say nothing (KEP-2433, KEP-3015).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Names of nodes.
+    pub nodes: BTreeSet<String>,
+    /// Zones, as in the label `topology.kubernetes.io/zone` of nodes.
+    pub zones: BTreeSet<String>,
 }
 
 /// The object behind an endpoint, nearly always a Pod.

@@ -6,10 +6,10 @@ mod service;
 mod snapshot;
 mod warning;
 
-pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, Target};
+pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, Hints, Target};
 pub use name::{ObjectName, ServiceName, ServicePortName, SliceName};
-pub use node::Node;
-pub use service::{NotServed, Service, ServicePort};
+pub use node::{Node, Place};
+pub use service::{NotServed, Service, ServicePort, TrafficPolicy};
 pub use snapshot::{Dirty, Snapshot};
 pub use warning::Warning;
 

@@ -18,6 +18,8 @@ pub struct Service {
     pub not_served: Option<NotServed>,
     /// Endpoints serve whether they are ready or not. (In a cluster the endpoint slices say so themselves.)
     pub publish_not_ready_addresses: bool,
+    /// Which endpoints serve clients that dial its cluster address.
+    pub internal_policy: TrafficPolicy,
     /// What was left out of it.
     pub warnings: Vec<Warning>,
 }
@@ -28,6 +30,16 @@ impl Service {
         let mut addresses = self.cluster_ips.iter().copied();
         addresses.find(|address| Family::of(*address) == family)
     }
+}
+
+/// Which endpoints of a Service may be used (`internalTrafficPolicy`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    /// All, or those that are meant for the client's place.
+    #[default]
+    Cluster,
+    /// Those on the client's own node, and none if it has none.
+    Local,
 }
 
 /// One port of a Service.

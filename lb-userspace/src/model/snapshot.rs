@@ -1,7 +1,7 @@
 //! The whole model at a moment, and which Services a change of it concerns.
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{EndpointSlice, Node, Service, ServiceName, SliceName};
+use crate::model::{EndpointSlice, Node, Place, Service, ServiceName, SliceName};
 
 /// Everything that is known. Each method that changes it returns the Services that have to be looked at again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct Snapshot {
     slices: BTreeMap<ServiceName, BTreeMap<SliceName, EndpointSlice>>,
     /// Which Service each slice belongs to.
     owners: BTreeMap<SliceName, ServiceName>,
+    /// What is said of the own node by flags, and counts where no Node is known.
+    configured: Place,
     node: Option<Node>,
 }
 
@@ -18,6 +20,14 @@ pub struct Snapshot {
 pub type Dirty = BTreeSet<ServiceName>;
 
 impl Snapshot {
+    /// Nothing is known yet but where the agent runs.
+    pub fn new(place: Place) -> Self {
+        Self {
+            configured: place,
+            ..Self::default()
+        }
+    }
+
     /// A Service.
     pub fn service(&self, name: &ServiceName) -> Option<&Service> {
         self.services.get(name)
@@ -34,9 +44,11 @@ impl Snapshot {
     pub fn slices(&self) -> impl Iterator<Item = &EndpointSlice> {
         self.slices.values().flat_map(BTreeMap::values)
     }
-    /// The own node.
-    pub fn node(&self) -> Option<&Node> {
-        self.node.as_ref()
+    /// Where this agent's clients are.
+    pub fn place(&self) -> &Place {
+        self.node
+            .as_ref()
+            .map_or(&self.configured, |node| &node.place)
     }
 
     /// A Service is new or has changed.
@@ -116,9 +128,14 @@ impl Snapshot {
         dirty
     }
 
-    /// The own node is new, has changed, or is no more. Nothing that is served depends on it.
-    pub fn set_node(&mut self, node: Option<Node>) {
+    /// The own node is new, has changed, or is no more. If it is another place, endpoints are near or far anew.
+    pub fn set_node(&mut self, node: Option<Node>) -> Dirty {
+        let before = self.place().clone();
         self.node = node;
+        if *self.place() == before {
+            return Dirty::new();
+        }
+        self.services.keys().cloned().collect()
     }
 }
 
@@ -157,6 +174,40 @@ mod tests {
                 .slices_of(&ServiceName::new("default", "web"))
                 .count(),
             0
+        );
+    }
+
+    #[test]
+    fn another_zone_of_the_node_concerns_all_services() {
+        let place = |zone: &str| Place {
+            node: "node-1".to_owned(),
+            zone: Some(zone.to_owned()),
+        };
+        let node = |zone: &str| {
+            Some(Node {
+                place: place(zone),
+                leaving: false,
+            })
+        };
+        let mut snapshot = Snapshot::new(place("a"));
+        for name in ["web", "shop"] {
+            let mut service =
+                crate::convert::service(&k8s_openapi::api::core::v1::Service::default());
+            service.name = ServiceName::new("default", name);
+            assert!(snapshot.apply_service(service).is_some());
+        }
+        assert_eq!(
+            snapshot.set_node(node("a")),
+            dirty(&[]),
+            "as the flags said"
+        );
+        assert_eq!(snapshot.set_node(node("b")), dirty(&["shop", "web"]));
+        assert_eq!(snapshot.place(), &place("b"));
+        assert_eq!(snapshot.set_node(node("b")), dirty(&[]));
+        assert_eq!(
+            snapshot.set_node(None),
+            dirty(&["shop", "web"]),
+            "the flags again"
         );
     }
 
