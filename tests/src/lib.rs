@@ -34,6 +34,7 @@ pub mod memory_tables;
 pub mod netns;
 pub mod nginx;
 pub mod packet_builder;
+pub mod printed;
 pub mod process;
 pub mod random_cluster;
 pub mod reference;
