@@ -3,6 +3,7 @@
 //! [`Agent`] is a plain value that is told the time; [`run`] is the loop around it, and the only place that reads the
 //! clock.
 mod round;
+mod said;
 mod show;
 
 pub mod event;
@@ -17,6 +18,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 pub use event::{Event, RestingBackend, Source};
+use said::Said;
 pub use view::View;
 
 use crate::{
@@ -93,6 +95,7 @@ pub struct Agent<M> {
     pending: Scope,
     sources: BTreeMap<Source, Seen>,
     trouble: BTreeMap<Source, Vec<Warning>>,
+    said: Said,
     refused: BTreeMap<ServiceName, Refusal>,
     /// When each Service or its endpoints last changed.
     changed: BTreeMap<ServiceName, Duration>,
@@ -135,6 +138,7 @@ impl<M: LbMaps> Agent<M> {
             dirty: Dirty::new(),
             pending: Scope::default(),
             trouble: BTreeMap::new(),
+            said: Said::default(),
             refused: BTreeMap::new(),
             changed: BTreeMap::new(),
             retry_refused: None,
@@ -238,7 +242,8 @@ impl<M: LbMaps> Agent<M> {
             } else {
                 self.changed.remove(&name);
             }
-            for warning in self.warnings_about(&name) {
+            let warnings = self.warnings_about(&name).into_iter().cloned().collect();
+            for warning in self.said.news(&name, warnings) {
                 warn!("{warning}");
             }
             self.dirty.insert(name);
