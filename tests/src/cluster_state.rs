@@ -67,6 +67,16 @@ impl ManifestFolder {
         self.scratch.path().join("manifests")
     }
 
+    /// Gives a pod other labels; it stays the same pod.
+    pub fn relabel(&mut self, pod: &PodObject) -> Result<()> {
+        let mut pods = self.pods.iter_mut();
+        let known = pods.find(|(known, _)| known.name == pod.name);
+        let (object, uid) = known.with_context(|| format!("no pod {}", pod.name))?;
+        object.labels.clone_from(&pod.labels);
+        let text = manifest(object, *uid, false)?;
+        self.publish(&format!("pod-{}", pod.name), &text)
+    }
+
     /// Removes a file.
     pub fn remove(&self, name: &str) -> Result<()> {
         let path = self.path().join(format!("{name}.yaml"));

@@ -1,7 +1,7 @@
-//! Sockets whose packets carry IPv4 options or IPv6 extension headers.
+//! Sockets whose packets carry IPv4 options or IPv6 extension headers, and what a socket is called in the kernel.
 #![expect(
     unsafe_code,
-    reason = "setsockopt with an option's bytes has no safe wrapper"
+    reason = "setsockopt and getsockopt with an option's bytes have no safe wrapper"
 )]
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -80,4 +80,25 @@ pub fn connect_tcp(to: SocketAddr, extra: Extra, limit: Duration) -> Result<TcpS
 /// Has a UDP socket send `extra` with every datagram.
 pub fn add_to_udp(socket: &UdpSocket, extra: Extra) -> Result<()> {
     add(socket, extra)
+}
+
+/// The socket's cookie (`bpf_get_socket_cookie`).
+pub fn cookie(socket: &impl AsFd) -> Result<u64> {
+    let mut value = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>())?;
+    let descriptor = socket.as_fd().as_raw_fd();
+    // SAFETY: both pointers are to locals that outlive the call, and `length` is the size of `value`.
+    let result = unsafe {
+        libc::getsockopt(
+            descriptor,
+            libc::SOL_SOCKET,
+            libc::SO_COOKIE,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(std::io::Error::last_os_error()).context("getsockopt(SO_COOKIE)");
+    }
+    Ok(value)
 }

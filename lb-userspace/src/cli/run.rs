@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{BPF_ROOT, RUN_DIR};
 use crate::{
-    agent::{self, Agent, Event, Observer, Report},
+    agent::{self, Agent, Event},
     config::{LogFormat, Settings},
     datapath::{
         self, BpfRoot, Datapath, LoadOptions,
@@ -27,7 +27,7 @@ use crate::{
         monitor::Monitor,
         probe::KernelAbilities,
     },
-    flows::{self, sweep},
+    flows::{strays, sweep},
     maps::bpf::BpfMaps,
     status::server,
     watch as sources,
@@ -177,7 +177,8 @@ impl Node {
         let (events, inbox) = mpsc::channel(1024);
         forward_kernel_log(&mut self.datapath);
         events::forward(self.datapath.ebpf_mut());
-        let (retired, ended) = self.end_sockets();
+        let (retired, ended) = strays::start(self.datapath.root().maps())
+            .context("cannot start the thread that ends sockets")?;
         let (sweep_reports, swept) = watch::channel(sweep::SweepReport::default());
         drop(tokio::spawn(sweep::run(
             self.sweeper,
@@ -199,7 +200,7 @@ impl Node {
         };
         drop(tokio::spawn(server::serve(listener, state)));
         let mut source = tokio::spawn(watch_source(self.settings, events.clone()));
-        let mut agent = tokio::spawn(agent::run(self.agent, inbox, Retired(retired)));
+        let mut agent = tokio::spawn(agent::run(self.agent, inbox, retired));
         let result = tokio::select! {
             _ = terminate.recv() => stopped("SIGTERM"),
             _ = interrupt.recv() => stopped("SIGINT"),
@@ -213,38 +214,6 @@ impl Node {
         drop(events.try_send(Event::Stop));
         drop(tokio::time::timeout(GRACE, agent).await);
         result
-    }
-
-    /// Starts the task that ends connected UDP sockets of retired backends: where to tell of them, how many it ended.
-    fn end_sockets(
-        &self,
-    ) -> (
-        mpsc::UnboundedSender<Vec<std::net::SocketAddr>>,
-        watch::Receiver<u64>,
-    ) {
-        let (sender, mut retired) = mpsc::unbounded_channel::<Vec<std::net::SocketAddr>>();
-        let (count, ended) = watch::channel(0u64);
-        let maps = self.datapath.root().maps();
-        drop(tokio::task::spawn_blocking(move || {
-            while let Some(backends) = retired.blocking_recv() {
-                match flows::sockets::destroy(&maps, &backends) {
-                    Ok(destroyed) if destroyed.count > 0 => {
-                        tracing::info!(
-                            "ended {} connected UDP sockets whose backend has left",
-                            destroyed.count
-                        );
-                        count.send_modify(|count| {
-                            *count += u64::try_from(destroyed.count).unwrap_or_default();
-                        });
-                    }
-                    Ok(_) => {}
-                    Err(error) => tracing::warn!(
-                        "cannot end connected UDP sockets whose backend has left: {error}"
-                    ),
-                }
-            }
-        }));
-        (sender, ended)
     }
 }
 
@@ -279,24 +248,6 @@ fn forward_kernel_log(datapath: &mut Datapath) {
             logger.flush();
         }
     }));
-}
-
-/// Tells the task that ends sockets which backends have left.
-struct Retired(mpsc::UnboundedSender<Vec<std::net::SocketAddr>>);
-
-impl Observer for Retired {
-    fn applied(&mut self, report: &Report) {
-        let udp: Vec<_> = report
-            .retired
-            .iter()
-            .filter(|backend| backend.protocol != Some(lb_common::Protocol::Tcp))
-            .map(|backend| backend.address)
-            .collect();
-        if !udp.is_empty() {
-            // Nobody listens while the program ends.
-            drop(self.0.send(udp));
-        }
-    }
 }
 
 fn capacities(settings: &Settings) -> Capacities {

@@ -1,5 +1,6 @@
 //! The flows that the kernel remembers: reading them, ageing them, and ending sockets whose backend is gone.
 pub mod sockets;
+pub mod strays;
 pub mod sweep;
 
 use std::{

@@ -1,55 +1,100 @@
 //! Ends connected UDP sockets whose backend has left: the program's next call on them fails (`ECONNABORTED`), it makes
 //! another socket, and the socket hook chooses a living backend.
+//!
+//! Which sockets those are is read from the maps alone: those whose peer is no active backend of the service at the
+//! frontend that they have dialled. So nothing has to be remembered, and looking again finds what was missed, refused
+//! or left behind by an earlier agent.
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
 };
 
 use aya::maps::{HashMap, Map, MapData, MapError};
-use lb_common::{Port, SocketFlowEntry, SocketFlowKey, V4, V6};
+use lb_common::{
+    BackendEntry, BackendState, FrontendEntry, FrontendKey, Port, Protocol, ServiceId,
+    SocketFlowEntry, SocketFlowKey, V4, V6,
+};
 use netlink_packet_sock_diag::{
     SockDiagDestroy, SockDiagMessage,
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
 
 use crate::{
-    maps::bpf::{Plain, io_error},
+    datapath::batch,
+    maps::{
+        MapFamily,
+        bpf::{Plain, io_error},
+    },
     netlink::Netlink,
 };
 
-/// What became of the sockets of some backends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Destroyed {
+/// What became of the sockets whose backend has left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
     /// How many sockets were ended.
     pub count: usize,
+    /// How many were to be ended and are still there.
+    pub remaining: usize,
+    /// Why the first of those is.
+    pub error: Option<String>,
     /// Set where the kernel refuses in general (`CONFIG_INET_DIAG_DESTROY` is off).
     pub unsupported: bool,
 }
 
-/// Ends the connected UDP sockets of this network namespace that the socket hook has sent to one of `backends`;
-/// sockets that a program connected to a backend's own address stay.
-pub fn destroy(maps: &Path, backends: &[SocketAddr]) -> io::Result<Destroyed> {
-    let sent = SentSockets::open(maps).map_err(io_error)?;
-    let mut destroyed = Destroyed::default();
+/// Ends the connected UDP sockets of this network namespace that the socket hooks have sent to somebody who is no
+/// active backend of the service at the frontend they have dialled; sockets that a program connected to a backend's own
+/// address stay.
+pub fn end_stranded(maps: &Path) -> io::Result<Ended> {
+    // The sockets are read before the maps: what is compared with is never older than the hook's choice.
+    let mut all = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
-        for socket in connected(family)? {
-            let peer = peer(&socket);
-            if !backends.contains(&peer) || !sent.has(socket.cookie, peer) {
-                continue;
-            }
-            match end(family, socket) {
-                Ok(()) => destroyed.count += 1,
-                // It was closed meanwhile.
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                    destroyed.unsupported = true;
-                }
-                Err(error) => return Err(error),
+        all.extend(
+            connected(family)?
+                .into_iter()
+                .map(|socket| (family, socket)),
+        );
+    }
+    let v4 = Table::<V4>::open(maps, "V4")?;
+    let v6 = Table::<V6>::open(maps, "V6")?;
+    let (mut sent_v4, mut sent_v6) = (Vec::new(), Vec::new());
+    for (family, socket) in all {
+        // The kernel writes the lower half first; so does memory on a little-endian machine.
+        let cookie = u64::from_le_bytes(socket.cookie);
+        let peer = peer(&socket);
+        if let Some(dialled) = v4.dialled(cookie, peer)? {
+            sent_v4.push(((family, socket), dialled, peer));
+        } else if let Some(dialled) = v6.dialled(cookie, peer)? {
+            sent_v6.push(((family, socket), dialled, peer));
+        }
+    }
+    let stranded = v4
+        .stranded(sent_v4)?
+        .into_iter()
+        .chain(v6.stranded(sent_v6)?);
+    Ok(end_all(stranded, |(family, socket)| end(family, socket)))
+}
+
+/// Ends each of these sockets, whatever becomes of the others.
+fn end_all<T>(sockets: impl IntoIterator<Item = T>, end: impl Fn(T) -> io::Result<()>) -> Ended {
+    let mut ended = Ended::default();
+    for socket in sockets {
+        let Err(error) = end(socket) else {
+            ended.count += 1;
+            continue;
+        };
+        match error.raw_os_error() {
+            // It was closed meanwhile.
+            Some(libc::ENOENT) => {}
+            Some(libc::EOPNOTSUPP) => ended.unsupported = true,
+            _ => {
+                ended.remaining += 1;
+                ended.error.get_or_insert(error.to_string());
             }
         }
     }
-    Ok(destroyed)
+    ended
 }
 
 /// Whether this kernel can end sockets: tried on one that is made for it.
@@ -112,36 +157,90 @@ fn peer(socket: &SocketId) -> SocketAddr {
     )
 }
 
-type Table<F> = HashMap<MapData, Plain<SocketFlowKey<F>>, Plain<SocketFlowEntry<F>>>;
+type Hash<K, V> = HashMap<MapData, Plain<K>, Plain<V>>;
 
-/// `SOCKET_FLOWS`: which sockets the hooks have sent where.
-struct SentSockets {
-    v4: Table<V4>,
-    v6: Table<V6>,
+/// What the socket hooks of a family go by.
+struct Table<'maps, F: MapFamily> {
+    maps: &'maps Path,
+    suffix: &'static str,
+    sent: Hash<SocketFlowKey<F>, SocketFlowEntry<F>>,
+    frontends: Hash<FrontendKey<F>, FrontendEntry>,
 }
 
-impl SentSockets {
-    fn open(maps: &Path) -> Result<Self, MapError> {
-        let pinned = |name| MapData::from_pin(maps.join(name)).and_then(Map::from_map_data);
+impl<'maps, F: MapFamily> Table<'maps, F>
+where
+    SocketFlowKey<F>: bytemuck::Pod,
+    SocketFlowEntry<F>: bytemuck::Pod,
+    FrontendKey<F>: bytemuck::Pod,
+    BackendEntry<F>: bytemuck::Pod,
+{
+    fn open(maps: &'maps Path, suffix: &'static str) -> io::Result<Self> {
+        let pinned = |name| {
+            let path = maps.join(format!("{name}_{suffix}"));
+            MapData::from_pin(path)
+                .and_then(Map::from_map_data)
+                .map_err(io_error)
+        };
         Ok(Self {
-            v4: pinned("SOCKET_FLOWS_V4")?.try_into()?,
-            v6: pinned("SOCKET_FLOWS_V6")?.try_into()?,
+            maps,
+            suffix,
+            sent: pinned("SOCKET_FLOWS")?.try_into().map_err(io_error)?,
+            frontends: pinned("FRONTENDS")?.try_into().map_err(io_error)?,
         })
     }
-    fn has(&self, cookie: [u8; 8], peer: SocketAddr) -> bool {
-        // The kernel writes the lower half first; so does memory on a little-endian machine.
-        let cookie = u64::from_le_bytes(cookie);
-        let port = Port::new(peer.port());
-        match peer.ip() {
-            IpAddr::V4(address) => {
-                let key = SocketFlowKey::<V4>::new(cookie, address.into(), port);
-                self.v4.get(&Plain(key), 0).is_ok()
-            }
-            IpAddr::V6(address) => {
-                let key = SocketFlowKey::<V6>::new(cookie, address.into(), port);
-                self.v6.get(&Plain(key), 0).is_ok()
+
+    /// The frontend that a socket has dialled, if a hook has sent it to this peer.
+    fn dialled(&self, cookie: u64, peer: SocketAddr) -> io::Result<Option<FrontendKey<F>>> {
+        let Some(address) = F::address(peer.ip()) else {
+            return Ok(None);
+        };
+        let key = SocketFlowKey::<F>::new(cookie, address, Port::new(peer.port()));
+        let dialled = found(self.sent.get(&Plain(key), 0))?;
+        let udp = Protocol::Udp.number();
+        Ok(dialled.map(|Plain(it)| FrontendKey::new(it.address, it.port, udp)))
+    }
+
+    /// Of these sockets, with what they have dialled and whom they were sent to, those who are with a stranger.
+    fn stranded<T>(&self, sent: Vec<(T, FrontendKey<F>, SocketAddr)>) -> io::Result<Vec<T>> {
+        let mut stranded = Vec::new();
+        if sent.is_empty() {
+            return Ok(stranded);
+        }
+        let mut services = Vec::new();
+        for (_, dialled, _) in &sent {
+            let frontend = found(self.frontends.get(&Plain(*dialled), 0))?;
+            services.push(frontend.map(|Plain(frontend)| frontend.service_id));
+        }
+        let active = self.active()?;
+        for ((socket, _, peer), service) in sent.into_iter().zip(services) {
+            if service.is_none_or(|service| !active.contains(&(service, peer))) {
+                stranded.push(socket);
             }
         }
+        Ok(stranded)
+    }
+
+    /// Who takes new flows, of which service.
+    fn active(&self) -> io::Result<BTreeSet<(ServiceId, SocketAddr)>> {
+        let mut active = BTreeSet::new();
+        let path = self.maps.join(format!("BACKENDS_{}", self.suffix));
+        batch::read::<u32, BackendEntry<F>>(&path, |_, entry| {
+            if entry.state() == BackendState::Active {
+                let address: IpAddr = entry.address.into();
+                let address = SocketAddr::new(address, entry.port.number());
+                active.insert((entry.service_id, address));
+            }
+        })?;
+        Ok(active)
+    }
+}
+
+/// What a lookup found, if there is anything.
+fn found<T>(result: Result<T, MapError>) -> io::Result<Option<T>> {
+    match result.map_err(io_error) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -157,5 +256,19 @@ mod tests {
             ..SocketId::new_v6()
         };
         assert_eq!(peer(&socket), "10.244.1.2:53".parse().unwrap());
+    }
+    #[test]
+    fn a_socket_that_cannot_be_ended_does_not_save_the_others() {
+        let answers = [libc::EPERM, 0, libc::ENOENT, libc::EBUSY, 0];
+        let ended = end_all(answers, |answer| match answer {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        });
+        assert_eq!((ended.count, ended.remaining), (2, 2));
+        assert!(!ended.unsupported);
+        let first = io::Error::from_raw_os_error(libc::EPERM).to_string();
+        assert_eq!(ended.error, Some(first));
+        let refuse = |()| Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        assert!(end_all([()], refuse).unsupported);
     }
 }
