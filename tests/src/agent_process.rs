@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
@@ -49,6 +50,8 @@ pub fn program() -> Result<PathBuf> {
 pub struct Agent {
     node: Node,
     program: PathBuf,
+    /// What starts the program, if it does not start by itself.
+    launcher: Vec<OsString>,
     source: Vec<OsString>,
     extra: Vec<OsString>,
     bpf_root: PathBuf,
@@ -65,10 +68,43 @@ impl Agent {
 
     /// The same, with further arguments.
     pub fn start_with(node: &Node, source: Vec<OsString>, extra: Vec<OsString>) -> Result<Self> {
+        Self::start_by(Vec::new(), node, source, extra)
+    }
+
+    /// Starts the agent as in a pod: `/var/run` is another folder there, and the environment tells of
+    /// this API server. It reads from where it finds itself, with further arguments.
+    pub fn start_in_pod(
+        node: &Node,
+        var_run: &Path,
+        api_server: SocketAddr,
+        extra: Vec<OsString>,
+    ) -> Result<Self> {
+        let launcher = [
+            "env".into(),
+            format!("KUBERNETES_SERVICE_HOST={}", api_server.ip()).into(),
+            format!("KUBERNETES_SERVICE_PORT={}", api_server.port()).into(),
+            // One process from here to the agent: whoever ends the first ends the last.
+            "unshare".into(),
+            "-m".into(),
+            "sh".into(),
+            "-c".into(),
+            "mount --make-rprivate / && mount --bind \"$0\" /var/run && exec \"$@\"".into(),
+            var_run.into(),
+        ];
+        Self::start_by(launcher.to_vec(), node, Vec::new(), extra)
+    }
+
+    fn start_by(
+        launcher: Vec<OsString>,
+        node: &Node,
+        source: Vec<OsString>,
+        extra: Vec<OsString>,
+    ) -> Result<Self> {
         mount_bpf_file_system()?;
         let mut agent = Self {
             node: node.clone(),
             program: program()?,
+            launcher,
             source,
             extra,
             bpf_root: Path::new(BPF_FILE_SYSTEM).join(unique_tag()),
@@ -82,7 +118,16 @@ impl Agent {
     /// Starts the process (again) and waits until it is ready.
     pub fn launch(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the agent runs already");
-        let mut command = self.command("run");
+        let own = self.command("run");
+        let mut command = match self.launcher.split_first() {
+            Some((first, rest)) => {
+                let mut command = self.node.namespace.command(first);
+                command.args(rest).arg(own.get_program());
+                command.args(own.get_args());
+                command
+            }
+            None => own,
+        };
         command.args(&self.source);
         command.args(&self.extra);
         command.args(["--node-name", &self.node.name()]);

@@ -58,7 +58,9 @@ impl Credentials {
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
 
-        let names: Vec<_> = addresses.iter().map(IpAddr::to_string).collect();
+        let mut names: Vec<_> = addresses.iter().map(IpAddr::to_string).collect();
+        // Every API server's certificate is valid for it; pods may rely on that.
+        names.push("kubernetes.default.svc".to_owned());
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new(names)?.signed_by(&key, &authority)?;
 

@@ -11,6 +11,7 @@ mod etcd;
 mod objects;
 mod program;
 mod resident;
+mod service_account;
 mod site;
 mod state;
 
