@@ -20,6 +20,7 @@ impl<M: LbMaps> Agent<M> {
             .chain(self.ledger.disputes())
             .collect();
         let pending = self.dirty.len().max(self.pending.services.len());
+        let settled = self.started && !self.doubtful && pending == 0;
         View {
             services: self.services(now),
             backends: Family::ALL
@@ -28,7 +29,8 @@ impl<M: LbMaps> Agent<M> {
                 .collect(),
             not_served: self.not_served(),
             warnings: self.warnings(&refused, now),
-            in_sync: self.started && !self.doubtful && pending == 0 && refused.is_empty(),
+            settled,
+            in_sync: settled && refused.is_empty(),
             refused,
             sources: self.sources(now),
             last_plan: self.last_plan(now),

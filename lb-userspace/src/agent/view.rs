@@ -31,6 +31,8 @@ pub struct View {
     pub last_plan: Option<PlanView>,
     /// Changes that the agent knows of and that are not in the maps yet, in services.
     pub pending: usize,
+    /// Whether the maps follow the sources as far as they can: only what was refused is missing.
+    pub settled: bool,
     /// Whether the maps say what the sources say.
     pub in_sync: bool,
 }

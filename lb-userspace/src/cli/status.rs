@@ -1,4 +1,6 @@
 //! `waggle status`.
+use std::io;
+
 use anyhow::Result;
 use clap::Args;
 
@@ -38,17 +40,32 @@ pub(super) fn status(arguments: &Arguments) -> Result<bool> {
         Asked::NotRunning(why) => (None, Some(why)),
     };
     let folder = root.maps();
+    let mut unreadable = Vec::new();
+    let mut note = |what: &str, error: io::Error| {
+        unreadable.push(format!("cannot read {what}: {error}"));
+    };
     let status = Status {
-        pinned_links: BpfRoot::pins(&root.links()).unwrap_or_default(),
+        pinned_links: there("the pinned links", BpfRoot::pins(&root.links()), &mut note),
         // Without pinned maps there is nothing to count.
-        maps: fill::maps(&folder).unwrap_or_default(),
-        counters: fill::counters(&folder).unwrap_or_default(),
+        maps: there("the maps", fill::maps(&folder), &mut note),
+        counters: there("the counters", fill::counters(&folder), &mut note),
+        unreadable,
         unsupported: UNSUPPORTED.iter().map(|item| (*item).to_owned()).collect(),
         agent,
         agent_missing,
     };
     super::print(arguments.output, &status, |wide| text(&status, wide))?;
     Ok(status.agent.is_some_and(|agent| agent.is_ready()))
+}
+
+/// What was read, or nothing if it is not there; any other error is noted.
+fn there<T: Default>(what: &str, read: io::Result<T>, note: &mut impl FnMut(&str, io::Error)) -> T {
+    read.unwrap_or_else(|error| {
+        if error.kind() != io::ErrorKind::NotFound {
+            note(what, error);
+        }
+        T::default()
+    })
 }
 
 fn text(status: &Status, wide: bool) -> String {
@@ -69,6 +86,9 @@ fn text(status: &Status, wide: bool) -> String {
                 ),
             },
         );
+    }
+    for problem in &status.unreadable {
+        line(&mut text, "Kernel", problem);
     }
     maps_text(&mut text, status, wide);
     if wide {
@@ -98,6 +118,9 @@ fn agent_text(text: &mut String, agent: &AgentState, wide: bool) {
             span(agent.uptime_seconds)
         ),
     );
+    for obstacle in agent.obstacles() {
+        line(text, " ", &obstacle);
+    }
     for source in &view.sources {
         let heard = source.last_event_ms.map_or_else(
             || "never heard of".to_owned(),
@@ -328,4 +351,39 @@ fn line(text: &mut String, label: &str, what: &str) {
 #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
 fn milliseconds(microseconds: u64) -> f64 {
     microseconds as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_nothing_and_what_cannot_be_read_is_said() {
+        let mut notes = Vec::new();
+        let mut note = |what: &str, error: io::Error| notes.push(format!("{what}: {error}"));
+        let absent = io::Error::from(io::ErrorKind::NotFound);
+        let refused = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(there("links", Ok(1), &mut note), 1);
+        assert_eq!(there("links", Err::<u32, _>(absent), &mut note), 0);
+        assert_eq!(there("maps", Err::<u32, _>(refused), &mut note), 0);
+        assert_eq!(notes, ["maps: permission denied"]);
+    }
+
+    #[test]
+    fn problems_stand_in_the_text() {
+        let status = Status {
+            agent: None,
+            agent_missing: Some("no agent runs here".to_owned()),
+            pinned_links: Vec::new(),
+            maps: Vec::new(),
+            counters: Vec::new(),
+            unreadable: vec!["cannot read the maps: permission denied".to_owned()],
+            unsupported: Vec::new(),
+        };
+        let text = text(&status, false);
+        assert!(
+            text.contains("cannot read the maps: permission denied"),
+            "{text}"
+        );
+    }
 }

@@ -54,7 +54,7 @@ pub struct Hook {
 
 /// Why a device was not attached to.
 #[derive(Debug, thiserror::Error)]
-pub enum AttachError {
+enum AttachError {
     /// It went away meanwhile: nothing to complain about.
     #[error("the device is gone")]
     Gone,
@@ -100,17 +100,13 @@ impl Attacher {
         })
     }
 
-    /// Makes sure that both programs hang on the device, and looks who else does.
-    pub(crate) fn attach(
-        &mut self,
-        device: &Device,
-        layer: Layer,
-    ) -> Result<Vec<Hook>, AttachError> {
+    /// Makes sure that both programs hang on the device, and looks who else does; `None` if it went away meanwhile.
+    pub(crate) fn attach(&mut self, device: &Device, layer: Layer) -> Option<Vec<Hook>> {
         let mut hooks = Vec::new();
         for direction in Direction::ALL {
             let hook = match self.attach_one(device.index, layer, direction) {
                 Ok(hook) => hook,
-                Err(AttachError::Gone) => return Err(AttachError::Gone),
+                Err(AttachError::Gone) => return None,
                 Err(AttachError::Io(error)) => Hook {
                     direction,
                     how: None,
@@ -121,7 +117,7 @@ impl Attacher {
             };
             hooks.push(hook);
         }
-        Ok(hooks)
+        Some(hooks)
     }
 
     fn attach_one(

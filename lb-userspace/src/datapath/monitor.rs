@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{
-    attach::{AttachError, Attacher, Hook},
+    attach::{Attacher, Hook},
     clsact::Route,
     device::{Device, Filter, Layer},
     inventory::{Inventory, Touched},
@@ -48,9 +48,9 @@ pub struct DeviceReport {
     pub masquerade_v4: Option<Ipv4Addr>,
     /// The source of masqueraded IPv6 packets that leave here.
     pub masquerade_v6: Option<Ipv6Addr>,
-    /// Where our programs hang.
+    /// Where our programs hang, and where they ought to; empty if they are to hang nowhere.
     pub hooks: Vec<Hook>,
-    /// Why they hang nowhere.
+    /// Why they are to hang nowhere.
     pub not_attached: Option<String>,
 }
 
@@ -263,19 +263,16 @@ impl Watched {
         };
         let before = self.reports.get(&device.index);
         match (&report.not_attached, device.layer) {
-            (None, Some(layer)) => match self.attacher.attach(device, layer) {
-                Ok(hooks) => {
-                    if before.is_none_or(|before| before.hooks != hooks) {
-                        log(device, &hooks);
-                    }
-                    report.hooks = hooks;
-                }
-                Err(AttachError::Gone) => {
+            (None, Some(layer)) => {
+                let Some(hooks) = self.attacher.attach(device, layer) else {
                     tracing::debug!("{} went away while it was attached to", device.name);
                     return self.forget(device.index);
+                };
+                if before.is_none_or(|before| before.hooks != hooks) {
+                    log(device, &hooks);
                 }
-                Err(AttachError::Io(error)) => report.not_attached = Some(error.to_string()),
-            },
+                report.hooks = hooks;
+            }
             // It may have been chosen under its old name, or by an earlier agent.
             _ => match self.attacher.detach(device.index) {
                 Ok(true) => tracing::info!("detached from {}", device.name),

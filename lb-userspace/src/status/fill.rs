@@ -1,14 +1,14 @@
 //! How full the maps are, and what the kernel programs have counted: read from the pinned maps, agent or not.
 use std::{io, path::Path};
 
-use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Map, MapData, MapError as AyaError, PerCpuArray};
 use lb_common::{Counter, ServiceEntry, ServiceId, V4, V6};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     datapath::{batch, contract},
     maps::{
-        FamilyMaps, LbMaps,
+        FamilyMaps, LbMaps, MapError,
         bpf::{BpfMaps, io_error},
     },
 };
@@ -48,8 +48,10 @@ pub fn maps(folder: &Path) -> io::Result<Vec<MapFill>> {
         (@ $kind:ident $key:ty, $value:ty) => { None::<Count> };
     }
     let counts = lb_common::for_each_map!(counts);
-    let tables = BpfMaps::open(folder).map_err(io::Error::other)?;
-    let services = tables.read_services().map_err(io::Error::other)?;
+    // Whether there are any is asked of the folder: that has an answer for those who are not root, too.
+    drop(std::fs::read_dir(folder)?);
+    let tables = BpfMaps::open(folder).map_err(of_its_kind)?;
+    let services = tables.read_services().map_err(of_its_kind)?;
     let mut fills = Vec::new();
     for (spec, (name, count)) in contract::MAPS.iter().zip(counts) {
         let path = folder.join(name);
@@ -58,10 +60,10 @@ pub fn maps(folder: &Path) -> io::Result<Vec<MapFill>> {
             (None, "SERVICES") => count_of(&services),
             (None, "SLOTS") => slots(&services),
             (None, "BACKENDS_V4") => {
-                count_of(&FamilyMaps::<V4>::read_backends(&tables).map_err(io::Error::other)?)
+                count_of(&FamilyMaps::<V4>::read_backends(&tables).map_err(of_its_kind)?)
             }
             (None, "BACKENDS_V6") => {
-                count_of(&FamilyMaps::<V6>::read_backends(&tables).map_err(io::Error::other)?)
+                count_of(&FamilyMaps::<V6>::read_backends(&tables).map_err(of_its_kind)?)
             }
             (None, _) => continue,
         };
@@ -73,6 +75,15 @@ pub fn maps(folder: &Path) -> io::Result<Vec<MapFill>> {
         });
     }
     Ok(fills)
+}
+
+/// The error as one of the kernel's: a map that is not there is not found.
+fn of_its_kind(error: MapError) -> io::Error {
+    let kind = match &error {
+        MapError::Io { source, .. } => source.kind(),
+        MapError::Full { .. } => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
 }
 
 type Count = fn(&Path) -> io::Result<u64>;
@@ -97,10 +108,11 @@ fn slots(services: &[(ServiceId, ServiceEntry)]) -> u64 {
 
 /// Every counter that is not zero.
 pub fn counters(folder: &Path) -> io::Result<Vec<CounterValue>> {
+    drop(std::fs::read_dir(folder)?);
     let map: PerCpuArray<MapData, u64> = MapData::from_pin(folder.join("COUNTERS"))
         .and_then(Map::from_map_data)
         .and_then(TryInto::try_into)
-        .map_err(|error: MapError| io_error(error))?;
+        .map_err(|error: AyaError| io_error(error))?;
     let mut values = Vec::new();
     for counter in Counter::ALL {
         let by_cpu = map.get(&(*counter as u32), 0).map_err(io_error)?;
@@ -114,4 +126,26 @@ pub fn counters(folder: &Path) -> io::Result<Vec<CounterValue>> {
         }
     }
     Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_there_is_not_found() {
+        let folder = Path::new("/nowhere/waggle/v1");
+        let kinds = [
+            maps(folder).unwrap_err().kind(),
+            counters(folder).unwrap_err().kind(),
+        ];
+        assert_eq!(kinds, [io::ErrorKind::NotFound; 2]);
+    }
+
+    #[test]
+    fn a_folder_without_maps_is_an_error_with_a_name() {
+        let folder = std::env::temp_dir();
+        let error = maps(&folder).unwrap_err().to_string();
+        assert!(error.contains("FRONTENDS_V4"), "{error}");
+    }
 }

@@ -46,12 +46,41 @@ pub struct AgentState {
 }
 
 impl AgentState {
-    /// Whether every source has said what there is, and the maps follow as far as they can.
+    /// Whether every source has said what there is, the maps follow but for what was refused, and every hook hangs
+    /// where it ought to.
     pub fn is_ready(&self) -> bool {
+        self.obstacles().is_empty()
+    }
+
+    /// Why it is not ready.
+    pub fn obstacles(&self) -> Vec<String> {
+        let mut obstacles = Vec::new();
         let view = &self.view;
-        view.sources.iter().all(|source| source.listed)
-            && !view.sources.is_empty()
-            && (view.in_sync || !view.refused.is_empty())
+        if view.sources.is_empty() {
+            obstacles.push("there is no source".to_owned());
+        }
+        for source in view.sources.iter().filter(|source| !source.listed) {
+            obstacles.push(format!("{} have not been listed yet", source.source));
+        }
+        if !view.settled {
+            obstacles.push(format!("the maps are {} services behind", view.pending));
+        }
+        for device in &self.devices {
+            for hook in device.hooks.iter().filter(|hook| hook.how.is_none()) {
+                let why = hook.error.as_deref().unwrap_or("nobody knows why");
+                let side = hook.direction.name();
+                obstacles.push(format!("not attached to {} {side}: {why}", device.name));
+            }
+        }
+        for hook in self.socket_hooks.iter().filter(|hook| !hook.attached) {
+            let why = hook.error.as_deref().unwrap_or("nobody knows why");
+            let root = &self.cgroup_root;
+            obstacles.push(format!("{} not attached to {root}: {why}", hook.name));
+        }
+        if let Some(error) = &self.sweep.error {
+            obstacles.push(format!("silent flows are not forgotten: {error}"));
+        }
+        obstacles
     }
 }
 
@@ -69,6 +98,8 @@ pub struct Status {
     pub maps: Vec<fill::MapFill>,
     /// What the kernel programs have counted, but for zeros.
     pub counters: Vec<fill::CounterValue>,
+    /// What of this could not be read, and why; what is not there is not among it.
+    pub unreadable: Vec<String>,
     /// What is not supported in this version.
     pub unsupported: Vec<String>,
 }
@@ -80,3 +111,6 @@ pub const UNSUPPORTED: &[&str] = &[
     "SCTP",
     "pods' traffic that a CNI redirects past the node's side of the pod's interface (bpf_redirect_peer)",
 ];
+
+#[cfg(test)]
+mod tests;
