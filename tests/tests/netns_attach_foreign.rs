@@ -198,6 +198,35 @@ fn by_clsact_alone_restart_replaces_the_filters_and_cleanup_takes_the_qdisc() ->
 }
 
 #[test]
+fn a_restart_leaves_one_filter_of_ours_when_a_better_preference_has_become_free() -> Result<()> {
+    if !tests::require_root() {
+        return Ok(());
+    }
+    let mut lone = LoneAgent::start(&["--attach", "clsact"])?;
+    lone.agent.terminate()?;
+    // A filter for another protocol has the whole preference that ours would take.
+    lone.namespace.ip("link add d0 type veth peer name d1")?;
+    tc(&lone, &["qdisc", "add", "dev", "d0", "clsact"])?;
+    let place = ["filter", "add", "dev", "d0", "ingress", "protocol", "ip"];
+    tc(&lone, &[&place[..], &["prio", "1"], &FOREIGN[2..]].concat())?;
+    lone.agent.launch()?;
+    let before = ours(&lone, "ingress")?;
+    ensure!(
+        before.len() == 1 && before.iter().all(|line| line.contains("pref 2 ")),
+        "{before:?}"
+    );
+    lone.agent.kill()?;
+    tc(
+        &lone,
+        &["filter", "del", "dev", "d0", "ingress", "prio", "1"],
+    )?;
+    lone.agent.launch()?;
+    let after = ours(&lone, "ingress")?;
+    ensure!(after.len() == 1 && after != before, "{before:?}\n{after:?}");
+    Ok(())
+}
+
+#[test]
 fn services_answer_by_clsact_as_by_tcx() -> Result<()> {
     with_services(PodNetwork::Routed, |cluster| {
         let near = cluster.add_serving_pod(1, "near", 2)?;

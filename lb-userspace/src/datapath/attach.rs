@@ -129,7 +129,7 @@ impl Attacher {
         let filters = clsact::filters(&mut self.netlink, index, direction)?;
         let others = filters.iter().any(|filter| !filter.is_ours());
         let with_tcx = self.tcx && !(direction == Direction::Egress && others);
-        let ours = filters.iter().find(|filter| filter.is_ours());
+        let ours: Vec<_> = filters.iter().filter(|filter| filter.is_ours()).collect();
         let mut hook = Hook {
             direction,
             how: None,
@@ -143,14 +143,16 @@ impl Attacher {
         if with_tcx {
             own_link = Some(self.put_link(index, layer, direction)?);
             hook.how = Some(How::Tcx);
-            if let Some(filter) = ours {
-                clsact::remove_filter(&mut self.netlink, index, direction, filter)?;
-            }
         } else {
-            let preference = self.put_filter(index, layer, direction, ours)?;
+            let preference = self.put_filter(index, layer, direction, &ours)?;
             hook.how = Some(How::Clsact);
             hook.preference = Some(preference);
             link::remove(&self.pin(index, direction))?;
+        }
+        for filter in ours {
+            if Some(filter.preference) != hook.preference {
+                clsact::remove_filter(&mut self.netlink, index, direction, filter)?;
+            }
         }
         hook.foreign = self.foreign(index, &hook, own_link, &filters)?;
         Ok(hook)
@@ -183,11 +185,11 @@ impl Attacher {
         index: u32,
         layer: Layer,
         direction: Direction,
-        ours: Option<&clsact::Filter>,
+        ours: &[&clsact::Filter],
     ) -> Result<u16, AttachError> {
         let program = self.programs.get(layer, direction);
         let (id, _) = syscall::program_id_and_name(program)?;
-        if let Some(filter) = ours.filter(|filter| filter.program_id == Some(id)) {
+        if let Some(filter) = ours.iter().find(|filter| filter.program_id == Some(id)) {
             return Ok(filter.preference);
         }
         if clsact::add_qdisc(&mut self.netlink, index)? {
@@ -199,6 +201,7 @@ impl Attacher {
             index,
             direction,
             program,
+            ours.first().map(|filter| filter.preference),
         )?)
     }
 

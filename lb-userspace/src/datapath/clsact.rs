@@ -179,15 +179,17 @@ pub(crate) fn remove_qdisc(netlink: &mut Route, index: u32) -> io::Result<()> {
     ignore_absence(removed)
 }
 
-/// Adds our filter, or gives the one that is there another program; returns its preference.
+/// Adds our filter, or gives the one that is there another program; returns its preference. `own` is the preference of
+/// one that is there: it is tried first, so that the program is exchanged and not doubled.
 pub(crate) fn put_filter(
     netlink: &mut Route,
     index: u32,
     direction: Direction,
     program: BorrowedFd<'_>,
+    own: Option<u16>,
 ) -> io::Result<u16> {
     let mut last = None;
-    for preference in direction.preferences() {
+    for preference in own.into_iter().chain(direction.preferences()) {
         let mut message = TcMessage::default();
         message.header = TcHeader {
             handle: TcHandle::from(HANDLE),
