@@ -74,7 +74,7 @@ impl From<io::Error> for AttachError {
 
 /// Attaches this agent's programs to devices of the calling thread's network namespace.
 #[derive(Debug)]
-pub(crate) struct Attacher {
+pub struct Attacher {
     programs: DevicePrograms,
     /// Folder of the pinned links.
     links: PathBuf,
@@ -101,7 +101,7 @@ impl Attacher {
     }
 
     /// Makes sure that both programs hang on the device, and looks who else does; `None` if it went away meanwhile.
-    pub(crate) fn attach(&mut self, device: &Device, layer: Layer) -> Option<Vec<Hook>> {
+    pub fn attach(&mut self, device: &Device, layer: Layer) -> Option<Vec<Hook>> {
         let mut hooks = Vec::new();
         for direction in Direction::ALL {
             let hook = match self.attach_one(device.index, layer, direction) {
@@ -249,7 +249,7 @@ impl Attacher {
     /// Takes both programs off a device, here or wherever it has gone; true if anything of ours was there.
     ///
     /// A device that moves to another network namespace takes its TCX programs along: they must not stay.
-    pub(crate) fn detach(&mut self, index: u32) -> io::Result<bool> {
+    pub fn detach(&mut self, index: u32) -> io::Result<bool> {
         let mut found = false;
         for direction in Direction::ALL {
             found |= link::remove(&self.pin(index, direction))?;

@@ -140,16 +140,20 @@ impl Datapath {
         attach_by: AttachBy,
         check_period: Duration,
     ) -> Result<Monitor> {
-        let attacher = Attacher::new(
+        let attacher = self.attacher(run_dir, attach_by)?;
+        let table = DeviceTable::open(&self.root.maps()).context("cannot open the map DEVICES")?;
+        Monitor::start(attacher, table, filter, check_period)
+            .context("cannot watch the network devices")
+    }
+    /// What attaches this object's programs to devices of this network namespace.
+    pub fn attacher(&self, run_dir: &Path, attach_by: AttachBy) -> Result<Attacher> {
+        Attacher::new(
             self.device_programs()?,
             self.root.links(),
             run_dir.join(super::cleanup::QDISCS),
             attach_by == AttachBy::Auto && attach::has_tcx(),
         )
-        .context("cannot open a netlink socket")?;
-        let table = DeviceTable::open(&self.root.maps()).context("cannot open the map DEVICES")?;
-        Monitor::start(attacher, table, filter, check_period)
-            .context("cannot watch the network devices")
+        .context("cannot open a netlink socket")
     }
     /// Where the maps and links are pinned.
     pub fn root(&self) -> &BpfRoot {
