@@ -20,7 +20,7 @@ use crate::{
     datapath::{
         self, BpfRoot, Datapath, LoadOptions,
         cgroup::{self, SocketHook},
-        contract::Capacities,
+        contract::ConfiguredCapacities,
         device::Filter,
         events, kernel,
         lock::NodeLock,
@@ -250,9 +250,9 @@ fn forward_kernel_log(datapath: &mut Datapath) {
     }));
 }
 
-fn capacities(settings: &Settings) -> Capacities {
+fn capacities(settings: &Settings) -> ConfiguredCapacities {
     settings
         .max_flow_entries
-        .map(|entries| Capacities::from([("FLOWS_V4", entries), ("FLOWS_V6", entries)]))
+        .map(|entries| ConfiguredCapacities::from([("FLOWS_V4", entries), ("FLOWS_V6", entries)]))
         .unwrap_or_default()
 }

@@ -51,10 +51,10 @@ mod list {
 pub use list::MAPS;
 
 /// Capacities that the configuration sets in place of the list's, by map name.
-pub type Capacities = std::collections::BTreeMap<&'static str, u32>;
+pub type ConfiguredCapacities = std::collections::BTreeMap<&'static str, u32>;
 
 /// The specs with the configured capacities.
-pub fn specs(capacities: &Capacities) -> impl Iterator<Item = MapSpec> {
+pub fn specs(capacities: &ConfiguredCapacities) -> impl Iterator<Item = MapSpec> {
     MAPS.iter().map(|spec| MapSpec {
         capacity: capacities.get(spec.name).copied().unwrap_or(spec.capacity),
         ..*spec
@@ -137,7 +137,7 @@ pub fn check_object(object: &Object) -> Vec<Mismatch> {
 }
 
 /// Compares every pinned map in a folder; maps that are not there yet are fine.
-pub fn check_pinned(folder: &Path, capacities: &Capacities) -> Vec<Mismatch> {
+pub fn check_pinned(folder: &Path, capacities: &ConfiguredCapacities) -> Vec<Mismatch> {
     specs(capacities)
         .filter_map(|spec| {
             let info = MapInfo::from_pin(folder.join(spec.name)).ok()?;
@@ -165,8 +165,31 @@ mod tests {
     }
 
     #[test]
+    fn what_the_agent_takes_for_declared_is_what_the_list_declares() {
+        use crate::maps::{Capacities, MapName};
+        let listed = |map: MapName| {
+            let name = map.to_string();
+            let mut specs = MAPS.iter();
+            specs
+                .find(|spec| spec.name == name)
+                .map(|spec| spec.capacity)
+        };
+        let declared = Capacities::DECLARED;
+        for (map, capacity) in [
+            (MapName::FrontendsV4, declared.frontends),
+            (MapName::FrontendsV6, declared.frontends),
+            (MapName::Services, declared.services),
+            (MapName::Slots, declared.slots),
+            (MapName::BackendsV4, declared.backends),
+            (MapName::BackendsV6, declared.backends),
+        ] {
+            assert_eq!(listed(map), Some(capacity), "{map}");
+        }
+    }
+
+    #[test]
     fn a_configured_capacity_takes_the_place_of_the_lists() {
-        let capacities = Capacities::from([("FLOWS_V4", 1000)]);
+        let capacities = ConfiguredCapacities::from([("FLOWS_V4", 1000)]);
         let capacity = |name| {
             specs(&capacities)
                 .find(|spec| spec.name == name)

@@ -18,7 +18,7 @@ use super::{
     attach::{self, Attacher},
     bpffs::BpfRoot,
     clsact::Direction,
-    contract::{self, Capacities},
+    contract::{self, ConfiguredCapacities},
     device::{Filter, Layer},
     kernel,
     monitor::Monitor,
@@ -77,7 +77,7 @@ pub struct LoadOptions {
     /// The node's constants, but for the cookie and HZ, which are asked of the kernel.
     pub config: DatapathConfig,
     /// Capacities other than the declared ones, by map name.
-    pub capacities: Capacities,
+    pub capacities: ConfiguredCapacities,
 }
 
 /// The loaded object. Dropping it leaves pinned maps and attached programs in place.
@@ -201,7 +201,7 @@ fn lines(mismatches: &[contract::Mismatch]) -> String {
     lines.join("\n  ")
 }
 
-fn refuse_other_maps(folder: &Path, capacities: &Capacities) -> Result<()> {
+fn refuse_other_maps(folder: &Path, capacities: &ConfiguredCapacities) -> Result<()> {
     let mismatches = contract::check_pinned(folder, capacities);
     if mismatches.is_empty() {
         return Ok(());
