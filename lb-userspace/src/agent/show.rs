@@ -44,6 +44,10 @@ impl<M: LbMaps> Agent<M> {
             id: shown.id,
             namespace: shown.key.port.service.namespace.clone(),
             name: shown.key.port.service.name.clone(),
+            kind: self
+                .snapshot
+                .service(&shown.key.port.service)
+                .map(|service| service.kind),
             port: shown.key.port.port.clone(),
             protocol: shown.key.port.protocol.to_string(),
             family: shown.key.family,
@@ -155,4 +159,50 @@ impl<M: LbMaps> Agent<M> {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        agent::{Event, Settings},
+        convert,
+        maps::fake::FakeMaps,
+        model::ServiceType,
+    };
+
+    #[test]
+    fn a_service_that_asks_for_more_than_it_gets_is_served_and_named() {
+        let moment = Duration::from_secs(1);
+        let settings = Settings {
+            sources: BTreeSet::from([Source::Services]),
+            collect: moment,
+            region_rest: moment,
+            gone_grace: moment,
+            backoff: (moment, moment),
+            list_timeout: moment,
+            place: crate::model::Place::default(),
+        };
+        let mut agent = Agent::new(settings, FakeMaps::default()).unwrap();
+        let object = json!({"metadata": {"name": "web"}, "spec": {
+            "type": "LoadBalancer", "sessionAffinity": "ClientIP",
+            "clusterIP": "10.96.0.1", "ports": [{"port": 80}],
+        }});
+        let service = convert::service(&serde_json::from_value(object).unwrap());
+        agent.handle(Event::ServicesListed(vec![service]), moment);
+        agent.reconcile(&|| moment);
+        let view = agent.view(moment);
+        let shown: Vec<_> = view.services.iter().map(|service| service.kind).collect();
+        assert_eq!(shown, [Some(ServiceType::LoadBalancer)]);
+        let warnings: Vec<_> = view.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        for part in ["default/web", "load balancer addresses", "sessionAffinity"] {
+            assert!(warnings[0].contains(part), "no `{part}` in {warnings:?}");
+        }
+        assert!(view.settled && view.in_sync);
+    }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::Source,
-    model::{Family, Warning},
+    model::{Family, ServiceType, Warning},
 };
 
 /// The agent's state at a moment.
@@ -47,6 +47,9 @@ pub struct ServiceView {
     pub namespace: String,
     /// Name of the Service.
     pub name: String,
+    /// Its type, if the Service is known.
+    #[serde(rename = "type")]
+    pub kind: Option<ServiceType>,
     /// Name of the port; empty if it has none.
     pub port: String,
     /// `tcp` or `udp`.

@@ -15,7 +15,7 @@ use crate::{
         view::{BackendView, ServiceView},
     },
     flows::{self, FlowView},
-    maps::{MapContents, MapFamily, bpf::BpfMaps, read_contents},
+    maps::{MapContents, MapFamily, bpf::BpfMaps, dump, read_contents},
     model::Family,
     status::client::{Asked, ask},
 };
@@ -139,12 +139,12 @@ fn services(view: &View, wide: bool) -> Rows {
                 } else {
                     format!("{}:{port}", service.port)
                 };
-                let kind = "ClusterIP".to_owned();
+                let kind = service.kind.map(|kind| kind.to_string());
                 let changed = service.changed_ms.map(|age| span(age / 1000) + " ago");
                 rows.push(vec![
                     namespace,
                     name,
-                    kind,
+                    kind.unwrap_or_default(),
                     cluster_ip,
                     port,
                     ports.join(","),
@@ -267,6 +267,7 @@ where
             id: entry.service_id,
             namespace: String::new(),
             name: format!("#{}", entry.service_id),
+            kind: None,
             port: String::new(),
             protocol: Protocol::from_number(key.protocol)
                 .map_or_else(|| key.protocol.to_string(), |protocol| protocol.to_string()),
@@ -280,22 +281,50 @@ where
         });
     }
     for (id, entry) in &maps.backends {
-        let state = match entry.state() {
-            BackendState::Free => continue,
-            BackendState::Active => "active",
-            BackendState::Draining => "draining",
-            BackendState::Gone => "gone",
-        };
+        if entry.state() == BackendState::Free {
+            continue;
+        }
         view.backends.push(BackendView {
             id: *id,
             family,
-            address: SocketAddr::new(entry.address.into(), entry.port.number()),
-            state: state.to_owned(),
+            address: dump::socket_address(entry),
+            state: dump::state(entry.state()).to_owned(),
             generation: entry.generation,
             service_id: entry.service_id,
             service: None,
             pod: None,
             node: None,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ServiceType;
+
+    #[test]
+    fn a_service_is_shown_with_its_own_type() {
+        let view = |kind| View {
+            services: vec![ServiceView {
+                id: 1,
+                namespace: "default".to_owned(),
+                name: "web".to_owned(),
+                kind,
+                port: String::new(),
+                protocol: "tcp".to_owned(),
+                family: Family::V4,
+                frontends: vec![([10, 96, 0, 80], 80).into()],
+                backends: Vec::new(),
+                changed_ms: None,
+            }],
+            ..View::default()
+        };
+        let shown = services(&view(Some(ServiceType::LoadBalancer)), true).text();
+        assert!(
+            shown.contains("LoadBalancer") && !shown.contains("ClusterIP"),
+            "{shown}"
+        );
+        assert!(!services(&view(None), true).text().contains("ClusterIP"));
     }
 }

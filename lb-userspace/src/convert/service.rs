@@ -6,7 +6,7 @@ use lb_common::Protocol;
 
 use crate::{
     convert::{Notes, object_name},
-    model::{Family, NotServed, Service, ServicePort, TrafficPolicy},
+    model::{Family, NotServed, Service, ServicePort, ServiceType, TrafficPolicy},
 };
 
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
@@ -26,6 +26,7 @@ pub fn service(object: &api::Service) -> Service {
     }
     Service {
         name,
+        kind: service_type(spec.type_.as_deref()),
         cluster_ips,
         ports,
         not_served,
@@ -38,7 +39,7 @@ pub fn service(object: &api::Service) -> Service {
 fn not_served(object: &api::Service, spec: &api::ServiceSpec) -> Option<NotServed> {
     let labels = object.metadata.labels.as_ref();
     let headless = |address: &String| address == "None";
-    if spec.type_.as_deref() == Some("ExternalName") {
+    if service_type(spec.type_.as_deref()) == ServiceType::ExternalName {
         Some(NotServed::ExternalName)
     } else if spec.cluster_ip.as_ref().is_some_and(headless)
         || spec.cluster_ips.iter().flatten().any(headless)
@@ -48,6 +49,16 @@ fn not_served(object: &api::Service, spec: &api::ServiceSpec) -> Option<NotServe
         Some(NotServed::OtherProxy)
     } else {
         None
+    }
+}
+
+/// Whatever is none of the others is the default.
+fn service_type(written: Option<&str>) -> ServiceType {
+    match written {
+        Some("NodePort") => ServiceType::NodePort,
+        Some("LoadBalancer") => ServiceType::LoadBalancer,
+        Some("ExternalName") => ServiceType::ExternalName,
+        _ => ServiceType::ClusterIp,
     }
 }
 
@@ -141,10 +152,10 @@ fn service_ports(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<ServicePort>
 /// What the Service asks for and does not get yet.
 fn note_what_is_missing(spec: &api::ServiceSpec, notes: &mut Notes) {
     let mut missing = Vec::new();
-    match spec.type_.as_deref() {
-        Some("NodePort") => missing.push("node ports"),
-        Some("LoadBalancer") => missing.push("node ports and load balancer addresses"),
-        _ => {}
+    match service_type(spec.type_.as_deref()) {
+        ServiceType::NodePort => missing.push("node ports"),
+        ServiceType::LoadBalancer => missing.push("node ports and load balancer addresses"),
+        ServiceType::ClusterIp | ServiceType::ExternalName => {}
     }
     if spec
         .external_ips
@@ -155,6 +166,9 @@ fn note_what_is_missing(spec: &api::ServiceSpec, notes: &mut Notes) {
     }
     if spec.session_affinity.as_deref() == Some("ClientIP") {
         missing.push("sessionAffinity");
+    }
+    if spec.external_traffic_policy.as_deref() == Some("Local") {
+        missing.push("externalTrafficPolicy: Local");
     }
     if !missing.is_empty() {
         notes.add(

@@ -106,6 +106,45 @@ fn what_nobody_could_dial_is_said() {
 }
 
 #[test]
+fn what_a_service_asks_for_and_does_not_get_is_said_once_and_its_cluster_address_is_served() {
+    use ServiceType::{ClusterIp, LoadBalancer, NodePort};
+    let cases = [
+        (json!({"type": "NodePort"}), NodePort, "node ports"),
+        (
+            json!({"type": "LoadBalancer", "externalTrafficPolicy": "Cluster"}),
+            LoadBalancer,
+            "node ports and load balancer addresses",
+        ),
+        (
+            json!({"type": "NodePort", "externalTrafficPolicy": "Local"}),
+            NodePort,
+            "node ports, externalTrafficPolicy: Local",
+        ),
+        (
+            json!({"externalIPs": ["192.0.2.1"], "sessionAffinity": "ClientIP"}),
+            ClusterIp,
+            "externalIPs, sessionAffinity",
+        ),
+    ];
+    for (mut spec, kind, missing) in cases {
+        spec["clusterIP"] = json!("10.96.0.1");
+        spec["ports"] = json!([{"port": 80}]);
+        let service = convert(&spec);
+        let problem = format!("asks for {missing}, not served in this version; its clusterIP is");
+        assert_eq!(problems(&service), [problem]);
+        assert_eq!(service.kind, kind);
+        assert_eq!((service.cluster_ips.len(), service.ports.len()), (1, 1));
+    }
+    // What is the default, or served, is no reason for a warning.
+    let served = convert(&json!({
+        "type": "ClusterIP", "clusterIP": "10.96.0.1", "ports": [{"port": 80}],
+        "sessionAffinity": "None", "internalTrafficPolicy": "Local",
+        "trafficDistribution": "PreferClose", "externalIPs": [],
+    }));
+    assert_eq!(problems(&served), [""; 0]);
+}
+
+#[test]
 fn services_that_are_not_ours_have_a_reason_and_no_warning() {
     let headless = convert(&json!({"clusterIP": "None", "ports": []}));
     let external = convert(&json!({"type": "ExternalName", "externalName": "example.org"}));

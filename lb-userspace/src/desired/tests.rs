@@ -5,7 +5,10 @@ use lb_common::BackendState;
 use super::*;
 use crate::{
     maps::{Capacities, MapContents, MapName},
-    model::{Endpoint, EndpointPort, Hints, ServiceName, ServicePort, SliceName, TrafficPolicy},
+    model::{
+        Endpoint, EndpointPort, Hints, ServiceName, ServicePort, ServiceType, SliceName,
+        TrafficPolicy,
+    },
     reconcile::{apply::note, plan},
 };
 
@@ -40,6 +43,7 @@ fn service(name: &str, address: &str) -> Service {
         }],
         not_served: None,
         publish_not_ready_addresses: false,
+        kind: ServiceType::ClusterIp,
         internal_policy: TrafficPolicy::Cluster,
         warnings: Vec::new(),
     }

@@ -2,6 +2,7 @@
 use std::{fmt, net::IpAddr};
 
 use lb_common::Protocol;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{Family, ServiceName, Warning};
 
@@ -10,6 +11,8 @@ use crate::model::{Family, ServiceName, Warning};
 pub struct Service {
     /// Namespace and name.
     pub name: ServiceName,
+    /// Its type. Whatever it is, the cluster addresses are served.
+    pub kind: ServiceType,
     /// Its cluster addresses: none or one of each family.
     pub cluster_ips: Vec<IpAddr>,
     /// Its ports. Each has been checked: no port is zero, no protocol is one that is not translated.
@@ -29,6 +32,32 @@ impl Service {
     pub fn cluster_ip(&self, family: Family) -> Option<IpAddr> {
         let mut addresses = self.cluster_ips.iter().copied();
         addresses.find(|address| Family::of(*address) == family)
+    }
+}
+
+/// How a Service wants to be reached: each type has what those before it have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceType {
+    /// At an address inside the cluster.
+    #[default]
+    #[serde(rename = "ClusterIP")]
+    ClusterIp,
+    /// At a port of every node.
+    NodePort,
+    /// At an address of a load balancer.
+    LoadBalancer,
+    /// Not at all: a DNS alias.
+    ExternalName,
+}
+
+impl fmt::Display for ServiceType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::ClusterIp => "ClusterIP",
+            Self::NodePort => "NodePort",
+            Self::LoadBalancer => "LoadBalancer",
+            Self::ExternalName => "ExternalName",
+        })
     }
 }
 

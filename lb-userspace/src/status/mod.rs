@@ -107,7 +107,7 @@ pub struct Status {
 /// What a user of Services may miss.
 pub const UNSUPPORTED: &[&str] = &[
     "NodePorts, external IPs and load balancer addresses",
-    "session affinity and traffic policies",
+    "session affinity and externalTrafficPolicy",
     "SCTP",
     "pods' traffic that a CNI redirects past the node's side of the pod's interface (bpf_redirect_peer)",
 ];
