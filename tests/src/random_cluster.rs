@@ -13,7 +13,7 @@ use lb_userspace::{
     maps::{MapContents, MapFamily},
     model::{
         Endpoint, EndpointPort, EndpointSlice, Family, Hints, NotServed, Place, Service,
-        ServiceName, ServicePort, SliceName, Target, TrafficPolicy,
+        ServiceName, ServicePort, ServiceType, SliceName, Target, TrafficPolicy,
     },
 };
 use proptest::{collection::vec, prelude::*};
@@ -277,6 +277,7 @@ fn service() -> impl Strategy<Value = Service> {
             });
             Service {
                 name: service_name(name),
+                kind: ServiceType::ClusterIp,
                 cluster_ips,
                 ports: ports.collect(),
                 not_served,

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use lb_common::DatapathConfig;
 use lb_userspace::config::AttachBy;
 use lb_userspace::datapath::attach::Attacher;
-use lb_userspace::datapath::contract::Capacities;
+use lb_userspace::datapath::contract::ConfiguredCapacities;
 use lb_userspace::datapath::device::{Device, Layer};
 use lb_userspace::datapath::{BpfRoot, Datapath, LoadOptions, object};
 use serde_json::Value;
@@ -40,7 +40,7 @@ fn vanishes(attach_by: AttachBy) -> Result<()> {
         let options = LoadOptions {
             root: pinned.0.clone(),
             config: DatapathConfig::DEFAULT,
-            capacities: Capacities::default(),
+            capacities: ConfiguredCapacities::default(),
         };
         let datapath = Datapath::load(object()?, &options)?;
         let mut attacher = datapath.attacher(run_dir.path(), attach_by)?;
