@@ -14,6 +14,11 @@ pub fn skip(reason: &str) {
     print(&format!("SKIPPED {}: {reason}\n", test_name()));
 }
 
+/// Prints `MEASURED <text>` where no capture hides it; `cargo xtask test` shows these lines.
+pub fn measured(text: &str) {
+    print(&format!("MEASURED {text}\n"));
+}
+
 /// Writes to standard error where libtest does not capture it.
 pub(crate) fn print(text: &str) {
     // A closed standard error leaves nowhere to say it.

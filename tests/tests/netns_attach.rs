@@ -1,5 +1,4 @@
 //! Devices come, go, move and change; the agent hangs its programs on them and keeps DEVICES true.
-#![expect(clippy::print_stdout, reason = "measured times are shown")]
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,10 +11,15 @@ use tests::bpf_link;
 use tests::control_plane::poll;
 use tests::lone_agent::{LoneAgent, attached, has_tcx};
 use tests::netns::Namespace;
-use tests::require::{has_device_kind, optional};
+use tests::now;
+use tests::require::{has_device_kind, measured, optional};
 
-/// What the product promises for a new device; printed, not asserted, for tests share the machine.
-const PROMISED: Duration = Duration::from_millis(100);
+/// No machine takes longer for a device, emulated and busy with other tests. What is promised, 100 ms,
+/// is a matter of the figures that the tests tell.
+const SLOWEST: Duration = Duration::from_secs(5);
+
+/// How many devices come at once.
+const BURST: u32 = 20;
 
 fn hooks(device: Option<&Value>) -> Vec<String> {
     let hooks = device.and_then(|device| device["hooks"].as_array().cloned());
@@ -32,14 +36,59 @@ fn a_new_device_is_attached_to_at_once() -> Result<()> {
         return Ok(());
     }
     let lone = LoneAgent::start(&[])?;
-    let mut longest = Duration::ZERO;
+    let mut times = Vec::new();
     for number in 0..10 {
         let name = format!("new{number}");
-        lone.namespace
-            .ip(&format!("link add {name} type veth peer name peer{number}"))?;
-        longest = longest.max(lone.wait_attached(&name)?);
+        // The peer lives elsewhere, as a pod's end does: one device is new here, not two.
+        let elsewhere = Namespace::new("elsewhere")?;
+        let begin = now();
+        lone.namespace.ip(&format!(
+            "link add {name} type veth peer name eth0 netns {}",
+            elsewhere.path().display()
+        ))?;
+        lone.wait_attached(&name)?;
+        times.push(begin.elapsed());
     }
-    println!("a new device is attached to within {longest:?}; promised are {PROMISED:?}");
+    times.sort();
+    let (middle, longest) = (times[times.len() / 2], times[times.len() - 1]);
+    measured(&format!(
+        "a single new device is attached to within {} ms (median), {} ms (longest of {})",
+        middle.as_millis(),
+        longest.as_millis(),
+        times.len()
+    ));
+    ensure!(middle < SLOWEST, "{times:?}");
+    Ok(())
+}
+
+#[test]
+fn a_burst_of_new_devices_is_attached_to_one_after_the_other() -> Result<()> {
+    if !tests::require_root() {
+        return Ok(());
+    }
+    let lone = LoneAgent::start(&[])?;
+    let elsewhere = Namespace::new("elsewhere")?;
+    let path = elsewhere.path();
+    let mut lines = String::new();
+    for number in 0..BURST {
+        let line = format!(
+            "link add new{number} type veth peer name far{number} netns {}\n",
+            path.display()
+        );
+        lines.push_str(&line);
+    }
+    let begin = now();
+    lone.namespace.ip(&lines)?;
+    for number in 0..BURST {
+        lone.wait_attached(&format!("new{number}"))?;
+    }
+    let last = begin.elapsed();
+    measured(&format!(
+        "of {BURST} devices that come at once the last is attached to after {} ms: {} ms each",
+        last.as_millis(),
+        (last / BURST).as_millis()
+    ));
+    ensure!(last < BURST * SLOWEST, "{last:?}");
     Ok(())
 }
 

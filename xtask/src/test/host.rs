@@ -97,11 +97,15 @@ fn watch(title: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
 /// Counts a suite that ended; prints its line, and all it said if it failed.
 pub(super) fn end(run: SuiteRun, status: i32, took: Duration, tally: &mut Tally) {
     let (title, output) = (run.title().to_owned(), run.output().to_owned());
+    let measured = run.measured().to_vec();
     let counts = tally.add(run, status);
     if counts.failed > 0 {
         println!("{output}");
     }
     if !counts.is_empty() {
         println!("    {title}: {counts} ({})", report::seconds(took));
+    }
+    for figure in measured {
+        println!("        {figure}");
     }
 }

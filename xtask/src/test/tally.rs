@@ -33,6 +33,8 @@ pub(super) struct SuiteRun {
     skipped: Vec<(String, String)>,
     /// Those of the skipped that libtest counts as passed, for they end without a panic.
     skipped_in_passing: usize,
+    /// Figures that tests tell, for a person to read.
+    measured: Vec<String>,
     has_result: bool,
     output: String,
 }
@@ -139,6 +141,7 @@ impl SuiteRun {
             failed: Vec::new(),
             skipped: Vec::new(),
             skipped_in_passing: 0,
+            measured: Vec::new(),
             has_result: false,
             output: String::new(),
         }
@@ -154,20 +157,34 @@ impl SuiteRun {
         &self.output
     }
 
+    /// The figures that its tests have told.
+    pub(super) fn measured(&self) -> &[String] {
+        &self.measured
+    }
+
     /// Takes a line of what libtest and the tests print.
     pub(super) fn line(&mut self, line: &str) {
         self.output.push_str(line);
         self.output.push('\n');
+        // With one thread libtest has written the test's name before, and the thread has none.
+        let written = |before: &'_ str| {
+            let name = before.strip_prefix("test ")?.strip_suffix(" ... ")?;
+            Some(name.to_owned())
+        };
+        if let Some((before, figure)) = line.split_once("MEASURED ")
+            && (before.is_empty() || written(before).is_some())
+        {
+            self.measured.push(figure.to_owned());
+            self.ran.extend(written(before));
+            return;
+        }
         if let Some((before, skip)) = line.split_once("SKIPPED ") {
-            // With one thread libtest has written the test's name before, and the thread has none.
-            let written = before
-                .strip_prefix("test ")
-                .and_then(|text| text.strip_suffix(" ... "));
+            let written = written(before);
             if (before.is_empty() || written.is_some())
                 && let Some((test, reason)) = skip.split_once(": ")
             {
-                let test = written.unwrap_or(test);
-                self.skipped.push((test.to_owned(), reason.to_owned()));
+                let test = written.unwrap_or_else(|| test.to_owned());
+                self.skipped.push((test, reason.to_owned()));
                 self.skipped_in_passing += 1;
             }
             return;
@@ -283,6 +300,16 @@ mod tests {
         assert_eq!((counts.passed, counts.failed), (0, 1));
         let (_, counts) = tally("test result: ok. 1 passed; 0 failed", 1);
         assert_eq!((counts.passed, counts.failed), (1, 1));
+    }
+
+    #[test]
+    fn figures_are_kept_and_their_tests_are_counted() {
+        let mut run = SuiteRun::new("suite", None);
+        let output = "MEASURED 3 ms\ntest a ... ok\ntest b ... MEASURED 4 ms\nok\n\
+                      test result: ok. 2 passed; 0 failed; 0 ignored";
+        output.lines().for_each(|line| run.line(line));
+        assert_eq!(run.measured(), ["3 ms", "4 ms"]);
+        assert_eq!(run.ran, ["a", "b"]);
     }
 
     #[test]
