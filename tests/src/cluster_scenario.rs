@@ -32,6 +32,9 @@ const CALM: Duration = Duration::from_secs(2);
 /// No load runs longer than this, whatever happens.
 const LOAD_LIMIT: Duration = Duration::from_mins(3);
 
+/// How often curl asks from each client to show who answers.
+const A_LOOK: usize = 8;
+
 /// How long nginx serves on after its pod has turned terminating.
 const STOPS_AFTER: Duration = Duration::from_secs(1);
 
@@ -78,12 +81,13 @@ impl<'a, S: ClusterState> Scenario<'a, S> {
         Stage::<S>::describe(self.out)?;
         self.stage
             .wait_for_backends(&["web-1", "web-2", "web-3", "web-canary"])?;
-        self.show_agents()?;
+        self.show(A_LOOK, &["web-1", "web-2", "web-3", "web-canary"])?;
 
         self.step("every client meets all four pods of the Service, and no other")?;
         self.all_answer(&["web-1", "web-2", "web-3", "web-canary"])?;
 
         self.step("a steady load of new connections begins; two downloads from web-1 begin")?;
+        self.show(A_LOOK, &["web-1", "web-2", "web-3", "web-canary"])?;
         let load = self.begin_load()?;
         std::thread::sleep(CALM);
 
@@ -97,7 +101,7 @@ impl<'a, S: ClusterState> Scenario<'a, S> {
             self.out,
             "web-1 is terminating and out of the endpoints, web-4 is in."
         )?;
-        self.show_agents()?;
+        self.show(A_LOOK, &["web-2", "web-3", "web-canary", "web-4"])?;
         std::thread::sleep(STOPS_AFTER);
         self.stage.quit_nginx("web-1")?;
         writeln!(
@@ -115,11 +119,11 @@ impl<'a, S: ClusterState> Scenario<'a, S> {
 
         self.step("no request failed, established connections finished, web-4 is used")?;
         self.end_load(load, left)?;
+        self.show(A_LOOK, &["web-2", "web-3", "web-canary", "web-4"])?;
 
         self.step("every client meets the new set of pods")?;
         self.stage
             .wait_for_backends(&["web-2", "web-3", "web-canary", "web-4"])?;
-        self.show_agents()?;
         self.all_answer(&["web-2", "web-3", "web-canary", "web-4"])?;
         writeln!(self.out, "\nAll {} steps held.", self.steps)?;
         Ok(())
@@ -132,21 +136,16 @@ impl<'a, S: ClusterState> Scenario<'a, S> {
         Ok(())
     }
 
-    /// Both agents' view, node 1's in full.
-    fn show_agents(&mut self) -> Result<()> {
-        for agent in self.stage.agents() {
-            let node = agent.node().name();
-            for words in ["get services -o wide", "get backends"] {
-                let text = agent.waggle(words)?;
-                writeln!(self.out, "\n{node}# waggle {words}\n{}", text.trim_end())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// curl from every client, often enough that each pod must answer; none but `pods` may.
+    /// The agents' view, and curl from every client, often enough that each pod must answer; none but
+    /// `pods` may.
     fn all_answer(&mut self, pods: &[&str]) -> Result<()> {
         let times = crate::client::requests_to_meet_all(pods.len());
+        self.show(times, pods)?.expect_all(pods)
+    }
+
+    /// The agents' view and what curl sees from every client; none but `pods` may answer.
+    fn show(&mut self, times: usize, pods: &[&str]) -> Result<Seen> {
+        self.show_agents()?;
         let mut seen = Seen::default();
         for (name, namespace) in self.stage.clients() {
             let url = format!("http://{FRONTEND}/");
@@ -159,7 +158,28 @@ impl<'a, S: ClusterState> Scenario<'a, S> {
             "\ncurl http://{FRONTEND}/, {times} times from each client:"
         )?;
         write!(self.out, "{seen}")?;
-        seen.expect_exactly(pods)
+        self.out.flush()?;
+        seen.expect_only(pods)?;
+        Ok(seen)
+    }
+
+    /// Node 1's agent in full, another's where it says something else.
+    fn show_agents(&mut self) -> Result<()> {
+        for words in ["get services -o wide", "get backends"] {
+            let mut first: Option<String> = None;
+            for agent in self.stage.agents() {
+                let node = agent.node().name();
+                let text = agent.waggle(words)?;
+                let says = without_ages(&text);
+                if first.as_ref() == Some(&says) {
+                    writeln!(self.out, "{node} says the same.")?;
+                    continue;
+                }
+                writeln!(self.out, "\n{node}# waggle {words}\n{}", text.trim_end())?;
+                first.get_or_insert(says);
+            }
+        }
+        Ok(())
     }
 
     fn begin_load(&mut self) -> Result<RunningLoad> {
@@ -169,11 +189,6 @@ impl<'a, S: ClusterState> Scenario<'a, S> {
         for (name, namespace) in &clients {
             let started = Load::start(namespace, frontend, RATE, LOAD_LIMIT)?;
             load.loads.push((name.clone(), started));
-        }
-        for (name, namespace) in clients.iter().filter(|(name, _)| name.ends_with('1')) {
-            let download = SlowDownload::start_from(namespace, frontend, "web-1")
-                .with_context(|| format!("a download through {FRONTEND} from {name}"))?;
-            load.downloads.push((name.clone(), download));
         }
         for (name, namespace) in &clients {
             // One that web-1 serves would rightly end with its nginx, between two requests.
@@ -185,9 +200,15 @@ impl<'a, S: ClusterState> Scenario<'a, S> {
                 }
             }
         }
+        // The last to begin, so that on a slow machine too they last until their pod is deleted.
+        for (name, namespace) in clients.iter().filter(|(name, _)| name.ends_with('1')) {
+            let download = SlowDownload::start_from(namespace, frontend, "web-1")
+                .with_context(|| format!("a download through {FRONTEND} from {name}"))?;
+            load.downloads.push((name.clone(), download));
+        }
         writeln!(
             self.out,
-            "{RATE} new connections a second from each of {} clients, a slow download from web-1 to \
+            "\n{RATE} new connections a second from each of {} clients, a slow download from web-1 to \
              each client of node 1, and a connection with a request every 20 ms from each client.",
             clients.len()
         )?;
@@ -229,7 +250,8 @@ impl<'a, S: ClusterState> Scenario<'a, S> {
                 .check(100)
                 .with_context(|| format!("the load from {name}"))?;
         }
-        after.expect_exactly(&["web-2", "web-3", "web-canary", "web-4"])?;
+        after.expect_only(&["web-2", "web-3", "web-canary", "web-4"])?;
+        after.expect_all(&["web-2", "web-3", "web-canary", "web-4"])?;
         for (name, download) in load.downloads {
             let bytes = download.finish().with_context(|| format!("to {name}"))?;
             writeln!(
@@ -257,6 +279,21 @@ impl<'a, S: ClusterState> Scenario<'a, S> {
     pub fn stage(&self) -> &Stage<S> {
         &self.stage
     }
+}
+
+/// A table's words but for how long ago something changed.
+fn without_ages(table: &str) -> String {
+    let mut kept = Vec::new();
+    for line in table.lines() {
+        for word in line.split_whitespace() {
+            if word == "ago" {
+                kept.pop();
+            }
+            kept.push(word);
+        }
+        kept.push("\n");
+    }
+    kept.join(" ")
 }
 
 /// All that runs while the pod is exchanged.

@@ -34,6 +34,7 @@ pub struct Options {
 
 /// Builds all, boots Linux, plays the scenario; an error unless every step held.
 pub fn run(options: &Options) -> Result<()> {
+    let begin = report::now();
     packages::ensure(&[packages::BUILD, packages::MACHINE, packages::SCENARIO])?;
     ebpf::build()?;
     report::step("building waggle and the scenario", || vm::build(PROGRAMS))?;
@@ -72,7 +73,8 @@ pub fn run(options: &Options) -> Result<()> {
     if verdict != 0 {
         bail!("the scenario failed with status {verdict}; the kernel's log is in target/vm");
     }
-    println!("Every step held.");
+    let took = report::seconds(begin.elapsed());
+    println!("Every step held; all of it took {took}.");
     Ok(())
 }
 
