@@ -39,6 +39,25 @@ impl<F: IpFamily> FrontendKey<F> {
 pub struct FrontendEntry {
     /// Index into SERVICES.
     pub service_id: ServiceId,
-    /// No bit has a meaning in this layout; zero.
-    pub flags: u32,
+    /// How its requests are treated.
+    pub flags: FrontendFlags,
+}
+
+/// Bits of [`FrontendEntry::flags`].
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct FrontendFlags(pub u32);
+
+impl FrontendFlags {
+    /// Nothing special.
+    pub const NONE: Self = Self(0);
+    /// Requests get the node's address as their source on their way to the backend, so that replies come back here:
+    /// the client is outside, and the backend may be on another node.
+    pub const MASQUERADE: Self = Self(1);
+
+    /// Whether all bits of `other` are set.
+    #[inline(always)]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
 }

@@ -37,7 +37,7 @@ pub use device::DeviceEntry;
 pub use event::Event;
 pub use family::{IpFamily, Ipv4Address, Ipv6Address, V4, V6};
 pub use flow::{FlowEntry, FlowFlags, FlowMarks, FlowSide};
-pub use frontend::{FrontendEntry, FrontendKey};
+pub use frontend::{FrontendEntry, FrontendFlags, FrontendKey};
 pub use port::{Port, Protocol};
 pub use service::{Algorithm, ServiceEntry, ServiceId, SlotRegion};
 pub use slot::SlotEntry;

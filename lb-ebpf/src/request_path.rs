@@ -1,7 +1,7 @@
 //! Client to backend, on ingress: the whole decision, top to bottom. Masqueraded replies come in this way too.
 use lb_common::{
-    Counter, DropReason, FlowFlags, FlowSide, FrontendKey, PassReason, ServiceId, Translation,
-    Tuple, Verdict, hash::tuple_hash,
+    Counter, DropReason, FlowFlags, FlowSide, FrontendEntry, FrontendFlags, FrontendKey,
+    PassReason, ServiceId, Translation, Tuple, Verdict, hash::tuple_hash,
 };
 
 use crate::{
@@ -23,6 +23,12 @@ use crate::{
 /// No service: ids begin at one. (A plain number, where an `Option` would be two for the verifier.)
 const NO_SERVICE: ServiceId = 0;
 
+/// What is no frontend.
+const NOBODYS: FrontendEntry = FrontendEntry {
+    service_id: NO_SERVICE,
+    flags: FrontendFlags::NONE,
+};
+
 /// How many backends are tried for a new flow whose reply tuple is taken.
 const BACKEND_TRIES: usize = 3;
 
@@ -42,12 +48,12 @@ where
     T: Tables<F>,
     C: Clock,
 {
-    let (found, service_id) = look_up(tables, &parsed.tuple);
-    if found.is_none() && service_id == NO_SERVICE {
+    let (found, frontend) = look_up(tables, &parsed.tuple);
+    if found.is_none() && frontend.service_id == NO_SERVICE {
         return Verdict::Pass(PassReason::NotOurs);
     }
     if !known(packet, parsed, found, entries, tables, clock)
-        && let Err(verdict) = opening(packet, parsed, service_id, entries, tables, clock)
+        && let Err(verdict) = opening(packet, parsed, frontend, entries, tables, clock)
     {
         return verdict;
     }
@@ -74,33 +80,33 @@ where
     Verdict::Translated(Translation::Request)
 }
 
-/// The packet's flow, and where that must be known to find it, the service it is for. A packet that belongs to no proven
+/// The packet's flow, and where that must be known to find it, the frontend it is for. A packet that belongs to no proven
 /// flow and is for no frontend is somebody else's, but for the few that [`lb_common::FlowMarks::lodgers`] speaks of:
 /// most of a node's packets end here, after two lookups.
 #[inline(always)]
 fn look_up<F: Wire, T: Tables<F>>(
     tables: &T,
     key: &Tuple<F>,
-) -> (Option<Found<T::Flow>>, ServiceId) {
+) -> (Option<Found<T::Flow>>, FrontendEntry) {
     let last_move = tables.last_move();
     if let Some(found) = find_proven(tables, key) {
-        return (Some(found), NO_SERVICE);
+        return (Some(found), NOBODYS);
     }
-    let service_id = service_of(tables, key);
-    if service_id == NO_SERVICE && !tables.has_lodgers(&key.destination) {
-        return (None, NO_SERVICE);
+    let frontend = frontend_of(tables, key);
+    if frontend.service_id == NO_SERVICE && !tables.has_lodgers(&key.destination) {
+        return (None, NOBODYS);
     }
-    (find_opening(tables, key, last_move), service_id)
+    (find_opening(tables, key, last_move), frontend)
 }
 
-/// The service whose frontend a packet is for.
+/// The frontend a packet is for.
 #[inline(always)]
-fn service_of<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> ServiceId {
+fn frontend_of<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> FrontendEntry {
     let frontend_key =
         FrontendKey::new(key.destination, key.destination_port, key.protocol_number());
     match tables.frontend(&frontend_key) {
-        Some(frontend) => frontend.service_id,
-        None => NO_SERVICE,
+        Some(frontend) => frontend,
+        None => NOBODYS,
     }
 }
 
@@ -220,7 +226,7 @@ fn advance<F: Wire, P: Packet, T: Tables<F>>(
 fn opening<F, P, T, C>(
     packet: &mut P,
     parsed: &Parsed<F>,
-    service_id: ServiceId,
+    frontend: FrontendEntry,
     entries: &mut Entries<F>,
     tables: &mut T,
     clock: &mut C,
@@ -233,12 +239,12 @@ where
 {
     let key = &parsed.tuple;
     // Where a proven flow chooses anew, nobody has looked yet.
-    let service_id = if service_id == NO_SERVICE {
-        service_of(tables, key)
+    let frontend = if frontend.service_id == NO_SERVICE {
+        frontend_of(tables, key)
     } else {
-        service_id
+        frontend
     };
-    if service_id == NO_SERVICE {
+    if frontend.service_id == NO_SERVICE {
         return Err(Verdict::Pass(PassReason::NotOurs));
     }
     if parsed.is_fragment() {
@@ -247,7 +253,7 @@ where
     if !parsed.is_udp() && !parsed.tcp_flags.opens() {
         return Err(Verdict::Drop(DropReason::NoFlow));
     }
-    open(packet, key, service_id, entries, tables, clock).map_err(Verdict::Drop)
+    open(packet, key, frontend, entries, tables, clock).map_err(Verdict::Drop)
 }
 
 /// Chooses a backend and remembers the flow.
@@ -255,7 +261,7 @@ where
 fn open<F, P, T, C>(
     packet: &mut P,
     key: &Tuple<F>,
-    service_id: u32,
+    frontend: FrontendEntry,
     entries: &mut Entries<F>,
     tables: &mut T,
     clock: &mut C,
@@ -269,8 +275,10 @@ where
     let now = clock.now();
     let hash = tuple_hash(key);
     for _ in 0..BACKEND_TRIES {
-        let selected = select(tables, service_id, clock.random(), hash)?;
-        let flags = if key.source == selected.backend.address {
+        let selected = select(tables, frontend.service_id, clock.random(), hash)?;
+        let wants_masquerade =
+            frontend.flags.has(FrontendFlags::MASQUERADE) || key.source == selected.backend.address;
+        let flags = if wants_masquerade {
             FlowFlags::MASQUERADE
         } else if on_bridge(packet, tables, key, selected.backend.address) != OnBridge::No {
             FlowFlags::BRIDGED

@@ -6,6 +6,7 @@ mod period;
 
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -50,6 +51,12 @@ pub struct Settings {
     /// Zone of the node this agent runs on, where no Node object says it; endpoints with hints for a zone are chosen by it
     #[arg(long, value_name = "ZONE")]
     pub zone: Option<String>,
+
+    /// The node's own address, at which its node ports are served; once for each family. Where a Node object says it,
+    /// that counts
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(default)]
+    pub node_ip: Vec<IpAddr>,
 
     /// While changes keep coming they are collected for so long between two plans; the first change after a quiet time
     /// is always applied at once [default: 5ms]
@@ -249,6 +256,7 @@ impl Settings {
             place: Place {
                 node: self.node_name(),
                 zone: self.zone.clone(),
+                addresses: self.node_ip.clone(),
             },
             sources,
             // A plan for one Service takes well under a millisecond: this bounds the share of the processor that a

@@ -131,6 +131,8 @@ impl Agent {
         command.args(&self.source);
         command.args(&self.extra);
         command.args(["--node-name", &self.node.name()]);
+        let addresses = [self.node.v4().to_string(), self.node.v6().to_string()];
+        command.args(addresses.iter().flat_map(|it| ["--node-ip", it]));
         let name = format!("waggle of {}", self.node.name());
         let mut process = Process::start(&name, command, &self.scratch.path().join("log"))?;
         process.wait_until(READY_WITHIN, || {

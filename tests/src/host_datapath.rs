@@ -2,8 +2,8 @@
 use std::net::SocketAddr;
 
 use lb_common::{
-    Algorithm, BackendEntry, BackendId, BackendState, FlowEntry, FrontendEntry, FrontendKey, Port,
-    ServiceId, Tuple, V4, Verdict,
+    Algorithm, BackendEntry, BackendId, BackendState, FlowEntry, FrontendEntry, FrontendFlags,
+    FrontendKey, Port, ServiceId, Tuple, V4, Verdict,
 };
 use lb_ebpf::{
     headers::Wire,
@@ -67,7 +67,7 @@ impl HostDatapath {
     pub fn frontend(&mut self, service_id: ServiceId, protocol: u8, at: SocketAddr) {
         let entry = FrontendEntry {
             service_id,
-            flags: 0,
+            flags: FrontendFlags::NONE,
         };
         let port = Port::new(at.port());
         match at {

@@ -4,19 +4,22 @@
 //! each other at one address.
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use lb_common::{BackendState, Protocol, ServiceId, V4, V6};
+use lb_common::{BackendState, FrontendEntry, FrontendFlags, ServiceId, V4, V6};
 use lb_userspace::{
     desired::Frontend,
     maps::{MapContents, MapFamily},
     model::{
-        Endpoint, EndpointPort, EndpointSlice, Family, Hints, NotServed, Place, Service,
-        ServiceName, ServicePort, ServiceType, SliceName, Target, TrafficPolicy,
+        Endpoint, EndpointSlice, Family, Place, Service, ServiceName, ServicePort, SliceName,
+        TrafficPolicy,
     },
 };
-use proptest::{collection::vec, prelude::*};
+
+mod steps;
+
+pub use steps::{batches, step};
 
 /// One thing that happens to a cluster.
 #[derive(Clone, Debug)]
@@ -59,6 +62,22 @@ impl Cluster {
         }
     }
 
+    /// The frontends whose clients are masqueraded: those for the outside, if the backend may be anywhere.
+    pub fn masquerading(&self) -> BTreeSet<Frontend> {
+        let mut owners = BTreeMap::new();
+        for service in self.services.values().filter(|it| it.not_served.is_none()) {
+            for port in &service.ports {
+                for (frontend, policy) in dialled(service, port) {
+                    let is_inside = service.cluster_ips.contains(&frontend.address);
+                    let masquerades = !is_inside && policy == TrafficPolicy::Cluster;
+                    owners.entry(frontend).or_insert(masquerades);
+                }
+            }
+        }
+        let masquerading = owners.into_iter().filter(|(_, masquerades)| *masquerades);
+        masquerading.map(|(frontend, _)| frontend).collect()
+    }
+
     /// Who answers at which frontend, worked out as simply as can be.
     pub fn answers(&self) -> BTreeMap<Frontend, BTreeSet<SocketAddr>> {
         let mut answers = BTreeMap::new();
@@ -68,14 +87,8 @@ impl Cluster {
             .filter(|service| service.not_served.is_none())
         {
             for port in &service.ports {
-                for address in &service.cluster_ips {
-                    let (port_number, protocol) = (port.port, port.protocol);
-                    let frontend = Frontend {
-                        address: *address,
-                        port: port_number,
-                        protocol,
-                    };
-                    let members = self.members(service, port, Family::of(*address));
+                for (frontend, policy) in dialled(service, port) {
+                    let members = self.members(service, port, frontend.family(), policy);
                     // Services come by name: the first one that wants a frontend has it.
                     answers.entry(frontend).or_insert(members);
                 }
@@ -89,6 +102,7 @@ impl Cluster {
         service: &Service,
         port: &ServicePort,
         family: Family,
+        policy: TrafficPolicy,
     ) -> BTreeSet<SocketAddr> {
         // A pod in two slices counts by its better half, and on its own node if either says so.
         let mut known = BTreeMap::<SocketAddr, &Endpoint>::new();
@@ -116,7 +130,7 @@ impl Cluster {
                 }
             }
         }
-        if service.internal_policy == TrafficPolicy::Local {
+        if policy == TrafficPolicy::Local {
             known.retain(|_, it| it.node.as_deref() == Some(NODE));
         }
         let ready: BTreeMap<_, _> = known.iter().filter(|(_, it)| it.ready).collect();
@@ -124,7 +138,7 @@ impl Cluster {
             known.retain(|_, it| it.serving && it.terminating);
             return known.into_keys().collect();
         }
-        if service.internal_policy == TrafficPolicy::Cluster {
+        if policy == TrafficPolicy::Cluster {
             let for_node: BTreeSet<SocketAddr> = hinted(&ready, |it| &it.hints.nodes, NODE);
             if !for_node.is_empty() {
                 return for_node;
@@ -136,6 +150,29 @@ impl Cluster {
         }
         ready.into_keys().copied().collect()
     }
+}
+
+/// Where a port is dialled: inside at the cluster addresses, from outside at external addresses and the node's own.
+fn dialled(service: &Service, port: &ServicePort) -> Vec<(Frontend, TrafficPolicy)> {
+    let at = |address: IpAddr, number: u16, policy| {
+        let frontend = Frontend {
+            address,
+            port: number,
+            protocol: port.protocol,
+        };
+        (frontend, policy)
+    };
+    let mut dialled = Vec::new();
+    for address in &service.cluster_ips {
+        dialled.push(at(*address, port.port, service.internal_policy));
+    }
+    for address in &service.external_ips {
+        dialled.push(at(*address, port.port, service.external_policy));
+    }
+    if let Some(node_port) = port.node_port {
+        dialled.push(at(NODE_ADDRESS, node_port, service.external_policy));
+    }
+    dialled
 }
 
 /// Those meant for somebody, unless one of the ready is meant for nobody in particular.
@@ -153,6 +190,8 @@ fn hinted(
 
 /// The node of the agent.
 pub const NODE: &str = "node-a";
+/// The address of that node.
+pub const NODE_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// The zone of that node.
 pub const ZONE: &str = "zone-a";
 
@@ -161,6 +200,7 @@ pub fn place() -> Place {
     Place {
         node: NODE.to_owned(),
         zone: Some(ZONE.to_owned()),
+        addresses: vec![NODE_ADDRESS],
     }
 }
 
@@ -174,6 +214,24 @@ pub fn answers(contents: &MapContents) -> Result<BTreeMap<Frontend, BTreeSet<Soc
     family_answers::<V4>(contents, &mut answers)?;
     family_answers::<V6>(contents, &mut answers)?;
     Ok(answers)
+}
+
+/// The frontends whose clients are masqueraded according to the maps.
+pub fn masquerading(contents: &MapContents) -> BTreeSet<Frontend> {
+    let flags = |entry: &FrontendEntry| entry.flags.has(FrontendFlags::MASQUERADE);
+    let v4 = contents
+        .v4
+        .frontends
+        .iter()
+        .filter(|(_, entry)| flags(entry));
+    let v6 = contents
+        .v6
+        .frontends
+        .iter()
+        .filter(|(_, entry)| flags(entry));
+    let v4 = v4.filter_map(|(key, _)| Frontend::from_key(key));
+    v4.chain(v6.filter_map(|(key, _)| Frontend::from_key(key)))
+        .collect()
 }
 
 /// Services that have a backend in two slots: allowed for a moment, while a list becomes shorter in its place.
@@ -226,153 +284,4 @@ fn family_answers<F: MapFamily>(
         answers.insert(frontend, members);
     }
     Ok(())
-}
-
-/// A step, of any kind.
-pub fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        3 => service().prop_map(Step::Service),
-        1 => (0..NAMES).prop_map(|number| Step::NoService(service_name(number))),
-        6 => slice().prop_map(Step::Slice),
-        1 => (0..NAMES, 0..SLICES).prop_map(|(of, number)| Step::NoSlice(slice_name(of, number))),
-    ]
-}
-
-/// Some steps that are seen together.
-pub fn batches() -> impl Strategy<Value = Vec<Vec<Step>>> {
-    vec(vec(step(), 1..6), 1..12)
-}
-
-const NAMES: u8 = 4;
-const SLICES: u8 = 2;
-
-fn service_name(number: u8) -> ServiceName {
-    ServiceName::new("default", format!("service-{number}"))
-}
-
-fn slice_name(of: u8, number: u8) -> SliceName {
-    SliceName::new("default", format!("slice-{of}-{number}"))
-}
-
-fn service() -> impl Strategy<Value = Service> {
-    let ports = proptest::sample::subsequence(PORTS.to_vec(), 0..=PORTS.len());
-    let not_served = prop_oneof![9 => Just(None), 1 => Just(Some(NotServed::Headless))];
-    let policy = prop_oneof![
-        3 => Just(TrafficPolicy::Cluster),
-        1 => Just(TrafficPolicy::Local),
-    ];
-    (0..NAMES, 0..6_u8, 0..4_u8, ports, not_served, policy).prop_map(
-        |(name, address, families, ports, not_served, internal_policy)| {
-            let v4 = IpAddr::V4(Ipv4Addr::new(10, 96, 0, address));
-            let v6 = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 96, address.into()));
-            let cluster_ips = match families {
-                0 => vec![v4],
-                1 => vec![v6],
-                _ => vec![v4, v6],
-            };
-            let ports = ports.into_iter().map(|(name, protocol, port)| ServicePort {
-                name: name.to_owned(),
-                protocol,
-                port,
-            });
-            Service {
-                name: service_name(name),
-                kind: ServiceType::ClusterIp,
-                cluster_ips,
-                ports: ports.collect(),
-                not_served,
-                publish_not_ready_addresses: false,
-                internal_policy,
-                warnings: Vec::new(),
-            }
-        },
-    )
-}
-
-/// The ports that Services have: name, protocol, number.
-const PORTS: [(&str, Protocol, u16); 3] = [
-    ("http", Protocol::Tcp, 80),
-    ("dns", Protocol::Udp, 53),
-    ("dns-tcp", Protocol::Tcp, 53),
-];
-
-fn slice() -> impl Strategy<Value = EndpointSlice> {
-    (
-        0..NAMES,
-        0..SLICES,
-        any::<bool>(),
-        vec(endpoint(), 0..5),
-        0..3_u16,
-    )
-        .prop_map(|(of, number, is_v6, endpoints, shift)| {
-            let family = if is_v6 { Family::V6 } else { Family::V4 };
-            let ports = PORTS.iter().map(|(name, protocol, port)| EndpointPort {
-                name: (*name).to_owned(),
-                protocol: *protocol,
-                port: 8000 + port + shift / 2,
-            });
-            let endpoints = endpoints.into_iter().map(|(host, endpoint)| Endpoint {
-                address: match family {
-                    Family::V4 => IpAddr::V4(Ipv4Addr::new(10, 244, 0, host)),
-                    Family::V6 => {
-                        IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 244, host.into()))
-                    }
-                },
-                ..endpoint
-            });
-            EndpointSlice {
-                name: slice_name(of, number),
-                service: service_name(of),
-                family,
-                ports: ports.collect(),
-                endpoints: endpoints.collect(),
-                warnings: Vec::new(),
-            }
-        })
-}
-
-fn endpoint() -> impl Strategy<Value = (u8, Endpoint)> {
-    let conditions = prop_oneof![
-        6 => Just((true, true, false)),
-        1 => Just((false, false, false)),
-        2 => Just((false, true, true)),
-        1 => Just((false, false, true)),
-    ];
-    let target = prop_oneof![
-        1 => Just(None),
-        3 => (0..2_u8).prop_map(Some),
-    ];
-    // Hints that all have are rare among random ones; so most have the same.
-    let hints = prop_oneof![
-        2 => Just(Hints::default()),
-        3 => any::<[bool; 4]>().prop_map(|[node_a, node_b, zone_a, zone_b]| Hints {
-            nodes: names(&[(node_a, NODE), (node_b, "node-b")]),
-            zones: names(&[(zone_a, ZONE), (zone_b, "zone-b")]),
-        }),
-    ];
-    let node = prop_oneof![Just(None), Just(Some(NODE)), Just(Some("node-b"))];
-    let parts = (1..7_u8, conditions, target, hints, node);
-    parts.prop_map(
-        |(host, (ready, serving, terminating), target, hints, node)| {
-            let target = target.map(|number| Target {
-                name: format!("pod-{host}-{number}"),
-                uid: format!("uid-{host}-{number}"),
-            });
-            let endpoint = Endpoint {
-                address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-                ready,
-                serving,
-                terminating,
-                node: node.map(str::to_owned),
-                hints,
-                target,
-            };
-            (host, endpoint)
-        },
-    )
-}
-
-fn names(names: &[(bool, &str)]) -> BTreeSet<String> {
-    let there = names.iter().filter(|(is_there, _)| *is_there);
-    there.map(|(_, name)| (*name).to_owned()).collect()
 }

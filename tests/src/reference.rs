@@ -268,8 +268,8 @@ impl World {
     /// The Ethernet address that a bridged request goes to.
     fn bridged_to(&self, passing: &Passing<'_>, half: &Half) -> Option<[u8; 6]> {
         let bridge = self.devices.get(&passing.interface)?.bridge;
-        let is_hairpin = passing.key.source.ip() == half.to.ip();
-        if bridge == 0 || is_hairpin || passing.link == Link::Ip {
+        // A masqueraded request comes back to the node: it is routed, as its answer will be.
+        if bridge == 0 || half.masquerade || passing.link == Link::Ip {
             return None;
         }
         self.neighbours.get(&(bridge, half.to.ip())).copied()

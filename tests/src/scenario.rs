@@ -21,6 +21,7 @@ use std::{
     collections::BTreeSet,
     fmt::Write as _,
     fs,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -296,10 +297,11 @@ pub fn settings() -> Settings {
     let settings = lb_userspace::config::Settings::default().agent();
     Settings {
         sources: BTreeSet::from([Source::Manifests]),
-        // The agent of node-1, in zone-a.
+        // The agent of node-1 (192.0.2.1), in zone-a.
         place: Place {
             node: "node-1".to_owned(),
             zone: Some("zone-a".to_owned()),
+            addresses: vec![IpAddr::from([192, 0, 2, 1])],
         },
         ..settings
     }

@@ -2,8 +2,8 @@
 use anyhow::{Context as _, Result};
 use aya::maps::RingBuf;
 use lb_common::{
-    Counter, DatapathConfig, Event, FrontendEntry, FrontendKey, Ipv4Address, Ipv6Address, Port, V4,
-    V6,
+    Counter, DatapathConfig, Event, FrontendEntry, FrontendFlags, FrontendKey, Ipv4Address,
+    Ipv6Address, Port, V4, V6,
 };
 use tests::{
     dissect::{TCP, UDP},
@@ -29,7 +29,7 @@ fn tables(config: &DatapathConfig) -> MemoryTables {
     };
     let entry = FrontendEntry {
         service_id: 1,
-        flags: 0,
+        flags: FrontendFlags::NONE,
     };
     for protocol in [TCP, UDP] {
         let key = FrontendKey::<V4>::new(FRONTEND_V4.into(), Port::new(80), protocol);

@@ -22,7 +22,9 @@ use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
 };
-use tests::random_cluster::{Cluster, Step, answers, batches, place, with_double_slots};
+use tests::random_cluster::{
+    Cluster, Step, answers, batches, masquerading, place, with_double_slots,
+};
 
 const REST: Duration = Duration::from_secs(2);
 
@@ -234,6 +236,7 @@ proptest! {
             let changes = bench.plan(&batch);
             bench.carry_out(&changes)?;
             prop_assert_eq!(answers(&bench.actual), Ok(bench.cluster.answers()));
+            prop_assert_eq!(masquerading(&bench.actual), bench.cluster.masquerading());
             // The maps are what the changes were noted to have made of them: nothing else was written.
             prop_assert_eq!(&bench.maps.contents.v4, &bench.actual.v4);
             prop_assert_eq!(&bench.maps.contents.v6, &bench.actual.v6);

@@ -45,6 +45,7 @@ scenarios! {
     dual_stack
     endpoints_object
     endpoints_near_and_far
+    external_addresses
     full_maps
     my_service_example
     pods_by_labels

@@ -190,7 +190,7 @@ mod tests {
         let mut agent = Agent::new(settings, FakeMaps::default()).unwrap();
         let object = json!({"metadata": {"name": "web"}, "spec": {
             "type": "LoadBalancer", "sessionAffinity": "ClientIP",
-            "clusterIP": "10.96.0.1", "ports": [{"port": 80}],
+            "loadBalancerSourceRanges": ["192.0.2.0/24"], "clusterIP": "10.96.0.1", "ports": [{"port": 80}],
         }});
         let service = convert::service(&serde_json::from_value(object).unwrap());
         agent.handle(Event::ServicesListed(vec![service]), moment);
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(shown, [Some(ServiceType::LoadBalancer)]);
         let warnings: Vec<_> = view.warnings.iter().map(ToString::to_string).collect();
         assert_eq!(warnings.len(), 1, "{warnings:?}");
-        for part in ["default/web", "load balancer addresses", "sessionAffinity"] {
+        for part in ["default/web", "loadBalancerSourceRanges", "sessionAffinity"] {
             assert!(warnings[0].contains(part), "no `{part}` in {warnings:?}");
         }
         assert!(view.settled && view.in_sync);

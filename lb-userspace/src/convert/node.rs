@@ -1,7 +1,9 @@
 //! Node.
+use std::net::IpAddr;
+
 use k8s_openapi::api::core::v1 as api;
 
-use crate::model::{Node, Place};
+use crate::model::{Family, Node, Place};
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const LEAVING_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
@@ -19,9 +21,30 @@ pub fn node(object: &api::Node) -> Node {
         place: Place {
             node: object.metadata.name.clone().unwrap_or_default(),
             zone: labels.and_then(|labels| labels.get(ZONE_LABEL)).cloned(),
+            addresses: addresses(object),
         },
         leaving,
     }
+}
+
+/// Its own addresses, the first of each family: internal ones before external ones.
+fn addresses(object: &api::Node) -> Vec<IpAddr> {
+    let status = object.status.as_ref();
+    let written = status.and_then(|status| status.addresses.as_deref());
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for kind in ["InternalIP", "ExternalIP"] {
+        let of_kind = written
+            .unwrap_or_default()
+            .iter()
+            .filter(|it| it.type_ == kind);
+        for address in of_kind.filter_map(|it| it.address.parse::<IpAddr>().ok()) {
+            let is_first = addresses
+                .iter()
+                .all(|known| Family::of(*known) != Family::of(address));
+            addresses.extend(is_first.then_some(address));
+        }
+    }
+    addresses
 }
 
 #[cfg(test)]

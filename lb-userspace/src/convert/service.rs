@@ -18,9 +18,10 @@ pub fn service(object: &api::Service) -> Service {
     let no_spec = api::ServiceSpec::default();
     let spec = object.spec.as_ref().unwrap_or(&no_spec);
     let not_served = not_served(object, spec);
-    let (mut cluster_ips, mut ports) = (Vec::new(), Vec::new());
+    let (mut cluster_ips, mut external_ips, mut ports) = (Vec::new(), Vec::new(), Vec::new());
     if not_served.is_none() {
         cluster_ips = addresses(spec, &mut notes);
+        external_ips = external_addresses(object, spec, &mut notes);
         ports = service_ports(spec, &mut notes);
         note_what_is_missing(spec, &mut notes);
     }
@@ -28,10 +29,12 @@ pub fn service(object: &api::Service) -> Service {
         name,
         kind: service_type(spec.type_.as_deref()),
         cluster_ips,
+        external_ips,
         ports,
         not_served,
         publish_not_ready_addresses: spec.publish_not_ready_addresses.unwrap_or(false),
         internal_policy: traffic_policy(spec.internal_traffic_policy.as_deref()),
+        external_policy: traffic_policy(spec.external_traffic_policy.as_deref()),
         warnings: notes.finish(),
     }
 }
@@ -111,6 +114,37 @@ fn addresses(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<IpAddr> {
     addresses
 }
 
+/// Where the outside reaches the Service: addresses of load balancers that hand packets on as they are, and
+/// `externalIPs`.
+fn external_addresses(
+    object: &api::Service,
+    spec: &api::ServiceSpec,
+    notes: &mut Notes,
+) -> Vec<IpAddr> {
+    let status = object.status.as_ref();
+    let ingress = status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_deref());
+    // A load balancer in the mode Proxy dials node ports: who dials its address means itself (KEP-1860).
+    let reaches_us = |it: &&api::LoadBalancerIngress| it.ip_mode.as_deref() != Some("Proxy");
+    let is_open = spec.type_.as_deref() == Some("LoadBalancer") && ranges(spec).next().is_none();
+    let ingress = ingress.into_iter().flatten().filter(|_| is_open);
+    let of_balancer = ingress
+        .filter(reaches_us)
+        .filter_map(|it| Some(("load balancer address", it.ip.as_deref()?)));
+    let written = spec.external_ips.iter().flatten();
+    let external = written.map(|it| ("externalIP", it.as_str()));
+    let mut addresses = Vec::new();
+    for (of, text) in of_balancer.chain(external) {
+        let address = notes.address(of, text, None);
+        addresses.extend(address.filter(|it| !addresses.contains(it)));
+    }
+    addresses
+}
+
+/// From where its load balancer may be dialled, if not from everywhere.
+fn ranges(spec: &api::ServiceSpec) -> impl Iterator<Item = &String> {
+    spec.load_balancer_source_ranges.iter().flatten()
+}
+
 fn service_ports(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<ServicePort> {
     let written = spec.ports.as_deref().unwrap_or_default();
     if written.is_empty() {
@@ -140,10 +174,14 @@ fn service_ports(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<ServicePort>
             );
             continue;
         }
+        let has_node_ports = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"));
+        let node_port = port.node_port.filter(|it| has_node_ports && *it != 0);
+        let node_port = node_port.and_then(|it| notes.port(&format!("the nodePort of {of}"), it));
         ports.push(ServicePort {
             name,
             protocol,
             port: number,
+            node_port,
         });
     }
     ports
@@ -152,27 +190,15 @@ fn service_ports(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<ServicePort>
 /// What the Service asks for and does not get yet.
 fn note_what_is_missing(spec: &api::ServiceSpec, notes: &mut Notes) {
     let mut missing = Vec::new();
-    match service_type(spec.type_.as_deref()) {
-        ServiceType::NodePort => missing.push("node ports"),
-        ServiceType::LoadBalancer => missing.push("node ports and load balancer addresses"),
-        ServiceType::ClusterIp | ServiceType::ExternalName => {}
-    }
-    if spec
-        .external_ips
-        .as_ref()
-        .is_some_and(|addresses| !addresses.is_empty())
-    {
-        missing.push("externalIPs");
+    if ranges(spec).next().is_some() {
+        missing.push("loadBalancerSourceRanges, so its load balancer's addresses are left out");
     }
     if spec.session_affinity.as_deref() == Some("ClientIP") {
         missing.push("sessionAffinity");
     }
-    if spec.external_traffic_policy.as_deref() == Some("Local") {
-        missing.push("externalTrafficPolicy: Local");
-    }
     if !missing.is_empty() {
         notes.add(
-            format!("asks for {}, not served in this version; its clusterIP is", missing.join(", ")),
+            format!("asks for what this version does not have: {}", missing.join(", ")),
             "leave it to another proxy by the label service.kubernetes.io/service-proxy-name if it needs this",
         );
     }

@@ -97,7 +97,7 @@ fn what_nobody_could_dial_is_said() {
         ),
         (
             json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}], "sessionAffinity": "ClientIP"}),
-            "asks for sessionAffinity, not served in this version; its clusterIP is",
+            "asks for what this version does not have: sessionAffinity",
         ),
     ];
     for (spec, problem) in cases {
@@ -107,41 +107,92 @@ fn what_nobody_could_dial_is_said() {
 
 #[test]
 fn what_a_service_asks_for_and_does_not_get_is_said_once_and_its_cluster_address_is_served() {
-    use ServiceType::{ClusterIp, LoadBalancer, NodePort};
+    use ServiceType::{LoadBalancer, NodePort};
     let cases = [
-        (json!({"type": "NodePort"}), NodePort, "node ports"),
         (
-            json!({"type": "LoadBalancer", "externalTrafficPolicy": "Cluster"}),
+            json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0/24"]}),
             LoadBalancer,
-            "node ports and load balancer addresses",
+            "loadBalancerSourceRanges, so its load balancer's addresses are left out",
         ),
         (
-            json!({"type": "NodePort", "externalTrafficPolicy": "Local"}),
+            json!({"type": "NodePort", "sessionAffinity": "ClientIP"}),
             NodePort,
-            "node ports, externalTrafficPolicy: Local",
-        ),
-        (
-            json!({"externalIPs": ["192.0.2.1"], "sessionAffinity": "ClientIP"}),
-            ClusterIp,
-            "externalIPs, sessionAffinity",
+            "sessionAffinity",
         ),
     ];
     for (mut spec, kind, missing) in cases {
         spec["clusterIP"] = json!("10.96.0.1");
         spec["ports"] = json!([{"port": 80}]);
         let service = convert(&spec);
-        let problem = format!("asks for {missing}, not served in this version; its clusterIP is");
+        let problem = format!("asks for what this version does not have: {missing}");
         assert_eq!(problems(&service), [problem]);
         assert_eq!(service.kind, kind);
         assert_eq!((service.cluster_ips.len(), service.ports.len()), (1, 1));
     }
     // What is the default, or served, is no reason for a warning.
     let served = convert(&json!({
-        "type": "ClusterIP", "clusterIP": "10.96.0.1", "ports": [{"port": 80}],
+        "type": "NodePort", "externalTrafficPolicy": "Local", "clusterIP": "10.96.0.1", "ports": [{"port": 80}],
         "sessionAffinity": "None", "internalTrafficPolicy": "Local",
-        "trafficDistribution": "PreferClose", "externalIPs": [],
+        "trafficDistribution": "PreferClose", "externalIPs": ["192.0.2.1"],
     }));
     assert_eq!(problems(&served), [""; 0]);
+}
+
+#[test]
+fn the_outside_reaches_load_balancers_that_pass_packets_on_and_external_ips() {
+    let ingress = json!([
+        {"ip": "203.0.113.1"},
+        {"ip": "203.0.113.2", "ipMode": "VIP"},
+        {"ip": "203.0.113.3", "ipMode": "Proxy"},
+        {"hostname": "lb.example.org"},
+        {"ip": "2001:db8::1"},
+    ]);
+    let of = |kind: &str, more: &serde_json::Value| {
+        let mut spec = json!({"clusterIP": "10.96.0.1", "type": kind, "externalIPs": ["198.51.100.1", "203.0.113.1"],
+            "ports": [{"port": 80, "nodePort": 30080}]});
+        spec.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let object = json!({"metadata": {"name": "web"}, "spec": spec, "status": {"loadBalancer": {"ingress": ingress}}});
+        let service = service(&serde_json::from_value(object).unwrap());
+        let addresses: Vec<String> = service
+            .external_ips
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        (
+            addresses,
+            service.ports[0].node_port,
+            service.external_policy,
+            problems(&service).len(),
+        )
+    };
+    let (cluster, local) = (TrafficPolicy::Cluster, TrafficPolicy::Local);
+    let all = ["203.0.113.1", "203.0.113.2", "2001:db8::1", "198.51.100.1"];
+    let external = ["198.51.100.1", "203.0.113.1"];
+    let nothing = json!({});
+    let is =
+        |addresses: &[&str]| -> Vec<String> { addresses.iter().map(ToString::to_string).collect() };
+    assert_eq!(
+        of("LoadBalancer", &nothing),
+        (is(&all), Some(30080), cluster, 0)
+    );
+    assert_eq!(
+        of("NodePort", &nothing),
+        (is(&external), Some(30080), cluster, 0)
+    );
+    assert_eq!(of("ClusterIP", &nothing), (is(&external), None, cluster, 0));
+    let policy = json!({"externalTrafficPolicy": "Local"});
+    assert_eq!(
+        of("LoadBalancer", &policy),
+        (is(&all), Some(30080), local, 0)
+    );
+    // Who may dial it is not looked at yet: so nobody may.
+    let ranges = json!({"loadBalancerSourceRanges": ["192.0.2.0/24"]});
+    assert_eq!(
+        of("LoadBalancer", &ranges),
+        (is(&external), Some(30080), cluster, 1)
+    );
 }
 
 #[test]

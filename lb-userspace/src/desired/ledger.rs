@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use lb_common::{BackendId, ServiceId, SlotRegion, V4, V6};
+use lb_common::{BackendId, FrontendFlags, ServiceId, SlotRegion, V4, V6};
 
 pub use contents::{FamilyScope, Scope};
 pub use show::Shown;
@@ -50,7 +50,7 @@ struct Assigned {
     region: SlotRegion,
     /// The backends in its slots.
     slots: Vec<BackendId>,
-    frontends: BTreeSet<Frontend>,
+    frontends: BTreeMap<Frontend, FrontendFlags>,
 }
 
 /// Who has what.
@@ -144,7 +144,7 @@ impl Ledger {
         now: Duration,
     ) -> bool {
         let written = wanted.into_iter().filter(|service| {
-            let mut frontends = service.frontends.iter();
+            let mut frontends = service.frontends.keys();
             frontends.all(|frontend| frontend.is_in(actual))
         });
         let written = written.collect();

@@ -12,22 +12,24 @@ mod slots;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::Protocol;
+use lb_common::{FrontendFlags, Protocol};
 
 pub use backends::Backend;
 pub use claims::Frontend;
 pub use ledger::{FamilyScope, Ledger, Limits, Scope, Shown};
 pub use refusal::Refusal;
 
-use crate::model::{EndpointSlice, Family, Place, Service, ServicePortName, Target};
+use crate::model::{EndpointSlice, Family, Place, Service, ServicePortName, Target, TrafficPolicy};
 
-/// A service port in one IP family: the owner of one id in SERVICES.
+/// A service port in one IP family, for the clients of one traffic policy: the owner of one id in SERVICES.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
     /// The service port.
     pub port: ServicePortName,
     /// The family of its frontends and backends.
     pub family: Family,
+    /// Which endpoints its backends are chosen from.
+    pub policy: TrafficPolicy,
 }
 
 /// What a service port of one family should be.
@@ -36,7 +38,7 @@ pub struct DesiredService {
     /// Whose it is.
     pub key: ServiceKey,
     /// Where it is reachable.
-    pub frontends: Vec<Frontend>,
+    pub frontends: BTreeMap<Frontend, FrontendFlags>,
     /// Who takes new flows, in slot order; no address twice.
     pub backends: Vec<DesiredBackend>,
     /// Everybody its slices name, eligible or not, and whether their pod is terminating.
@@ -63,7 +65,7 @@ pub struct Presence {
     pub terminating: bool,
 }
 
-/// What a Service should be: one entry for each of its ports and families. Services that are not served have none.
+/// What a Service should be: one entry for each of its ports, families and traffic policies. Services that are not served have none.
 /// Endpoints are chosen for clients at `place`.
 pub fn services(
     service: &Service,
@@ -76,25 +78,29 @@ pub fn services(
     }
     for family in Family::ALL {
         for port in &service.ports {
-            let frontends = frontends::frontends(service, port, family);
-            if frontends.is_empty() {
-                continue;
+            for policy in [TrafficPolicy::Cluster, TrafficPolicy::Local] {
+                let frontends = frontends::frontends(service, port, family, policy, place);
+                if frontends.is_empty() {
+                    continue;
+                }
+                let members = slots::members(service, port, family, slices, policy, place);
+                let (backends, present) = members;
+                let key = ServiceKey {
+                    port: ServicePortName {
+                        service: service.name.clone(),
+                        port: port.name.clone(),
+                        protocol: port.protocol,
+                    },
+                    family,
+                    policy,
+                };
+                desired.push(DesiredService {
+                    key,
+                    frontends,
+                    backends,
+                    present,
+                });
             }
-            let (backends, present) = slots::members(service, port, family, slices, place);
-            let key = ServiceKey {
-                port: ServicePortName {
-                    service: service.name.clone(),
-                    port: port.name.clone(),
-                    protocol: port.protocol,
-                },
-                family,
-            };
-            desired.push(DesiredService {
-                key,
-                frontends,
-                backends,
-                present,
-            });
         }
     }
     desired
@@ -110,6 +116,7 @@ impl ServiceKey {
                 protocol: Protocol::Tcp,
             },
             family: Family::V4,
+            policy: TrafficPolicy::Cluster,
         }
     }
 }

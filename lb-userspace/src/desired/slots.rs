@@ -9,7 +9,7 @@ use crate::{
         DesiredBackend, Presence,
         eligible::{self, Fitness, is_local},
     },
-    model::{Endpoint, EndpointSlice, Family, Place, Service, ServicePort},
+    model::{Endpoint, EndpointSlice, Family, Place, Service, ServicePort, TrafficPolicy},
 };
 
 /// Who takes new flows (by address and port: a stable order), and everybody the slices name.
@@ -18,6 +18,7 @@ pub(super) fn members(
     port: &ServicePort,
     family: Family,
     slices: &[&EndpointSlice],
+    policy: TrafficPolicy,
     place: &Place,
 ) -> (Vec<DesiredBackend>, BTreeMap<IpAddr, Presence>) {
     let mut candidates: BTreeMap<SocketAddr, (Fitness, &Endpoint)> = BTreeMap::new();
@@ -51,7 +52,7 @@ pub(super) fn members(
         }
     }
     let endpoints: Vec<_> = candidates.values().copied().collect();
-    let eligible = eligible::eligible(service.internal_policy, &endpoints, place);
+    let eligible = eligible::eligible(policy, &endpoints, place);
     let members = candidates
         .into_iter()
         .zip(eligible)

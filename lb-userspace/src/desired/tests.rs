@@ -36,15 +36,18 @@ fn service(name: &str, address: &str) -> Service {
     Service {
         name: ServiceName::new("default", name),
         cluster_ips: vec![address.parse().unwrap()],
+        external_ips: Vec::new(),
         ports: vec![ServicePort {
             name: String::new(),
             protocol: Protocol::Tcp,
             port: 80,
+            node_port: None,
         }],
         not_served: None,
         publish_not_ready_addresses: false,
         kind: ServiceType::ClusterIp,
         internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
         warnings: Vec::new(),
     }
 }

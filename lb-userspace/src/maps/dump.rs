@@ -1,7 +1,9 @@
 //! The text form of the maps: one line an entry, sorted. The same text stands in scenarios and failure messages.
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::{BackendEntry, BackendState, FrontendKey, IpFamily, Protocol, SlotRegion, V4, V6};
+use lb_common::{
+    BackendEntry, BackendState, FrontendFlags, FrontendKey, IpFamily, Protocol, SlotRegion, V4, V6,
+};
 
 use crate::maps::{MapContents, MapFamily};
 
@@ -39,10 +41,12 @@ fn frontend_lines<F: MapFamily>(contents: &MapContents, lines: &mut Vec<String>)
     let mut frontends: Vec<_> = F::of(contents).frontends.iter().collect();
     frontends.sort_by_key(|(key, _)| (Into::<IpAddr>::into(key.address), key.port, key.protocol));
     for (key, entry) in frontends {
+        let masquerades = entry.flags.has(FrontendFlags::MASQUERADE);
         lines.push(format!(
-            "frontend {} service={}",
+            "frontend {} service={}{}",
             frontend(key),
-            entry.service_id
+            entry.service_id,
+            if masquerades { " masquerade" } else { "" }
         ));
     }
 }

@@ -1,4 +1,5 @@
 //! The node the agent runs on.
+use std::net::IpAddr;
 
 /// Where clients of this agent are: endpoints can be local to them, or meant for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -7,6 +8,8 @@ pub struct Place {
     pub node: String,
     /// Its zone, if known: the label `topology.kubernetes.io/zone`.
     pub zone: Option<String>,
+    /// The node's own addresses, at which its node ports are served: one of each family.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What is known of the agent's own node.

@@ -15,6 +15,9 @@ pub struct Service {
     pub kind: ServiceType,
     /// Its cluster addresses: none or one of each family.
     pub cluster_ips: Vec<IpAddr>,
+    /// Addresses at which the cluster's outside reaches it: load balancers that leave packets as they are
+    /// (`ipMode: VIP`), and `externalIPs`. None twice.
+    pub external_ips: Vec<IpAddr>,
     /// Its ports. Each has been checked: no port is zero, no protocol is one that is not translated.
     pub ports: Vec<ServicePort>,
     /// Why this Service is none of ours, if it is not.
@@ -23,6 +26,8 @@ pub struct Service {
     pub publish_not_ready_addresses: bool,
     /// Which endpoints serve clients that dial its cluster address.
     pub internal_policy: TrafficPolicy,
+    /// Which endpoints serve clients that dial a node port or one of `external_ips`.
+    pub external_policy: TrafficPolicy,
     /// What was left out of it.
     pub warnings: Vec<Warning>,
 }
@@ -61,8 +66,8 @@ impl fmt::Display for ServiceType {
     }
 }
 
-/// Which endpoints of a Service may be used (`internalTrafficPolicy`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Which endpoints of a Service may be used (`internalTrafficPolicy`, `externalTrafficPolicy`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TrafficPolicy {
     /// All, or those that are meant for the client's place.
     #[default]
@@ -80,6 +85,8 @@ pub struct ServicePort {
     pub protocol: Protocol,
     /// What clients dial, 1 to 65535.
     pub port: u16,
+    /// What clients dial at a node's address, if it has one.
+    pub node_port: Option<u16>,
 }
 
 /// Why a Service gets no frontends, though nothing is wrong with it.

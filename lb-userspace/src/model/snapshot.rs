@@ -182,6 +182,7 @@ mod tests {
         let place = |zone: &str| Place {
             node: "node-1".to_owned(),
             zone: Some(zone.to_owned()),
+            addresses: Vec::new(),
         };
         let node = |zone: &str| {
             Some(Node {

@@ -7,8 +7,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lb_common::{
-    Algorithm, BackendEntry, BackendState, DeviceEntry, FrontendEntry, FrontendKey, Port,
-    ServiceEntry, V4, V6,
+    Algorithm, BackendEntry, BackendState, DeviceEntry, FrontendEntry, FrontendFlags, FrontendKey,
+    Port, ServiceEntry, V4, V6,
 };
 
 use crate::{
@@ -36,8 +36,12 @@ pub struct Kind {
     pub protocol: u8,
     /// By hash, not by chance.
     pub by_hash: bool,
-    /// How many pods stand behind it, from the first on.
+    /// The first pod behind it.
+    pub first_pod: usize,
+    /// How many pods stand behind it.
     pub pods: usize,
+    /// Dialled from outside: backends see the node's address.
+    pub masquerades: bool,
 }
 
 const fn kind(is_v6: bool, protocol: u8, by_hash: bool, pods: usize) -> Kind {
@@ -45,12 +49,23 @@ const fn kind(is_v6: bool, protocol: u8, by_hash: bool, pods: usize) -> Kind {
         is_v6,
         protocol,
         by_hash,
+        first_pod: 0,
         pods,
+        masquerades: false,
+    }
+}
+
+/// Its pods are no clients: of the same masquerade port, only one of two clients can have its own.
+const fn from_outside(kind: Kind) -> Kind {
+    Kind {
+        masquerades: true,
+        first_pod: 2,
+        ..kind
     }
 }
 
 /// All services. Those of a family and protocol share pods and target port, so that reply tuples collide.
-pub const SERVICES: [Kind; 9] = [
+pub const SERVICES: [Kind; 12] = [
     kind(false, TCP, false, 3),
     kind(false, TCP, true, 3),
     kind(false, TCP, false, 1),
@@ -60,13 +75,16 @@ pub const SERVICES: [Kind; 9] = [
     kind(true, TCP, true, 3),
     kind(true, TCP, false, 1),
     kind(true, UDP, false, 3),
+    from_outside(kind(false, TCP, false, 2)),
+    from_outside(kind(false, UDP, true, 2)),
+    from_outside(kind(true, TCP, true, 2)),
 ];
 /// How many pods there are; a few more than stand behind services.
 pub const PODS: usize = 4;
 /// How many clients there are; the last two are the first two pods.
 pub const CLIENTS: usize = 5;
 /// How many backend ids there are, counted from 0 (the ids themselves from 1).
-pub const BACKENDS: usize = 19;
+pub const BACKENDS: usize = 25;
 /// An uplink, with masquerade addresses of both families.
 pub const UPLINK: u32 = 1;
 /// A port of [`BRIDGE`], behind which the second pod is as well.
@@ -151,7 +169,7 @@ impl Cluster {
         for (index, kind) in services.iter().enumerate() {
             let service = u32::try_from(index + 1).expect("few");
             cluster.add_service(service, frontend(index), kind);
-            for pod_index in 0..kind.pods {
+            for pod_index in kind.first_pod..kind.first_pod + kind.pods {
                 id += 1;
                 let address = SocketAddr::new(pod(kind.is_v6, pod_index), TARGET_PORT);
                 let backend = Backend {
@@ -213,6 +231,7 @@ impl Cluster {
         let service = Service {
             candidates: Vec::new(),
             by_hash: kind.by_hash,
+            masquerades: kind.masquerades,
         };
         self.world.services.insert(id, service);
         self.world.frontends.insert((frontend, kind.protocol), id);
@@ -228,7 +247,11 @@ impl Cluster {
         self.tables.services.insert(id, entry);
         let entry = FrontendEntry {
             service_id: id,
-            flags: 0,
+            flags: if kind.masquerades {
+                FrontendFlags::MASQUERADE
+            } else {
+                FrontendFlags::NONE
+            },
         };
         let port = Port::new(frontend.port());
         match frontend.ip() {

@@ -23,6 +23,8 @@ pub struct Service {
     pub candidates: Vec<u32>,
     /// Chosen by hash, not by chance.
     pub by_hash: bool,
+    /// Its clients are outside: backends see the node's address.
+    pub masquerades: bool,
 }
 
 /// A device.

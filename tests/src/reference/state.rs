@@ -211,7 +211,8 @@ impl World {
     /// Remembers a new flow: both directions, unproven.
     pub(super) fn remember(&mut self, passing: &Passing<'_>, id: u32) {
         let backend = self.backends[&id].clone();
-        let masquerade = backend.address.ip() == passing.key.source.ip();
+        let is_outside = self.services[&backend.service].masquerades;
+        let masquerade = is_outside || backend.address.ip() == passing.key.source.ip();
         let request = Half {
             end: End::Destination,
             to: backend.address,

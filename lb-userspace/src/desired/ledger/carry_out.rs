@@ -1,7 +1,10 @@
 //! A Service that fits gets its ids, slots and frontends.
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use lb_common::{BackendId, ServiceId, SlotRegion};
+use lb_common::{BackendId, FrontendFlags, ServiceId, SlotRegion};
 
 use crate::{
     desired::{DesiredService, Frontend, Ledger, ServiceKey},
@@ -32,7 +35,7 @@ impl Ledger {
             if let Some(region) = *region {
                 self.move_to(&wanted.key, region, slots);
             }
-            self.set_frontends(&wanted.key, &wanted.frontends.iter().copied().collect());
+            self.set_frontends(&wanted.key, &wanted.frontends);
         }
     }
 
@@ -55,7 +58,7 @@ impl Ledger {
             let backends = &self.backends[service.key.family as usize];
             service
                 .frontends
-                .retain(|it| assigned.frontends.contains(it));
+                .retain(|it, _| assigned.frontends.contains_key(it));
             service.backends.retain(|it| {
                 let id = backends.find(assigned.id, it);
                 id.is_some_and(|id| backends.is_active(id))
@@ -97,7 +100,7 @@ impl Ledger {
             served: true,
             region: SlotRegion::EMPTY,
             slots: Vec::new(),
-            frontends: BTreeSet::new(),
+            frontends: BTreeMap::new(),
         };
         self.services.insert(key.clone(), assigned);
         self.names.insert(id, key.clone());
@@ -144,19 +147,21 @@ impl Ledger {
         self.regions.retire(assigned.id, left);
     }
 
-    fn set_frontends(&mut self, key: &ServiceKey, wanted: &BTreeSet<Frontend>) {
+    fn set_frontends(&mut self, key: &ServiceKey, wanted: &BTreeMap<Frontend, FrontendFlags>) {
         let Some(assigned) = self.services.get_mut(key) else {
             return;
         };
         let old = std::mem::replace(&mut assigned.frontends, wanted.clone());
-        for frontend in old.difference(wanted) {
+        for frontend in old.keys().filter(|it| !wanted.contains_key(it)) {
             self.claims.remove(*frontend, key);
             if self.claims.owner(frontend).is_none() {
                 self.vacating[frontend.family() as usize].insert(*frontend);
             }
             self.touch_frontend(frontend);
         }
-        for frontend in wanted.difference(&old) {
+        let changed =
+            |(frontend, flags): &(&Frontend, &FrontendFlags)| old.get(frontend) != Some(*flags);
+        for (frontend, _) in wanted.iter().filter(changed) {
             self.claims.add(*frontend, key);
             self.vacating[frontend.family() as usize].remove(frontend);
             self.touch_frontend(frontend);
@@ -164,7 +169,7 @@ impl Ledger {
     }
 
     fn retire_service(&mut self, key: &ServiceKey) {
-        self.set_frontends(key, &BTreeSet::new());
+        self.set_frontends(key, &BTreeMap::new());
         let Some(assigned) = self.services.get_mut(key) else {
             return;
         };

@@ -125,12 +125,14 @@ impl Ledger {
     fn family_contents<F: MapFamily>(&self, scope: &FamilyScope<F>) -> FamilyContents<F> {
         let mut contents = FamilyContents::default();
         for key in &scope.frontends {
-            let owner = Frontend::from_key(key).and_then(|it| self.claims.owner(&it).cloned());
+            let frontend = Frontend::from_key(key);
+            let owner = frontend.and_then(|it| self.claims.owner(&it).cloned());
             let assigned = owner.and_then(|key| self.services.get(&key));
             if let Some(assigned) = assigned.filter(|it| it.served) {
+                let flags = frontend.and_then(|it| assigned.frontends.get(&it).copied());
                 let entry = FrontendEntry {
                     service_id: assigned.id,
-                    flags: 0,
+                    flags: flags.unwrap_or_default(),
                 };
                 contents.frontends.insert(*key, entry);
             }

@@ -32,7 +32,7 @@ impl Ledger {
         let new_backends = of_family().map(|it| self.new_backends(it)).sum();
         room(backend_map, new_backends, self.free(backend_map))?;
 
-        let frontends = of_family().flat_map(|it| &it.frontends);
+        let frontends = of_family().flat_map(|it| it.frontends.keys());
         let vacating = &self.vacating[family as usize];
         let new_frontends =
             frontends.filter(|it| self.claims.owner(it).is_none() && !vacating.contains(it));

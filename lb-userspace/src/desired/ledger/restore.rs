@@ -5,7 +5,7 @@
 //! known any more: a process takes longer to start than a packet to pass, and a slot names its owner.
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::{BackendId, ServiceId, SlotRegion};
+use lb_common::{BackendId, FrontendEntry, FrontendFlags, ServiceId, SlotRegion};
 
 use crate::{
     desired::{DesiredService, Frontend, Ledger, Limits},
@@ -17,7 +17,7 @@ use super::Assigned;
 /// Services without names.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Restored {
-    frontends: BTreeMap<Frontend, ServiceId>,
+    frontends: BTreeMap<Frontend, FrontendEntry>,
     services: BTreeMap<ServiceId, RestoredService>,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Restored {
 struct RestoredService {
     region: SlotRegion,
     slots: Vec<BackendId>,
-    frontends: BTreeSet<Frontend>,
+    frontends: BTreeMap<Frontend, FrontendFlags>,
 }
 
 impl Ledger {
@@ -38,12 +38,12 @@ impl Ledger {
             ledger.restore_service(*id, entry.slots, actual);
         }
         // Ids that only frontends or backends name: nobody else may get them before those are gone.
-        let frontends = ledger.restored.frontends.values();
+        let frontends = ledger.restored.frontends.values().map(|it| it.service_id);
         let backends = ledger
             .backends
             .iter()
             .flat_map(|it| it.iter().map(|(_, it)| it.service_id));
-        let named: BTreeSet<ServiceId> = frontends.copied().chain(backends).collect();
+        let named: BTreeSet<ServiceId> = frontends.chain(backends).collect();
         for id in named {
             if !ledger.restored.services.contains_key(&id) && ledger.ids.reserve(id) {
                 ledger
@@ -52,9 +52,9 @@ impl Ledger {
                     .insert(id, RestoredService::default());
             }
         }
-        for (frontend, id) in &ledger.restored.frontends {
-            if let Some(service) = ledger.restored.services.get_mut(id) {
-                service.frontends.insert(*frontend);
+        for (frontend, entry) in &ledger.restored.frontends {
+            if let Some(service) = ledger.restored.services.get_mut(&entry.service_id) {
+                service.frontends.insert(*frontend, entry.flags);
             }
         }
         ledger
@@ -78,7 +78,7 @@ impl Ledger {
             RestoredService {
                 region,
                 slots,
-                frontends: BTreeSet::new(),
+                frontends: BTreeMap::new(),
             },
         );
     }
@@ -90,7 +90,7 @@ impl Ledger {
         }
         for (key, entry) in &contents.frontends {
             if let Some(frontend) = Frontend::from_key(key) {
-                self.restored.frontends.insert(frontend, entry.service_id);
+                self.restored.frontends.insert(frontend, *entry);
                 self.vacating[F::FAMILY as usize].insert(frontend);
             }
         }
@@ -107,10 +107,10 @@ impl Ledger {
             }
             let ids = service
                 .frontends
-                .iter()
+                .keys()
                 .filter_map(|it| self.restored.frontends.get(it));
             let Some(id) = ids
-                .copied()
+                .map(|it| it.service_id)
                 .find(|id| self.restored.services.contains_key(id))
             else {
                 continue;
@@ -118,7 +118,7 @@ impl Ledger {
             let Some(restored) = self.restored.services.remove(&id) else {
                 continue;
             };
-            for frontend in &restored.frontends {
+            for frontend in restored.frontends.keys() {
                 self.claims.add(*frontend, &service.key);
                 self.vacating[frontend.family() as usize].remove(frontend);
             }

@@ -27,7 +27,7 @@ impl Ledger {
         served.map(|(key, assigned)| {
             let owned = assigned
                 .frontends
-                .iter()
+                .keys()
                 .filter(|it| self.claims.owner(it) == Some(key));
             Shown {
                 key,
