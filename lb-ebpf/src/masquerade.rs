@@ -95,7 +95,9 @@ where
     entries.other.flags = FlowFlags::MASQUERADE;
     let random = clock.random();
     for attempt in 0..=PORT_TRIES {
-        entries.own.port = if attempt == 0 {
+        // The client's own port, if it is one of ours: from the others the node's own connections to the same backend
+        // may come, and their replies would be taken for this flow's.
+        entries.own.port = if attempt == 0 && is_ours(key.source_port) {
             key.source_port
         } else {
             port_from_range(random.wrapping_add(attempt))
@@ -129,6 +131,13 @@ fn remember<F: Wire, T: Tables<F>>(
         })
 }
 
+/// Whether [`port_from_range`] may give this port.
+#[inline(always)]
+fn is_ours(port: Port) -> bool {
+    let number = port.number();
+    (1024..30_000).contains(&number) || number >= 61_000
+}
+
 /// A port of 1024-29999 or 61000-65535: outside the node ports and the usual ephemeral range.
 #[inline(always)]
 fn port_from_range(word: u32) -> Port {
@@ -155,11 +164,8 @@ mod tests {
     #[test]
     fn ports_stay_clear_of_node_ports_and_ephemeral_ports() {
         for word in 0..200_000u32 {
-            let number = port_from_range(word.wrapping_mul(21_473)).number();
-            assert!(
-                (1024..30_000).contains(&number) || number >= 61_000,
-                "{number}"
-            );
+            let port = port_from_range(word.wrapping_mul(21_473));
+            assert!(is_ours(port), "{port:?}");
         }
     }
 }

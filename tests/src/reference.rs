@@ -220,7 +220,8 @@ impl World {
         passing.translated(Translation::MasqueradedRequest, half.to, None)
     }
 
-    /// Gives a request its masquerade: the egress device's address, and the client's own port if that is free.
+    /// Gives a request its masquerade: the egress device's address, and the client's own port if that is free and none that
+    /// the node's own connections may come from.
     fn masquerade(&mut self, passing: &Passing<'_>, half: &Half) -> Result<SocketAddr, DropReason> {
         let client = passing.key.source;
         let device = self
@@ -241,7 +242,8 @@ impl World {
             destination: SocketAddr::new(address, port),
             protocol: passing.key.protocol,
         };
-        let port = if self.is_free(&answer(client.port())) {
+        let is_ours = |port: u16| (1024..30_000).contains(&port) || port >= 61_000;
+        let port = if is_ours(client.port()) && self.is_free(&answer(client.port())) {
             client.port()
         } else if passing.observed.verdict == Verdict::Drop(DropReason::NoMasqueradePort) {
             return Err(DropReason::NoMasqueradePort);
@@ -251,7 +253,7 @@ impl World {
                 .source(passing.link)
                 .map_or(0, |source| source.port());
             assert!(
-                (1024..30_000).contains(&port) || port >= 61_000,
+                is_ours(port),
                 "a masquerade port from the range that is ours: {port}"
             );
             assert!(

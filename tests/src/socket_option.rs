@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket, sockopt,
+};
 use nix::sys::time::TimeVal;
 
 /// Three no-operations and the end of the list: the smallest options there are (RFC 791, 3.1).
@@ -69,7 +71,7 @@ pub fn connect_tcp(to: SocketAddr, extra: Extra, limit: Duration) -> Result<TcpS
     add(&made, extra)?;
     // The limit of sending is that of connect too (socket(7)).
     let seconds = TimeVal::new(limit.as_secs().try_into()?, 0);
-    nix::sys::socket::setsockopt(&made, nix::sys::socket::sockopt::SendTimeout, &seconds)?;
+    nix::sys::socket::setsockopt(&made, sockopt::SendTimeout, &seconds)?;
     connect(made.as_raw_fd(), &SockaddrStorage::from(to))
         .with_context(|| format!("connect to {to} with {extra:?}"))?;
     let stream = TcpStream::from(made);
@@ -101,4 +103,26 @@ pub fn cookie(socket: &impl AsFd) -> Result<u64> {
         return Err(std::io::Error::last_os_error()).context("getsockopt(SO_COOKIE)");
     }
     Ok(value)
+}
+
+/// A connection from a certain port; when it is closed it resets, so that the port is free at once.
+pub fn connect_from(port: u16, to: SocketAddr) -> Result<TcpStream> {
+    let family = match to {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let made = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    nix::sys::socket::setsockopt(&made, sockopt::ReuseAddr, &true)?;
+    let reset = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    nix::sys::socket::setsockopt(&made, sockopt::Linger, &reset)?;
+    let seconds = TimeVal::new(10, 0);
+    nix::sys::socket::setsockopt(&made, sockopt::SendTimeout, &seconds)?;
+    let own = SockaddrStorage::from(crate::udp::any_like(to, port));
+    nix::sys::socket::bind(made.as_raw_fd(), &own).with_context(|| format!("bind port {port}"))?;
+    connect(made.as_raw_fd(), &SockaddrStorage::from(to))
+        .with_context(|| format!("connect from port {port} to {to}"))?;
+    Ok(made.into())
 }

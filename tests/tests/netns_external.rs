@@ -5,10 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use tests::client::http_get_on;
 use tests::cluster_state::ClusterState as _;
 use tests::expect::{is_address_of, tcp_meets_exactly, udp_meets_exactly};
 use tests::netns::Namespace;
 use tests::service_cluster::{HTTP_PORT, ServiceCluster, ServingPod, UDP_PORT, with_services};
+use tests::socket_option::connect_from;
 use tests::topology::{Node, PodNetwork};
 
 const BALANCER_V4: &str = "203.0.113.80";
@@ -174,6 +176,43 @@ fn with_the_policy_local_pods_see_their_clients_and_nodes_serve_their_own() -> R
         let answer =
             outside.run(|| Ok(tests::client::http_get(nobody, Duration::from_millis(700))))?;
         ensure!(answer.is_err(), "{answer:?} though node 1 has no pod left");
+        Ok(())
+    })
+}
+
+/// A request over a connection from a certain port.
+fn get_from(port: u16, address: SocketAddr) -> Result<String> {
+    let mut stream = connect_from(port, address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let answer = http_get_on(&mut stream, false);
+    answer.map_err(|failure| anyhow::anyhow!("{failure}"))
+}
+
+/// The node's own connections have a source of the same address: whoever came from outside before them from the same port
+/// must not get their replies.
+#[test]
+fn a_masquerade_leaves_the_nodes_own_connections_alone() -> Result<()> {
+    with_services(PodNetwork::Routed, |cluster| {
+        let pods = open(cluster, "Cluster")?;
+        let node = cluster.cluster.node(1);
+        let [address, _] = addresses_of(node);
+        let door = SocketAddr::new(address, NODE_PORT_HTTP);
+        let outside = &cluster.cluster.outside;
+        for port in (41_000..41_010).step_by(2) {
+            // Both pods get to know a client with this port.
+            for _ in 0..6 {
+                let answer = outside.run(|| Ok(get_from(port, door)))?;
+                ensure!(answer.is_ok(), "from outside, port {port}: {answer:?}");
+            }
+            for pod in &pods {
+                let direct = pod.pod.socket_v4(HTTP_PORT);
+                let answer = node.namespace.run(|| Ok(get_from(port, direct)))?;
+                ensure!(
+                    answer.is_ok(),
+                    "from the node, port {port}, to {direct}: {answer:?}"
+                );
+            }
+        }
         Ok(())
     })
 }

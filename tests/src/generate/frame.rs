@@ -61,7 +61,7 @@ impl Way {
         | Self::WrongPort { service, .. }) = *self;
         let kind = SERVICES[service];
         let is_v6 = kind.is_v6;
-        let at_client = |index, port| SocketAddr::new(client(is_v6, index), 40_000 + port);
+        let at_client = |index, port| SocketAddr::new(client(is_v6, index), 20_000 + port);
         let at_pod = |index| SocketAddr::new(pod(is_v6, index), TARGET_PORT);
         let (source, destination) = match *self {
             Self::Request { client, port, .. } => (at_client(client, port), frontend(service)),
@@ -72,7 +72,7 @@ impl Way {
                 pod, client, port, ..
             } => (at_client(client, port), at_pod(pod)),
             Self::ToNode { pod, port, .. } => {
-                (at_pod(pod), SocketAddr::new(node(is_v6), 40_000 + port))
+                (at_pod(pod), SocketAddr::new(node(is_v6), 20_000 + port))
             }
             Self::WrongPort { client, port, .. } => {
                 let mut wrong = frontend(service);

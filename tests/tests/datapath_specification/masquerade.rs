@@ -23,7 +23,7 @@ const OUT: Verdict = Verdict::Translated(Translation::MasqueradedRequest);
 const BACK: Verdict = Verdict::Translated(Translation::MasqueradedReply);
 
 fn own_port() -> SocketAddr {
-    SocketAddr::new(pod(1).ip(), 1000)
+    SocketAddr::new(pod(1).ip(), 2000)
 }
 fn node_address(port: u16) -> SocketAddr {
     SocketAddr::new(at("10.1.0.1:0").ip(), port)
@@ -68,11 +68,11 @@ fn a_pod_that_dials_its_own_service_sees_the_node_and_then_the_frontend() {
         assert_eq!(verdict, OUT);
         assert_eq!(
             ends(&delivered),
-            (node_address(1000), pod(1)),
+            (node_address(2000), pod(1)),
             "the client's port, if it is free"
         );
 
-        let reply = packet(protocol, pod(1), node_address(1000), SYN | ACK);
+        let reply = packet(protocol, pod(1), node_address(2000), SYN | ACK);
         let (verdict, routed) = node.enter(&reply);
         assert_eq!(verdict, BACK);
         assert_eq!(ends(&routed), (pod(1), own_port()));
@@ -101,10 +101,10 @@ fn a_masquerade_keeps_its_port_for_the_whole_conversation_and_is_proven_with_it(
     };
     assert_eq!(
         through(packet(TCP, own_port(), frontend(), SYN)).0,
-        node_address(1000)
+        node_address(2000)
     );
     let answer = eth()
-        .between(TCP, pod(1), node_address(1000))
+        .between(TCP, pod(1), node_address(2000))
         .syn_ack()
         .sequence(900)
         .build();
@@ -114,13 +114,13 @@ fn a_masquerade_keeps_its_port_for_the_whole_conversation_and_is_proven_with_it(
             .between(TCP, own_port(), frontend())
             .acknowledge(901)
             .build();
-        assert_eq!(through(proof), (node_address(1000), pod(1)));
+        assert_eq!(through(proof), (node_address(2000), pod(1)));
     }
     for (source, destination) in [
         (own_port(), frontend()),
         (pod(1), own_port()),
         (own_port(), pod(1)),
-        (pod(1), node_address(1000)),
+        (pod(1), node_address(2000)),
     ] {
         let table = node
             .remembered(TCP, source, destination)
@@ -135,7 +135,7 @@ fn a_port_that_is_taken_is_replaced_by_one_of_the_nodes_own() {
     let mut node = lonely();
     let (_, routed) = node.enter(&packet(TCP, own_port(), frontend(), SYN));
     // Somebody else talks to the pod from the node's address and that very port.
-    let taken = tuple(TCP, pod(1), node_address(1000)).unwrap();
+    let taken = tuple(TCP, pod(1), node_address(2000)).unwrap();
     let (_, theirs) = node.remembered(TCP, own_port(), frontend()).unwrap();
     node.tables.v4.proven.put(taken, theirs);
     let (verdict, delivered) = node.leave(&routed);
@@ -157,7 +157,7 @@ fn masquerade_ports_come_from_the_whole_range() {
         let (_, theirs) = node
             .remembered(TCP, own_port(), frontend())
             .expect("a flow");
-        let taken = tuple(TCP, pod(1), node_address(1000)).expect("IPv4");
+        let taken = tuple(TCP, pod(1), node_address(2000)).expect("IPv4");
         node.tables.v4.proven.put(taken, theirs);
         let (_, delivered) = node.leave(&routed);
         ends(&delivered).0.port()
@@ -234,7 +234,7 @@ fn a_hairpin_through_another_frontend_uses_the_masquerade_that_is_there() {
         assert_eq!(verdict, REQUEST, "through {through}");
         assert_eq!(
             ends(&node.leave(&routed).1).0,
-            node_address(1000),
+            node_address(2000),
             "through {through}"
         );
         let proof = eth()
@@ -308,5 +308,27 @@ fn a_backend_behind_the_same_bridge_is_addressed_on_ethernet_too() {
                 assert_eq!(packet.bytes[..6], before[..6]);
             }
         }
+    }
+}
+
+/// The node's own connections to the pod may come from such a port.
+#[test]
+fn a_client_with_an_ephemeral_or_a_privileged_port_gets_another() {
+    for port in [22, 1023, 30_000, 32_768, 45_678, 60_999] {
+        let mut node = lonely();
+        let client = SocketAddr::new(pod(1).ip(), port);
+        let (_, routed) = node.enter(&packet(TCP, client, frontend(), SYN));
+        let (verdict, delivered) = node.leave(&routed);
+        assert_eq!(verdict, OUT);
+        let (source, _) = ends(&delivered);
+        assert_eq!(source.ip(), node_address(0).ip());
+        let given = source.port();
+        assert!(
+            (1024..30_000).contains(&given) || given >= 61_000,
+            "{given}"
+        );
+        let answer = packet(TCP, pod(1), source, SYN | ACK);
+        let (verdict, back) = node.enter(&answer);
+        assert_eq!((verdict, ends(&back)), (BACK, (pod(1), client)));
     }
 }
