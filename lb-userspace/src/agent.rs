@@ -165,8 +165,11 @@ impl<M: LbMaps> Agent<M> {
                 services,
                 slices,
                 vanished_pods,
+                is_complete,
             } => {
-                self.seen(Source::Manifests, true, now);
+                // What an earlier run has left may be what cannot be read now: it stays until everything can.
+                let may_begin = is_complete || self.started || self.actual.has_no_frontends();
+                self.seen(Source::Manifests, may_begin, now);
                 let vanished = vanished_pods.into_iter().collect();
                 self.ledger.vanished(&vanished, now);
                 let dirty = self.snapshot.replace_services(services);

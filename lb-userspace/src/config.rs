@@ -55,7 +55,7 @@ pub struct Settings {
     /// The node's own address, at which its node ports are served; once for each family. Where a Node object says it,
     /// that counts
     #[arg(long, value_name = "ADDRESS")]
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub node_ip: Vec<IpAddr>,
 
     /// While changes keep coming they are collected for so long between two plans; the first change after a quiet time
@@ -209,6 +209,9 @@ impl Settings {
             merged.extend(given.into_iter().filter(|(_, value)| !value.is_null()));
         }
         let merged: Self = serde_json::from_value(merged)?;
+        if merged.max_flow_entries.is_some_and(|it| it < 1024) {
+            bail!("maxFlowEntries is too small: write 1024 or more");
+        }
         if merged.manifests.is_some()
             && (merged.kubeconfig.is_some() || merged.api_server.is_some())
         {

@@ -244,12 +244,13 @@ impl<'a> Stage<'a> {
         }
         if let Some(objects) = reading.objects {
             let (services, slices) = (objects.services, objects.slices);
-            let vanished_pods = objects.vanished_pods;
+            let (vanished_pods, is_complete) = (objects.vanished_pods, objects.is_complete);
             agent.handle(
                 Event::Replaced {
                     services,
                     slices,
                     vanished_pods,
+                    is_complete,
                 },
                 now,
             );

@@ -1,12 +1,15 @@
 //! What the program says and does when it is given something wrong: a clear message, and nothing
 //! that works is lost.
 
+use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::agent_process::Agent;
 use tests::cluster_state::ClusterState as _;
 use tests::expect::tcp_meets_exactly;
+use tests::scratch::unique_tag;
 use tests::service_cluster::{WEB_V4, WEB_V6, address, with_services};
 use tests::topology::PodNetwork;
 
@@ -52,6 +55,41 @@ fn a_folder_that_is_not_there_is_named() -> Result<()> {
             .context("the agent started")?;
         let said = format!("{error:#}");
         ensure!(said.contains("/nowhere/at-all"), "{said}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_start_with_a_wrong_path_leaves_nothing_in_the_kernel() -> Result<()> {
+    with_services(PodNetwork::Routed, |cluster| {
+        let node = cluster.cluster.node(1);
+        let manifests = cluster.state.agent_arguments();
+        let file = cluster.state.path().join("service-web.yaml");
+        let wrong: [Vec<OsString>; 4] = [
+            vec!["--manifests".into(), file.into()],
+            vec!["--kubeconfig".into(), "/nowhere/kubeconfig".into()],
+            [
+                manifests.clone(),
+                vec!["--cgroup-root".into(), "/proc".into()],
+            ]
+            .concat(),
+            [manifests, vec!["--log".into(), "loud".into()]].concat(),
+        ];
+        for arguments in wrong {
+            let root = Path::new("/sys/fs/bpf").join(unique_tag());
+            let mut command = node.namespace.command(tests::agent_process::program()?);
+            command
+                .arg("run")
+                .args(&arguments)
+                .arg("--bpf-root")
+                .arg(&root);
+            let output = command.output()?;
+            ensure!(!output.status.success(), "{arguments:?} were taken");
+            let said = String::from_utf8_lossy(&output.stderr);
+            let named = arguments.last().context("arguments")?.to_string_lossy();
+            ensure!(said.contains(&*named), "{arguments:?}: {said}");
+            ensure!(!root.exists(), "{arguments:?} left {}", root.display());
+        }
         Ok(())
     })
 }

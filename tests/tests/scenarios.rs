@@ -50,6 +50,7 @@ scenarios! {
     my_service_example
     pods_by_labels
     restart
+    restart_with_a_broken_file
     terminating
     too_many_endpoints
     two_slices

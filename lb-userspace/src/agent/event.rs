@@ -45,6 +45,8 @@ pub enum Event {
         slices: Vec<EndpointSlice>,
         /// Uids of pods whose manifests have vanished since the last time: nobody answers there any more.
         vanished_pods: Vec<String>,
+        /// False while a part of the folder could never be read: what stands there is not known.
+        is_complete: bool,
     },
     /// All Services, after a first or a repeated list. What is not in it exists no longer.
     ServicesListed(Vec<Service>),

@@ -4,7 +4,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya_log::EbpfLogger;
 use clap::Args;
 use lb_common::DatapathConfig;
@@ -76,9 +76,31 @@ pub(super) fn run(arguments: Arguments) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let result = Node::start(settings).and_then(|node| runtime.block_on(node.serve()));
+    let result = runtime
+        .block_on(check(&settings))
+        .and_then(|()| Node::start(settings))
+        .and_then(|node| runtime.block_on(node.serve()));
     runtime.shutdown_timeout(GRACE);
     result
+}
+
+/// What can be known to be wrong before anything is put into the kernel.
+async fn check(settings: &Settings) -> Result<()> {
+    if let Some(folder) = &settings.manifests {
+        std::fs::read_dir(folder).with_context(|| {
+            format!(
+                "--manifests {} cannot be listed: name a folder with YAML or JSON files",
+                folder.display()
+            )
+        })?;
+    }
+    if let Some(cgroup) = &settings.cgroup_root {
+        cgroup::open(cgroup)?;
+    }
+    match settings.access() {
+        Some(access) => Box::pin(access.check()).await,
+        None => Ok(()),
+    }
 }
 
 /// kube logs each failed request; the agent says the same once, as a warning of its source, until it is over.
@@ -86,8 +108,7 @@ const LOG: &str = "info,kube_client=off,notify=warn";
 
 fn start_log(settings: &Settings) -> Result<()> {
     let wanted = settings.log.as_deref().unwrap_or(LOG);
-    let filter = tracing_subscriber::EnvFilter::try_new(wanted)
-        .with_context(|| format!("--log {wanted} is no filter"))?;
+    let filter = log_filter(wanted)?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -98,6 +119,21 @@ fn start_log(settings: &Settings) -> Result<()> {
     // Somebody else's log in the same process is as good.
     drop(started);
     Ok(())
+}
+
+/// A single word is a level: as the name of a module, for which it could stand as well, it would silence everything.
+fn log_filter(wanted: &str) -> Result<tracing_subscriber::EnvFilter> {
+    let is_level = ["off", "error", "warn", "info", "debug", "trace"]
+        .iter()
+        .any(|level| wanted.eq_ignore_ascii_case(level));
+    if !is_level && !wanted.contains('=') && !wanted.contains("::") && !wanted.contains(',') {
+        bail!(
+            "--log `{wanted}` is no level: write off, error, warn, info, debug or trace, or a filter \
+             such as info,lb_userspace::watch=debug"
+        );
+    }
+    tracing_subscriber::EnvFilter::try_new(wanted)
+        .with_context(|| format!("--log {wanted} is no filter"))
 }
 
 /// Everything that is set up before the loop starts. Dropping it leaves maps, links and programs in place.
@@ -255,4 +291,29 @@ fn capacities(settings: &Settings) -> ConfiguredCapacities {
         .max_flow_entries
         .map(|entries| ConfiguredCapacities::from([("FLOWS_V4", entries), ("FLOWS_V6", entries)]))
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::log_filter;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for wanted in [
+            "info",
+            "WARN",
+            "off",
+            "debug,kube_client=off",
+            "lb_userspace::watch",
+        ] {
+            assert!(log_filter(wanted).is_ok(), "{wanted}");
+        }
+        for wanted in ["warning", "verbose", "7", ""] {
+            let error = log_filter(wanted).err().map(|error| error.to_string());
+            assert!(
+                error.is_some_and(|it| it.contains("write off, error")),
+                "{wanted}"
+            );
+        }
+    }
 }

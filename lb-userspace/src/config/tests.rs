@@ -144,7 +144,12 @@ fn an_empty_file_sets_nothing() {
 
 #[test]
 fn every_flag_is_a_key_of_the_same_name() {
-    let keys = serde_json::to_value(Settings::default()).unwrap();
+    // A list that is empty is not written.
+    let settings = Settings {
+        node_ip: vec![IpAddr::from([192, 0, 2, 1])],
+        ..Settings::default()
+    };
+    let keys = serde_json::to_value(settings).unwrap();
     let command = <Line as clap::CommandFactory>::command();
     let flags: BTreeSet<String> = command
         .get_arguments()
@@ -179,4 +184,23 @@ fn camel(flag: &str) -> String {
         camel.extend([&first.to_uppercase(), rest]);
     }
     camel
+}
+
+#[test]
+fn addresses_of_the_node_come_from_the_file_unless_a_flag_names_some() {
+    let file = std::env::temp_dir().join(format!("waggle-node-ip-{}", std::process::id()));
+    std::fs::write(&file, "nodeIp: [192.0.2.1]\n").unwrap();
+    let of_file = flags(&["--node-name", "a"]).or_file(&file).unwrap();
+    assert_eq!(
+        of_file.agent().place.addresses,
+        [IpAddr::from([192, 0, 2, 1])]
+    );
+    let of_flag = flags(&["--node-ip", "192.0.2.2"]).or_file(&file).unwrap();
+    assert_eq!(
+        of_flag.agent().place.addresses,
+        [IpAddr::from([192, 0, 2, 2])]
+    );
+    std::fs::write(&file, "maxFlowEntries: 0\n").unwrap();
+    assert!(flags(&[]).or_file(&file).is_err(), "no flow has room");
+    std::fs::remove_file(file).unwrap();
 }

@@ -54,8 +54,11 @@ fn find(mounts: &str) -> Option<PathBuf> {
     })
 }
 
-/// Hangs every socket program at this cgroup, or gives the links that are pinned the new programs.
-pub fn attach(datapath: &Datapath, cgroup: &Path) -> Result<Vec<SocketHook>> {
+/// Opens a folder of the cgroup v2 hierarchy.
+///
+/// # Errors
+/// If it is none.
+pub fn open(cgroup: &Path) -> Result<File> {
     let folder = File::open(cgroup)
         .with_context(|| format!("cannot open the cgroup root {}", cgroup.display()))?;
     if fstatfs(&folder)?.filesystem_type() != CGROUP2 {
@@ -64,6 +67,12 @@ pub fn attach(datapath: &Datapath, cgroup: &Path) -> Result<Vec<SocketHook>> {
             cgroup.display()
         );
     }
+    Ok(folder)
+}
+
+/// Hangs every socket program at this cgroup, or gives the links that are pinned the new programs.
+pub fn attach(datapath: &Datapath, cgroup: &Path) -> Result<Vec<SocketHook>> {
+    let folder = open(cgroup)?;
     // A cgroup's id is its inode number.
     let id = folder.metadata().map(|metadata| metadata.ino())?;
     let target = Target::Cgroup(folder.as_fd());

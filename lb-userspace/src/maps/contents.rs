@@ -39,6 +39,13 @@ pub struct MapContents {
     pub slots: BTreeMap<u32, SlotEntry>,
 }
 
+impl MapContents {
+    /// Whether nobody can dial anything.
+    pub fn has_no_frontends(&self) -> bool {
+        self.v4.frontends.is_empty() && self.v6.frontends.is_empty()
+    }
+}
+
 /// An IP family as the agent sees it: its part of the contents, its addresses, its maps.
 pub trait MapFamily: IpFamily {
     /// The family as a value.

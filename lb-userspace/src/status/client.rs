@@ -1,5 +1,5 @@
 //! Asks a running agent.
-use std::{io, path::Path};
+use std::{io, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use http::{Request, header};
@@ -9,6 +9,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 use super::{AgentState, SOCKET};
+
+/// How long an agent may take to answer; one with 10,000 Services takes well under a second.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The agent's answer, or why there is none.
 #[derive(Debug)]
@@ -28,7 +31,15 @@ pub fn ask(run_dir: &Path) -> Result<Asked> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(state(&run_dir.join(SOCKET)))
+    let socket = run_dir.join(SOCKET);
+    let answer = state(&socket);
+    let limited = async { tokio::time::timeout(PATIENCE, answer).await };
+    runtime.block_on(limited).unwrap_or_else(|_| {
+        bail!(
+            "the agent does not answer within {} s: is it stopped, or has the machine no time for it?",
+            PATIENCE.as_secs()
+        )
+    })
 }
 
 async fn state(socket: &Path) -> Result<Asked> {

@@ -85,6 +85,7 @@ async fn send(
                 services,
                 slices,
                 vanished_pods: objects.vanished_pods,
+                is_complete: objects.is_complete,
             })
             .await?;
     }

@@ -24,6 +24,14 @@ pub struct Access {
 }
 
 impl Access {
+    /// Whether it can be used at all; nobody is asked.
+    ///
+    /// # Errors
+    /// If the kubeconfig or the service account cannot be read, or says nothing that can be used.
+    pub async fn check(&self) -> anyhow::Result<()> {
+        self.configuration().await.map(drop)
+    }
+
     /// The client's configuration, and what is to be said about it.
     pub(super) async fn configuration(&self) -> anyhow::Result<(Config, Vec<Warning>)> {
         let mut config = match &self.kubeconfig {

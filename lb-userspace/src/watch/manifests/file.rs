@@ -186,8 +186,18 @@ fn yaml<T: DeserializeOwned>(document: &str) -> Result<Option<T>, (Option<u64>, 
     if document.lines().all(blank) {
         return Ok(None);
     }
-    // Whoever can write the folder can fill the memory anyhow: no budget. A panic of the parser is its bug, and one file.
-    let options = serde_saphyr::options! { budget: None };
+    // A file may be as long as it likes; what it says may not be much longer than that (aliases of aliases), nor so deep
+    // that the stack ends. A panic of the parser is its bug, and one file.
+    let length = document.len();
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: length.saturating_mul(2).max(1_000_000),
+            max_nodes: length.max(250_000),
+            max_total_scalar_bytes: length.max(64 << 20),
+            max_depth: 64,
+            flow_nesting_limit: 64,
+        },
+    };
     let parse = || serde_saphyr::from_str_with_options(document, options);
     match catch_unwind(AssertUnwindSafe(parse)) {
         Ok(Ok(value)) => Ok(Some(value)),

@@ -16,6 +16,9 @@ use crate::{
 /// Folders inside folders are followed so deep: a link may lead back up.
 const DEPTH: usize = 16;
 
+/// 70,000 endpoints take some 5 MiB.
+const LARGEST_FILE: u64 = 256 << 20;
+
 /// Everything the folder says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Objects {
@@ -25,6 +28,8 @@ pub struct Objects {
     pub slices: Vec<EndpointSlice>,
     /// Uids of pods that are not in the folder any more.
     pub vanished_pods: Vec<String>,
+    /// Nothing is missing here because it could never be read.
+    pub is_complete: bool,
 }
 
 /// What a reading of the folder has found that was not known before.
@@ -44,6 +49,8 @@ struct File {
     objects: Vec<Object>,
     /// What is wrong with `content`.
     warning: Option<Warning>,
+    /// It has been good once.
+    was_good: bool,
 }
 
 /// A folder of manifests.
@@ -56,6 +63,7 @@ pub struct Folder {
     doubles: Vec<Warning>,
     warnings: Vec<Warning>,
     read_before: bool,
+    was_complete: bool,
 }
 
 impl Folder {
@@ -68,6 +76,7 @@ impl Folder {
             doubles: Vec::new(),
             warnings: Vec::new(),
             read_before: false,
+            was_complete: false,
         }
     }
 
@@ -75,6 +84,7 @@ impl Folder {
     pub fn read(&mut self) -> Reading {
         let mut warnings = Vec::new();
         let mut changed = false;
+        let mut is_complete = true;
         match list(&self.root) {
             Ok(paths) => {
                 let before = self.files.len();
@@ -84,17 +94,23 @@ impl Folder {
                     changed |= self.read_file(path);
                 }
             }
-            Err((path, error)) => warnings.push(Warning::new(
-                path.display().to_string(),
-                format!("the folder cannot be listed: {error}; what was read before stays"),
-                "make it readable for the agent",
-            )),
+            Err((path, error)) => {
+                is_complete = self.was_complete;
+                warnings.push(Warning::new(
+                    path.display().to_string(),
+                    format!("the folder cannot be listed: {error}; what was read before stays"),
+                    "make it readable for the agent",
+                ));
+            }
         }
         warnings.extend(self.files.values().filter_map(|file| file.warning.clone()));
-        let changed = changed || !self.read_before;
+        is_complete &= self.files.values().all(|file| file.was_good);
+        let changed = changed || !self.read_before || is_complete != self.was_complete;
+        self.was_complete = is_complete;
         let objects = changed.then(|| {
             let (mut objects, doubles) = self.objects();
             objects.vanished_pods = self.vanished_pods();
+            objects.is_complete = is_complete;
             self.doubles = doubles;
             objects
         });
@@ -111,7 +127,7 @@ impl Folder {
     /// Reads a file; true if its objects have changed.
     fn read_file(&mut self, path: PathBuf) -> bool {
         let name = self.name(&path);
-        let read = fs::read(&path);
+        let read = read_regular(&path);
         // Gone between the listing and the reading: the next event tells.
         if matches!(&read, Err(error) if error.kind() == io::ErrorKind::NotFound) {
             return self.files.remove(&path).is_some();
@@ -145,6 +161,7 @@ impl Folder {
         match parse(&file.content, is_json) {
             Ok(objects) => {
                 file.warning = None;
+                file.was_good = true;
                 let changed = objects != file.objects;
                 file.objects = objects;
                 changed
@@ -201,6 +218,7 @@ impl Folder {
                 .collect(),
             slices: all,
             vanished_pods: Vec::new(),
+            is_complete: false,
         };
         (objects, warnings)
     }
@@ -262,6 +280,21 @@ fn parse(content: &[u8], is_json: bool) -> Result<Vec<Object>, Problem> {
     } else {
         parse_yaml(text)
     }
+}
+
+/// A file's content. What is no regular file would keep us waiting (a pipe) or never end (a device).
+fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let about = fs::metadata(path)?;
+    if !about.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    if about.len() > LARGEST_FILE {
+        return Err(io::Error::other(format!(
+            "it is larger than {} MiB",
+            LARGEST_FILE >> 20
+        )));
+    }
+    fs::read(path)
 }
 
 /// Every manifest in the folder and below, by path. Hidden files are left out: editors and config map volumes put their

@@ -205,3 +205,36 @@ async fn a_change_of_the_folder_is_seen_at_once_and_reading_is_no_change() {
     assert!(quiet.is_err(), "nothing changed: {quiet:?}");
     watching.abort();
 }
+
+#[test]
+fn files_that_would_keep_the_reader_busy_are_named_and_the_others_go_on() {
+    let folder = Temporary::new("endless");
+    folder.write("service.yaml", SERVICE);
+    let (open, close) = ("[".repeat(100), "]".repeat(100));
+    folder.write("deep-flow.yaml", &format!("kind: X\na: {open}{close}"));
+    folder.write("deep-list.yaml", &format!("{}x", "- ".repeat(20_000)));
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..9 {
+        let before = vec![format!("*a{}", level - 1); 10].join(", ");
+        bomb = format!("{bomb}a{level}: &a{level} [{before}]\n");
+    }
+    folder.write("many-aliases.yaml", &bomb);
+    let pipe = folder.path().join("pipe.yaml");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", folder.path().join("zero.yaml")).unwrap();
+    let mut read = Folder::new(folder.path().to_owned());
+    let reading = read.read();
+    let objects = reading.objects.as_ref().unwrap();
+    assert_eq!(objects.services.len(), 1);
+    assert!(!objects.is_complete);
+    let told = warnings(&reading);
+    let names = ["deep-flow", "deep-list", "many-aliases", "pipe", "zero"];
+    assert_eq!(told.len(), names.len(), "{told:?}");
+    for (told, name) in told.iter().zip(names) {
+        assert!(told.starts_with(name), "{told}");
+    }
+    for name in names {
+        fs::remove_file(folder.path().join(format!("{name}.yaml"))).unwrap();
+    }
+    assert!(read.read().objects.unwrap().is_complete);
+}
