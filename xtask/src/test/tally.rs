@@ -201,6 +201,7 @@ impl SuiteRun {
             return;
         };
         if outcome == "FAILED" {
+            self.ran.push(name.to_owned());
             self.failed.push(name.to_owned());
         } else if outcome == "ok" {
             self.ran.push(name.to_owned());
@@ -276,6 +277,19 @@ mod tests {
             }
         );
         assert_eq!(tally.skips().next(), Some(("suite", "b", "needs a module")));
+    }
+
+    #[test]
+    fn what_failed_in_a_machine_is_not_skipped() {
+        let skipped = "SKIPPED a: needs a module\ntest a ... ok\n\
+                       test result: ok. 1 passed; 0 failed; 0 ignored";
+        let (mut tally, _) = tally(skipped, 0);
+        let mut run = SuiteRun::new("suite", Some("Linux 6.1"));
+        run.line("test a ... FAILED");
+        run.line("test result: FAILED. 0 passed; 1 failed; 0 ignored");
+        tally.add(run, 101);
+        let counts = tally.counts();
+        assert_eq!((counts.failed, counts.skipped), (1, 0));
     }
 
     #[test]
