@@ -145,7 +145,8 @@ impl<'a, S: ClusterState> Scenario<'a, S> {
 
     /// The agents' view and what curl sees from every client; none but `pods` may answer.
     fn show(&mut self, times: usize, pods: &[&str]) -> Result<Seen> {
-        self.show_agents()?;
+        // A look in passing is at one agent: each command takes a second in an emulated machine.
+        self.show_agents(if times == A_LOOK { 1 } else { usize::MAX })?;
         let mut seen = Seen::default();
         for (name, namespace) in self.stage.clients() {
             let url = format!("http://{FRONTEND}/");
@@ -164,10 +165,10 @@ impl<'a, S: ClusterState> Scenario<'a, S> {
     }
 
     /// Node 1's agent in full, another's where it says something else.
-    fn show_agents(&mut self) -> Result<()> {
+    fn show_agents(&mut self, many: usize) -> Result<()> {
         for words in ["get services -o wide", "get backends"] {
             let mut first: Option<String> = None;
-            for agent in self.stage.agents() {
+            for agent in self.stage.agents().iter().take(many) {
                 let node = agent.node().name();
                 let text = agent.waggle(words)?;
                 let says = without_ages(&text);
