@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket, sockopt,
 };
@@ -105,7 +106,8 @@ pub fn cookie(socket: &impl AsFd) -> Result<u64> {
     Ok(value)
 }
 
-/// A connection from a certain port; when it is closed it resets, so that the port is free at once.
+/// A connection from a certain port; when it is closed it resets, so that the port is free at once. A child that another
+/// thread is just starting holds a copy of every socket until it executes its program: so long the port may still be taken.
 pub fn connect_from(port: u16, to: SocketAddr) -> Result<TcpStream> {
     let family = match to {
         SocketAddr::V4(_) => AddressFamily::Inet,
@@ -122,7 +124,16 @@ pub fn connect_from(port: u16, to: SocketAddr) -> Result<TcpStream> {
     nix::sys::socket::setsockopt(&made, sockopt::SendTimeout, &seconds)?;
     let own = SockaddrStorage::from(crate::udp::any_like(to, port));
     nix::sys::socket::bind(made.as_raw_fd(), &own).with_context(|| format!("bind port {port}"))?;
-    connect(made.as_raw_fd(), &SockaddrStorage::from(to))
-        .with_context(|| format!("connect from port {port} to {to}"))?;
+    for left in (0..1000).rev() {
+        match connect(made.as_raw_fd(), &SockaddrStorage::from(to)) {
+            Err(Errno::EADDRNOTAVAIL) if left > 0 => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            connected => {
+                connected.with_context(|| format!("connect from port {port} to {to}"))?;
+                break;
+            }
+        }
+    }
     Ok(made.into())
 }

@@ -19,6 +19,13 @@ use crate::{cache, report, workspace};
 /// hosts on which KVM opens and its guests hang.
 const PROBE_LIMIT: Duration = Duration::from_secs(15);
 
+/// How long a machine may take to reach its init: emulated, on two slow cores, it needs ten seconds.
+const BOOT_LIMIT: Duration = Duration::from_secs(90);
+
+/// How often an emulated machine may fail to reach its init. A kernel patches its own code while it boots, and QEMU's
+/// emulation of two processors now and then runs half of such a patch: an exception in the first seconds.
+const BOOT_TRIES: u32 = 4;
+
 /// Lines of the console that an error shows.
 const LAST_LINES: usize = 30;
 
@@ -108,8 +115,35 @@ fn probe(kernel: &Kernel) -> bool {
     outcome.is_ok_and(|outcome| outcome.verdict == 0)
 }
 
-/// Boots a machine and watches it to its end.
+/// Boots a machine and watches it to its end. What the emulation spoils before init, and only that, is tried again.
 pub(super) fn boot(
+    job: &Job,
+    kernel: &Kernel,
+    initramfs: &Path,
+    accelerator: Accelerator,
+    said: &mut dyn FnMut(&Line<'_>),
+) -> Result<Outcome> {
+    let mut left = match accelerator {
+        Accelerator::Kvm => 1,
+        Accelerator::Tcg => BOOT_TRIES,
+    };
+    loop {
+        left -= 1;
+        let mut is_up = false;
+        let mut listen = |line: &Line<'_>| {
+            is_up |= matches!(line, Line::ReachedInit(_));
+            said(line);
+        };
+        match boot_once(job, kernel, initramfs, accelerator, &mut listen) {
+            Err(_) if !is_up && left > 0 => {
+                report::note("the emulated kernel did not get as far as init; once more");
+            }
+            ended => return ended,
+        }
+    }
+}
+
+fn boot_once(
     job: &Job,
     kernel: &Kernel,
     initramfs: &Path,
@@ -167,7 +201,8 @@ struct Machine {
 
 impl Machine {
     fn watch(mut self, job: &Job, said: &mut dyn FnMut(&Line<'_>)) -> Result<Outcome> {
-        let deadline = report::now() + job.time_limit;
+        let begun = report::now();
+        let mut time_limit = job.time_limit.min(BOOT_LIMIT);
         let pieces = self.pieces()?;
         let mut log = fs::File::create(&self.console_log)
             .with_context(|| format!("cannot write {}", self.console_log.display()))?;
@@ -175,13 +210,13 @@ impl Machine {
         let mut last = VecDeque::new();
         let mut verdict = None;
         loop {
-            let left = deadline.saturating_duration_since(report::now());
+            let left = (begun + time_limit).saturating_duration_since(report::now());
             let piece = match pieces.recv_timeout(left) {
                 Ok(piece) => piece,
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
                     self.end();
-                    let limit = report::seconds(job.time_limit);
+                    let limit = report::seconds(time_limit);
                     bail!(
                         "the machine was not done within {limit}{}",
                         self.traces(&last)
@@ -196,8 +231,10 @@ impl Machine {
             }
             for line in lines.push(&piece) {
                 let understood = parse(&line);
-                if let Line::Verdict(status) = understood {
-                    verdict = Some(status);
+                match understood {
+                    Line::Verdict(status) => verdict = Some(status),
+                    Line::ReachedInit(_) => time_limit = job.time_limit,
+                    _ => {}
                 }
                 said(&understood);
                 last.push_back(line);
