@@ -234,7 +234,7 @@ impl Machine {
                 match understood {
                     Line::Verdict(status) => verdict = Some(status),
                     Line::ReachedInit(_) => time_limit = job.time_limit,
-                    _ => {}
+                    Line::Begins(_) | Line::Exited(..) | Line::Notice(_) | Line::Text(_) => {}
                 }
                 said(&understood);
                 last.push_back(line);
