@@ -209,7 +209,7 @@ impl<M: LbMaps> Agent<M> {
             }
             Event::NodeChanged(node) => {
                 self.seen(Source::Node, true, now);
-                let dirty = self.snapshot.set_node(node.map(|node| *node));
+                let dirty = self.snapshot.set_node(node.as_deref());
                 self.dirty.extend(dirty);
             }
             Event::Trouble { source, warnings } => self.trouble(source, warnings),

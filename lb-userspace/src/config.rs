@@ -2,11 +2,12 @@
 //!
 //! One struct is both the command line (clap) and the file of `--config` (YAML, read by serde). A flag `--api-server`
 //! is the key `apiServer` in the file; a flag beats the file. A key that does not exist is an error that names it.
+mod keys;
+mod node;
 mod period;
 
 use std::{
     collections::BTreeSet,
-    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -16,18 +17,18 @@ use clap::{Args, ValueEnum};
 use lb_common::config::Timeouts;
 use serde::{Deserialize, Serialize};
 
+pub use node::{Address, DetectLocalMode, NodeOptions, Prefix};
 pub use period::{Period, Timeout};
 
 use crate::{
     agent::{self, Source},
     datapath::pattern::Patterns,
-    model::Place,
     watch::kubernetes::Access,
 };
 
 /// The settings as given: what is `None` was not given and has its default.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Settings {
     /// Read Services, Pods, EndpointSlices and Endpoints from the YAML and JSON files in this folder and below, and
     /// follow their changes. No API server is asked.
@@ -44,19 +45,10 @@ pub struct Settings {
     #[arg(long, value_name = "URL")]
     pub api_server: Option<String>,
 
-    /// Name of the Node this agent runs on [default: the host name]
-    #[arg(long, value_name = "NAME")]
-    pub node_name: Option<String>,
-
-    /// Zone of the node this agent runs on, where no Node object says it; endpoints with hints for a zone are chosen by it
-    #[arg(long, value_name = "ZONE")]
-    pub zone: Option<String>,
-
-    /// The node's own address, at which its node ports are served; once for each family. Where a Node object says it,
-    /// that counts
-    #[arg(long, value_name = "ADDRESS")]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub node_ip: Vec<IpAddr>,
+    /// The node.
+    #[command(flatten)]
+    #[serde(flatten, skip_deserializing)]
+    pub node: NodeOptions,
 
     /// While changes keep coming they are collected for so long between two plans; the first change after a quiet time
     /// is always applied at once [default: 5ms]
@@ -192,7 +184,7 @@ impl Settings {
                 file.display()
             )
         })?;
-        let from_file: Self = serde_saphyr::from_str(&text).with_context(|| {
+        let from_file = keys::read(&text).with_context(|| {
             format!(
                 "{} is no list of settings: `waggle run --help` names them all",
                 file.display()
@@ -208,7 +200,10 @@ impl Settings {
         if let (Some(merged), serde_json::Value::Object(given)) = (merged.as_object_mut(), given) {
             merged.extend(given.into_iter().filter(|(_, value)| !value.is_null()));
         }
-        let merged: Self = serde_json::from_value(merged)?;
+        let merged = Self {
+            node: serde_json::from_value(merged.clone())?,
+            ..serde_json::from_value(merged)?
+        };
         if merged.max_flow_entries.is_some_and(|it| it < 1024) {
             bail!("maxFlowEntries is too small: write 1024 or more");
         }
@@ -249,18 +244,17 @@ impl Settings {
     }
 
     /// What the agent's loop needs of them.
-    pub fn agent(&self) -> agent::Settings {
+    ///
+    /// # Errors
+    /// As [`NodeOptions::place`].
+    pub fn agent(&self) -> anyhow::Result<agent::Settings> {
         let sources = if self.manifests.is_some() {
             BTreeSet::from([Source::Manifests])
         } else {
             BTreeSet::from([Source::Services, Source::EndpointSlices, Source::Node])
         };
-        agent::Settings {
-            place: Place {
-                node: self.node_name(),
-                zone: self.zone.clone(),
-                addresses: self.node_ip.clone(),
-            },
+        Ok(agent::Settings {
+            place: self.node.place()?,
             sources,
             // A plan for one Service takes well under a millisecond: this bounds the share of the processor that a
             // storm of changes takes, and is far below what people notice.
@@ -272,7 +266,7 @@ impl Settings {
             // The first try again is quick, for most faults pass; a fault that stays is not worth a busy processor.
             backoff: (or(self.backoff, 50), or(self.backoff_limit, 10_000)),
             list_timeout: or(self.list_timeout, 15_000),
-        }
+        })
     }
 
     /// How long the manifest folder has to be quiet before it is read: longer than an editor's pause between two
@@ -286,16 +280,7 @@ impl Settings {
         self.manifests.is_none().then(|| Access {
             kubeconfig: self.kubeconfig.clone(),
             api_server: self.api_server.clone(),
-            node_name: self.node_name(),
-        })
-    }
-
-    /// --node-name, else the host name.
-    pub fn node_name(&self) -> String {
-        self.node_name.clone().unwrap_or_else(|| {
-            nix::unistd::gethostname()
-                .map(|name| name.to_string_lossy().into_owned())
-                .unwrap_or_default()
+            node_name: self.node.node_name(),
         })
     }
 }

@@ -201,6 +201,7 @@ pub fn place() -> Place {
         node: NODE.to_owned(),
         zone: Some(ZONE.to_owned()),
         addresses: vec![NODE_ADDRESS],
+        ..Place::default()
     }
 }
 

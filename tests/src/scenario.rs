@@ -223,7 +223,7 @@ impl<'a> Stage<'a> {
     fn agent(&mut self) -> anyhow::Result<&mut Agent<Recorded>> {
         if self.agent.is_none() {
             let maps = Recorded::new(FakeMaps::with_capacities(self.capacities));
-            self.agent = Some(Agent::new(settings(), maps)?);
+            self.agent = Some(Agent::new(settings()?, maps)?);
         }
         self.agent.as_mut().context("an agent")
     }
@@ -274,7 +274,7 @@ impl<'a> Stage<'a> {
     fn restart(&mut self) -> anyhow::Result<()> {
         let mut maps = self.agent()?.maps().clone();
         maps.writes.clear();
-        self.agent = Some(Agent::new(settings(), maps)?);
+        self.agent = Some(Agent::new(settings()?, maps)?);
         self.folder = Folder::new(self.scratch.to_owned());
         Ok(())
     }
@@ -294,18 +294,22 @@ pub fn resting<M: lb_userspace::maps::LbMaps>(
 }
 
 /// The settings that the tests of the agent's loop use: the defaults.
-pub fn settings() -> Settings {
-    let settings = lb_userspace::config::Settings::default().agent();
-    Settings {
+///
+/// # Errors
+/// If the defaults contradict each other.
+pub fn settings() -> anyhow::Result<Settings> {
+    let defaults = lb_userspace::config::Settings::default();
+    Ok(Settings {
         sources: BTreeSet::from([Source::Manifests]),
         // The agent of node-1 (192.0.2.1), in zone-a.
         place: Place {
             node: "node-1".to_owned(),
             zone: Some("zone-a".to_owned()),
             addresses: vec![IpAddr::from([192, 0, 2, 1])],
+            ..Place::default()
         },
-        ..settings
-    }
+        ..defaults.agent()?
+    })
 }
 
 fn repository() -> PathBuf {

@@ -72,7 +72,7 @@ fn kubernetes() -> Settings {
     Settings {
         sources: BTreeSet::from([Source::Services, Source::EndpointSlices, Source::Node]),
         place: place(),
-        ..settings()
+        ..settings().unwrap()
     }
 }
 

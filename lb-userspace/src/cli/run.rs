@@ -169,7 +169,7 @@ impl Node {
             },
         )?;
         let maps = BpfMaps::open(&root.maps())?;
-        let agent = Agent::new(settings.agent(), maps)?;
+        let agent = Agent::new(settings.agent()?, maps)?;
         let cgroup_root = match &settings.cgroup_root {
             Some(path) => path.clone(),
             None => cgroup::root()?,
@@ -228,7 +228,7 @@ impl Node {
             devices: self.monitor.reports(),
             sweep: swept,
             destroyed_sockets: ended,
-            node_name: self.settings.node_name(),
+            node_name: self.settings.node.node_name(),
             cgroup_root: self.cgroup_root,
             socket_hooks: self.socket_hooks,
             kernel: self.abilities,

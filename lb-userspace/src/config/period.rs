@@ -2,7 +2,6 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use lb_common::config::Timeouts;
-use serde::{Deserialize, Serialize, de::Error as _};
 
 /// The longest span of any setting.
 const LONGEST: Duration = Duration::from_secs(Timeouts::LONGEST as u64);
@@ -109,20 +108,23 @@ impl fmt::Display for Timeout {
     }
 }
 
+/// What is read and written as its text.
 macro_rules! as_text {
     ($([$($generics:tt)*] $type:ty),*) => { $(
-        impl<$($generics)*> Serialize for $type {
+        impl<$($generics)*> serde::Serialize for $type {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
             }
         }
-        impl<'de, $($generics)*> Deserialize<'de> for $type {
+        impl<'de, $($generics)*> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?
+                <String as serde::Deserialize>::deserialize(deserializer)?
                     .parse()
-                    .map_err(D::Error::custom)
+                    .map_err(serde::de::Error::custom)
             }
         }
     )* };
 }
+pub(super) use as_text;
+
 as_text!([const LEAST: u64] Period<LEAST>, [] Timeout);

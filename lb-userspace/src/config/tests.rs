@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use clap::Parser;
 
 use super::*;
@@ -28,8 +30,8 @@ fn a_flag_beats_the_file_and_the_file_the_default() {
     );
     let settings = flags(&["--node-name", "of-flag"]).or_file(&file).unwrap();
     std::fs::remove_file(file).unwrap();
-    assert_eq!(settings.node_name(), "of-flag");
-    let agent = settings.agent();
+    assert_eq!(settings.node.node_name(), "of-flag");
+    let agent = settings.agent().unwrap();
     assert_eq!(agent.gone_grace, Duration::from_secs(7));
     assert_eq!(agent.region_rest, Duration::from_secs(3));
     assert_eq!(agent.collect, Duration::from_millis(5));
@@ -145,10 +147,12 @@ fn an_empty_file_sets_nothing() {
 #[test]
 fn every_flag_is_a_key_of_the_same_name() {
     // A list that is empty is not written.
-    let settings = Settings {
-        node_ip: vec![IpAddr::from([192, 0, 2, 1])],
-        ..Settings::default()
-    };
+    let settings = flags(&[
+        "--node-ip=192.0.2.1",
+        "--cluster-cidr=10.244.0.0/16",
+        "--service-cidr=10.96.0.0/16",
+        "--nodeport-addresses=all",
+    ]);
     let keys = serde_json::to_value(settings).unwrap();
     let command = <Line as clap::CommandFactory>::command();
     let flags: BTreeSet<String> = command
@@ -192,15 +196,45 @@ fn addresses_of_the_node_come_from_the_file_unless_a_flag_names_some() {
     std::fs::write(&file, "nodeIp: [192.0.2.1]\n").unwrap();
     let of_file = flags(&["--node-name", "a"]).or_file(&file).unwrap();
     assert_eq!(
-        of_file.agent().place.addresses,
+        of_file.agent().unwrap().place.addresses,
         [IpAddr::from([192, 0, 2, 1])]
     );
     let of_flag = flags(&["--node-ip", "192.0.2.2"]).or_file(&file).unwrap();
     assert_eq!(
-        of_flag.agent().place.addresses,
+        of_flag.agent().unwrap().place.addresses,
         [IpAddr::from([192, 0, 2, 2])]
     );
     std::fs::write(&file, "maxFlowEntries: 0\n").unwrap();
     assert!(flags(&[]).or_file(&file).is_err(), "no flow has room");
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn what_flags_say_of_the_node_a_file_says_as_well() {
+    let file = file(
+        "node",
+        "clusterCidr: '10.244.0.0/16,fd00:10:244::/56'\nserviceCidr: [10.96.0.0/16]\nzone: a\nmasqueradeAll: true\n\
+         nodeportAddresses: [localhost, 192.0.2.0/24]\ndetectLocalMode: interfacenameprefix\n\
+         podInterfaceNamePrefix: cali\nignoreExternalIps: true\n",
+    );
+    let words = "--node-name a --zone a --cluster-cidr 10.244.0.0/16,fd00:10:244::/56 --service-cidr 10.96.0.0/16 \
+                 --masquerade-all --nodeport-addresses localhost,192.0.2.0/24 --ignore-external-ips \
+                 --detect-local-mode InterfaceNamePrefix --pod-interface-name-prefix cali";
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let of_file = flags(&["--node-name", "a"]).or_file(&file).unwrap();
+    assert_eq!(of_file, flags(&words));
+    let switched_off = flags(&["--masquerade-all=false"]).or_file(&file).unwrap();
+    assert!(!switched_off.node.place().unwrap().masquerade_all);
+    for (text, named) in [
+        ("zone: a\nnodeNam: b\n", "nodeNam"),
+        ("clusterCidr: [10.244.0.0]\n", "10.244.0.0/16"),
+        ("nodeportAddresses: here\n", "primary, localhost, all"),
+        ("detectLocalMode: here\n", "ClusterCIDR, NodeCIDR"),
+        ("masqueradeAll: sometimes\n", "sometimes"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let error = format!("{:#}", Settings::default().or_file(&file).unwrap_err());
+        assert!(error.contains(named), "no `{named}` in: {error}");
+    }
     std::fs::remove_file(file).unwrap();
 }

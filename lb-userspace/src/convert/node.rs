@@ -1,9 +1,10 @@
 //! Node.
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as api;
 
-use crate::model::{Family, Node, Place};
+use crate::model::{Family, Node};
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const LEAVING_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
@@ -18,11 +19,10 @@ pub fn node(object: &api::Node) -> Node {
     let leaving = object.metadata.deletion_timestamp.is_some()
         || taints.into_iter().any(|taint| taint.key == LEAVING_TAINT);
     Node {
-        place: Place {
-            node: object.metadata.name.clone().unwrap_or_default(),
-            zone: labels.and_then(|labels| labels.get(ZONE_LABEL)).cloned(),
-            addresses: addresses(object),
-        },
+        name: object.metadata.name.clone().unwrap_or_default(),
+        zone: labels.and_then(|labels| labels.get(ZONE_LABEL)).cloned(),
+        addresses: addresses(object),
+        pod_cidrs: pod_cidrs(object),
         leaving,
     }
 }
@@ -47,6 +47,19 @@ fn addresses(object: &api::Node) -> Vec<IpAddr> {
     addresses
 }
 
+/// Where its pods have their addresses; what is no prefix is nothing to go by.
+fn pod_cidrs(object: &api::Node) -> Vec<IpNet> {
+    let Some(spec) = &object.spec else {
+        return Vec::new();
+    };
+    let mut written = spec.pod_cidrs.clone().unwrap_or_default();
+    if written.is_empty() {
+        written.extend(spec.pod_cidr.clone());
+    }
+    let prefixes = written.iter().filter_map(|text| text.parse::<IpNet>().ok());
+    prefixes.map(|prefix| prefix.trunc()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -57,12 +70,14 @@ mod tests {
     fn the_autoscalers_taint_says_that_the_node_leaves() {
         let object = json!({
             "metadata": {"name": "node-1", "labels": {ZONE_LABEL: "a"}},
-            "spec": {"taints": [{"key": LEAVING_TAINT, "effect": "NoSchedule"}]},
+            "spec": {
+                "taints": [{"key": LEAVING_TAINT, "effect": "NoSchedule"}],
+                "podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:10:244:1::/64"],
+            },
         });
         let node = node(&serde_json::from_value(object).unwrap());
-        assert_eq!(
-            (node.place.zone.as_deref(), node.leaving),
-            (Some("a"), true)
-        );
+        assert_eq!((node.zone.as_deref(), node.leaving), (Some("a"), true));
+        let pods = ["10.244.1.0/24", "fd00:10:244:1::/64"];
+        assert_eq!(node.pod_cidrs, pods.map(|it| it.parse().unwrap()));
     }
 }

@@ -37,7 +37,7 @@ fn place() -> Place {
     Place {
         node: "a".to_owned(),
         zone: Some("x".to_owned()),
-        addresses: Vec::new(),
+        ..Place::default()
     }
 }
 

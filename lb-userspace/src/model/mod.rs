@@ -8,7 +8,7 @@ mod warning;
 
 pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, Hints, Target};
 pub use name::{ObjectName, ServiceName, ServicePortName, SliceName};
-pub use node::{Node, Place};
+pub use node::{DetectLocal, Node, NodePortAddresses, Place};
 pub use service::{NotServed, Service, ServicePort, ServiceType, TrafficPolicy};
 pub use snapshot::{Dirty, Snapshot};
 pub use warning::Warning;

@@ -13,7 +13,8 @@ pub struct Snapshot {
     owners: BTreeMap<SliceName, ServiceName>,
     /// What is said of the own node by flags, and counts where no Node is known.
     configured: Place,
-    node: Option<Node>,
+    /// The same with what the own Node says.
+    place: Place,
 }
 
 /// Services to look at again.
@@ -23,6 +24,7 @@ impl Snapshot {
     /// Nothing is known yet but where the agent runs.
     pub fn new(place: Place) -> Self {
         Self {
+            place: place.clone(),
             configured: place,
             ..Self::default()
         }
@@ -46,9 +48,7 @@ impl Snapshot {
     }
     /// Where this agent's clients are.
     pub fn place(&self) -> &Place {
-        self.node
-            .as_ref()
-            .map_or(&self.configured, |node| &node.place)
+        &self.place
     }
 
     /// A Service is new or has changed.
@@ -129,12 +129,15 @@ impl Snapshot {
     }
 
     /// The own node is new, has changed, or is no more. If it is another place, endpoints are near or far anew.
-    pub fn set_node(&mut self, node: Option<Node>) -> Dirty {
-        let before = self.place().clone();
-        self.node = node;
-        if *self.place() == before {
+    pub fn set_node(&mut self, node: Option<&Node>) -> Dirty {
+        let place = match node {
+            Some(node) => self.configured.described_by(node),
+            None => self.configured.clone(),
+        };
+        if self.place == place {
             return Dirty::new();
         }
+        self.place = place;
         self.services.keys().cloned().collect()
     }
 }
@@ -182,13 +185,12 @@ mod tests {
         let place = |zone: &str| Place {
             node: "node-1".to_owned(),
             zone: Some(zone.to_owned()),
-            addresses: Vec::new(),
+            ..Place::default()
         };
-        let node = |zone: &str| {
-            Some(Node {
-                place: place(zone),
-                leaving: false,
-            })
+        let node = |zone: &str| Node {
+            name: "node-1".to_owned(),
+            zone: Some(zone.to_owned()),
+            ..Node::default()
         };
         let mut snapshot = Snapshot::new(place("a"));
         for name in ["web", "shop"] {
@@ -198,13 +200,13 @@ mod tests {
             assert!(snapshot.apply_service(service).is_some());
         }
         assert_eq!(
-            snapshot.set_node(node("a")),
+            snapshot.set_node(Some(&node("a"))),
             dirty(&[]),
             "as the flags said"
         );
-        assert_eq!(snapshot.set_node(node("b")), dirty(&["shop", "web"]));
+        assert_eq!(snapshot.set_node(Some(&node("b"))), dirty(&["shop", "web"]));
         assert_eq!(snapshot.place(), &place("b"));
-        assert_eq!(snapshot.set_node(node("b")), dirty(&[]));
+        assert_eq!(snapshot.set_node(Some(&node("b"))), dirty(&[]));
         assert_eq!(
             snapshot.set_node(None),
             dirty(&["shop", "web"]),

@@ -196,7 +196,7 @@ async fn main() -> Result<()> {
     };
     let _datapath = Datapath::load(object()?, &options)?;
     let folder = pinned.0.maps();
-    let mut settings = config::Settings::default().agent();
+    let mut settings = config::Settings::default().agent()?;
     settings.sources = BTreeSet::from([Source::Services, Source::EndpointSlices]);
     let collect = settings.collect;
     let agent = Agent::new(settings, BpfMaps::open(&folder)?)?;
