@@ -209,7 +209,11 @@ impl<M: LbMaps> Agent<M> {
             }
             Event::NodeChanged(node) => {
                 self.seen(Source::Node, true, now);
-                let dirty = self.snapshot.set_node(node.as_deref());
+                let dirty = self.snapshot.set_node(node.map(|node| *node));
+                self.dirty.extend(dirty);
+            }
+            Event::LocalAddresses(addresses) => {
+                let dirty = self.snapshot.set_local_addresses(addresses);
                 self.dirty.extend(dirty);
             }
             Event::Trouble { source, warnings } => self.trouble(source, warnings),

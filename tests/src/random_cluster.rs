@@ -166,7 +166,7 @@ fn dialled(service: &Service, port: &ServicePort) -> Vec<(Frontend, TrafficPolic
     for address in &service.cluster_ips {
         dialled.push(at(*address, port.port, service.internal_policy));
     }
-    for address in &service.external_ips {
+    for address in service.balancer_ips.iter().chain(&service.external_ips) {
         dialled.push(at(*address, port.port, service.external_policy));
     }
     if let Some(node_port) = port.node_port {

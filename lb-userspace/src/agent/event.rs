@@ -1,5 +1,9 @@
 //! Everything that can happen to the agent.
-use std::{fmt, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use lb_common::{BackendId, Protocol};
 use serde::{Deserialize, Serialize};
@@ -62,6 +66,8 @@ pub enum Event {
     SliceDeleted(SliceName),
     /// The own Node: new, changed, or absent.
     NodeChanged(Option<Box<Node>>),
+    /// All addresses of the node's devices.
+    LocalAddresses(BTreeSet<IpAddr>),
     /// What troubles a source, as a whole: an empty list says that nothing does any more.
     Trouble {
         /// Which.

@@ -1,5 +1,7 @@
 //! `waggle run`: everything put together.
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -235,6 +237,11 @@ impl Node {
             started,
         };
         drop(tokio::spawn(server::serve(listener, state)));
+        // The node's addresses come before everything else: the first plan has frontends at all of them.
+        let mut addresses = self.monitor.local_addresses();
+        let first = Event::LocalAddresses(addresses.borrow_and_update().clone());
+        events.send(first).await.context("the agent's loop")?;
+        drop(tokio::spawn(follow_addresses(addresses, events.clone())));
         let mut source = tokio::spawn(watch_source(self.settings, events.clone()));
         let mut agent = tokio::spawn(agent::run(self.agent, inbox, retired));
         let result = tokio::select! {
@@ -266,6 +273,19 @@ async fn watch_source(settings: Settings, events: mpsc::Sender<Event>) -> Result
     }
     let settle = settings.manifest_settle();
     sources::manifests::watch(settings.manifests.unwrap_or_default(), settle, events).await
+}
+
+/// Tells the agent whenever the addresses of the node's devices are others.
+async fn follow_addresses(
+    mut addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    events: mpsc::Sender<Event>,
+) {
+    while addresses.changed().await.is_ok() {
+        let current = addresses.borrow_and_update().clone();
+        if events.send(Event::LocalAddresses(current)).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Passes what the kernel programs log to this program's log.

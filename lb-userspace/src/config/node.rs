@@ -50,9 +50,8 @@ pub struct NodeOptions {
     pub service_cidr: Vec<Prefix>,
 
     /// Where node ports are served, separated by commas: prefixes, which mean the node's addresses within them, and the
-    /// words `primary` (the node's own address of each family), `localhost` (127.0.0.1 and `::1`) and `all` (all
-    /// addresses of its devices but loopback). This is noted; they are served at the primary addresses yet
-    /// [default: primary]
+    /// words `primary` (the node's own address of each family), `localhost` (127.0.0.1 and `::1`, for the node's own
+    /// processes) and `all` (all addresses of its devices but loopback) [default: primary]
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
     #[serde(
         default,
@@ -78,8 +77,7 @@ pub struct NodeOptions {
     #[arg(long, value_name = "PREFIX")]
     pub pod_interface_name_prefix: Option<String>,
 
-    /// Do not serve externalIPs of Services: whoever may write a Service can draw others' traffic by them. This is
-    /// noted; they are served yet
+    /// Do not serve externalIPs of Services: whoever may write a Service can draw others' traffic by them
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub ignore_external_ips: Option<bool>,
 }

@@ -18,10 +18,13 @@ pub fn service(object: &api::Service) -> Service {
     let no_spec = api::ServiceSpec::default();
     let spec = object.spec.as_ref().unwrap_or(&no_spec);
     let not_served = not_served(object, spec);
-    let (mut cluster_ips, mut external_ips, mut ports) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut cluster_ips, mut ports) = (Vec::new(), Vec::new());
+    let (mut balancer_ips, mut external_ips) = (Vec::new(), Vec::new());
     if not_served.is_none() {
         cluster_ips = addresses(spec, &mut notes);
-        external_ips = external_addresses(object, spec, &mut notes);
+        balancer_ips = balancer_addresses(object, spec, &mut notes);
+        let written = spec.external_ips.iter().flatten().map(String::as_str);
+        external_ips = distinct("externalIP", written.collect(), &mut notes);
         ports = service_ports(spec, &mut notes);
         note_what_is_missing(spec, &mut notes);
     }
@@ -29,6 +32,7 @@ pub fn service(object: &api::Service) -> Service {
         name,
         kind: service_type(spec.type_.as_deref()),
         cluster_ips,
+        balancer_ips,
         external_ips,
         ports,
         not_served,
@@ -114,9 +118,8 @@ fn addresses(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<IpAddr> {
     addresses
 }
 
-/// Where the outside reaches the Service: addresses of load balancers that hand packets on as they are, and
-/// `externalIPs`.
-fn external_addresses(
+/// Addresses of load balancers that hand packets on as they are.
+fn balancer_addresses(
     object: &api::Service,
     spec: &api::ServiceSpec,
     notes: &mut Notes,
@@ -127,13 +130,14 @@ fn external_addresses(
     let reaches_us = |it: &&api::LoadBalancerIngress| it.ip_mode.as_deref() != Some("Proxy");
     let is_open = spec.type_.as_deref() == Some("LoadBalancer") && ranges(spec).next().is_none();
     let ingress = ingress.into_iter().flatten().filter(|_| is_open);
-    let of_balancer = ingress
-        .filter(reaches_us)
-        .filter_map(|it| Some(("load balancer address", it.ip.as_deref()?)));
-    let written = spec.external_ips.iter().flatten();
-    let external = written.map(|it| ("externalIP", it.as_str()));
+    let written = ingress.filter(reaches_us).filter_map(|it| it.ip.as_deref());
+    distinct("load balancer address", written.collect(), notes)
+}
+
+/// Usable addresses, none twice.
+fn distinct(of: &str, written: Vec<&str>, notes: &mut Notes) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
-    for (of, text) in of_balancer.chain(external) {
+    for text in written {
         let address = notes.address(of, text, None);
         addresses.extend(address.filter(|it| !addresses.contains(it)));
     }

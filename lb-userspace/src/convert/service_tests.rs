@@ -155,11 +155,8 @@ fn the_outside_reaches_load_balancers_that_pass_packets_on_and_external_ips() {
             .extend(more.as_object().unwrap().clone());
         let object = json!({"metadata": {"name": "web"}, "spec": spec, "status": {"loadBalancer": {"ingress": ingress}}});
         let service = service(&serde_json::from_value(object).unwrap());
-        let addresses: Vec<String> = service
-            .external_ips
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let addresses = service.balancer_ips.iter().chain(&service.external_ips);
+        let addresses: Vec<String> = addresses.map(ToString::to_string).collect();
         (
             addresses,
             service.ports[0].node_port,
@@ -168,8 +165,12 @@ fn the_outside_reaches_load_balancers_that_pass_packets_on_and_external_ips() {
         )
     };
     let (cluster, local) = (TrafficPolicy::Cluster, TrafficPolicy::Local);
-    let all = ["203.0.113.1", "203.0.113.2", "2001:db8::1", "198.51.100.1"];
     let external = ["198.51.100.1", "203.0.113.1"];
+    let all = [
+        &["203.0.113.1", "203.0.113.2", "2001:db8::1"],
+        &external[..],
+    ]
+    .concat();
     let nothing = json!({});
     let is =
         |addresses: &[&str]| -> Vec<String> { addresses.iter().map(ToString::to_string).collect() };

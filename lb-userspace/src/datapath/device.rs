@@ -150,6 +150,8 @@ pub struct DeviceAddress {
     pub address: IpAddr,
     /// Fit to masquerade with: global, primary, not on its way out or in.
     pub usable: bool,
+    /// The node answers to it wherever it is dialled from: checked by the kernel, and not of one link only.
+    pub local: bool,
 }
 
 impl DeviceAddress {
@@ -178,11 +180,15 @@ impl DeviceAddress {
             | AddressFlags::Tentative
             | AddressFlags::Dadfailed;
         let usable = message.header.scope == AddressScope::Universe && !flags.intersects(unfit);
+        let unchecked = AddressFlags::Tentative | AddressFlags::Dadfailed;
+        // On a point-to-point device `Address` is the other end.
+        let address = local.or(address)?;
+        let of_link = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
         Some(Self {
             index: message.header.index,
-            // On a point-to-point device `Address` is the other end.
-            address: local.or(address)?,
+            address,
             usable,
+            local: !flags.intersects(unchecked) && !of_link,
         })
     }
 }

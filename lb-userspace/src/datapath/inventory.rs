@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::IpAddr,
 };
 
 use netlink_packet_route::{
@@ -124,6 +125,12 @@ impl Inventory {
             }
             _ => {}
         }
+    }
+
+    /// The addresses that the node answers to.
+    pub(crate) fn local_addresses(&self) -> BTreeSet<IpAddr> {
+        let local = self.addresses.iter().filter(|address| address.local);
+        local.map(|address| address.address).collect()
     }
 
     /// Forgets a device and all that hung on it.

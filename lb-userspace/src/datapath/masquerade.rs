@@ -84,6 +84,7 @@ mod tests {
             index,
             address: text.parse().unwrap(),
             usable: true,
+            local: true,
         }
     }
     fn v4(text: &str) -> lb_common::Ipv4Address {

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsFd as _,
     sync::Arc,
     thread::JoinHandle,
@@ -61,6 +61,7 @@ pub type Reports = Arc<BTreeMap<u32, DeviceReport>>;
 #[derive(Debug)]
 pub struct Monitor {
     reports: watch::Receiver<Reports>,
+    addresses: watch::Receiver<BTreeSet<IpAddr>>,
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -77,6 +78,7 @@ impl Monitor {
         events.subscribe(GROUPS)?;
         let written = table.read();
         let (sender, reports) = watch::channel(Reports::default());
+        let (address_sender, addresses) = watch::channel(BTreeSet::new());
         let mut watched = Watched {
             events,
             questions: Route::route()?,
@@ -88,6 +90,7 @@ impl Monitor {
             written,
             reports: BTreeMap::new(),
             sender,
+            address_sender,
         };
         watched.refresh()?;
         let stop = Arc::new(EventFd::new()?);
@@ -97,6 +100,7 @@ impl Monitor {
             .spawn(move || watched.run(&stopped))?;
         Ok(Self {
             reports,
+            addresses,
             stop,
             thread: Some(thread),
         })
@@ -105,6 +109,11 @@ impl Monitor {
     /// The devices as they are, and a way to wait until that changes.
     pub fn reports(&self) -> watch::Receiver<Reports> {
         self.reports.clone()
+    }
+
+    /// The addresses the node answers to, and a way to wait until they change.
+    pub fn local_addresses(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
+        self.addresses.clone()
     }
 }
 
@@ -131,6 +140,7 @@ struct Watched {
     written: BTreeMap<u32, DeviceEntry>,
     reports: BTreeMap<u32, DeviceReport>,
     sender: watch::Sender<Reports>,
+    address_sender: watch::Sender<BTreeSet<IpAddr>>,
 }
 
 impl Watched {
@@ -217,6 +227,12 @@ impl Watched {
         for index in &touched.gone {
             self.forget(*index);
         }
+        let local = self.inventory.local_addresses();
+        self.address_sender.send_if_modified(|current| {
+            let changed = *current != local;
+            *current = local;
+            changed
+        });
         let Inventory {
             devices,
             addresses,

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The frontends of one port in one family whose clients get endpoints by this policy: its cluster address, and for
-/// the outside its external addresses and the node port at the node's own address.
+/// the outside its external addresses and the node port at those addresses of the node that serve node ports.
 ///
 /// Clients from outside get the node's address as their source where the backend may be on another node, for the reply
 /// has to come back by this one; with the policy `Local` it is here, and sees the client's own address.
@@ -32,12 +32,17 @@ pub(super) fn frontends(
             TrafficPolicy::Local => FrontendFlags::NONE,
         };
         let of_family = |address: &&IpAddr| Family::of(**address) == family;
-        for address in service.external_ips.iter().filter(of_family) {
+        let external = service
+            .external_ips
+            .iter()
+            .filter(|_| !place.ignore_external_ips);
+        let addresses = service.balancer_ips.iter().chain(external);
+        for address in addresses.filter(of_family) {
             frontends.insert(at(*address, port.port), flags);
         }
-        for address in place.addresses.iter().filter(of_family) {
-            if let Some(node_port) = port.node_port {
-                frontends.insert(at(*address, node_port), flags);
+        if let Some(node_port) = port.node_port {
+            for address in place.node_port_addresses(family) {
+                frontends.insert(at(address, node_port), flags);
             }
         }
     }

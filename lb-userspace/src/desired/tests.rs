@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use lb_common::BackendState;
 
@@ -36,6 +36,7 @@ fn service(name: &str, address: &str) -> Service {
     Service {
         name: ServiceName::new("default", name),
         cluster_ips: vec![address.parse().unwrap()],
+        balancer_ips: Vec::new(),
         external_ips: Vec::new(),
         ports: vec![ServicePort {
             name: String::new(),
@@ -138,6 +139,27 @@ fn not_ready_endpoints_serve_where_the_service_publishes_them() {
             .len(),
         1
     );
+}
+
+#[test]
+fn external_ips_are_served_unless_they_are_to_be_ignored() {
+    let addresses = ["203.0.113.1", "198.51.100.1"].map(|it| it.parse::<IpAddr>().unwrap());
+    let service = Service {
+        balancer_ips: vec![addresses[0]],
+        external_ips: addresses.to_vec(),
+        ..service("web", "10.96.0.1")
+    };
+    for (ignore_external_ips, expected) in [(false, &addresses[..]), (true, &addresses[..1])] {
+        let place = Place {
+            ignore_external_ips,
+            ..Place::default()
+        };
+        let cluster_ip = service.cluster_ips[0];
+        let frontends = services(&service, &[], &place)[0].frontends.clone();
+        let dialled: BTreeSet<IpAddr> = frontends.keys().map(|it| it.address).collect();
+        let expected = expected.iter().chain([&cluster_ip]).copied().collect();
+        assert_eq!(dialled, expected, "ignored: {ignore_external_ips}");
+    }
 }
 
 #[test]

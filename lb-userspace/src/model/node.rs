@@ -1,5 +1,8 @@
 //! The node the agent runs on.
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 
@@ -15,7 +18,8 @@ pub struct Place {
     pub zone: Option<String>,
     /// The node's own addresses as its Node or flags name them. The first of each family is the primary one.
     pub addresses: Vec<IpAddr>,
-    /// The addresses of its devices, if somebody has looked; loopback addresses among them.
+    /// The addresses of its devices, if somebody has looked: loopback addresses are among them, those of IPv6 that only
+    /// hold on one link are not.
     pub local_addresses: BTreeSet<IpAddr>,
     /// Where pods have their addresses; at most one prefix of each family.
     pub cluster_cidrs: Vec<IpNet>,
@@ -99,5 +103,85 @@ impl Place {
     pub fn primary_address(&self, family: Family) -> Option<IpAddr> {
         let mut addresses = self.addresses.iter().copied();
         addresses.find(|address| Family::of(*address) == family)
+    }
+
+    /// Where node ports are served, of one family.
+    pub fn node_port_addresses(&self, family: Family) -> BTreeSet<IpAddr> {
+        let primary = self.primary_address(family);
+        if self.nodeport_addresses.is_empty() {
+            return primary.into_iter().collect();
+        }
+        let localhost = match family {
+            Family::V4 => IpAddr::from(Ipv4Addr::LOCALHOST),
+            Family::V6 => IpAddr::from(Ipv6Addr::LOCALHOST),
+        };
+        let own = self.addresses.iter().chain(&self.local_addresses).copied();
+        let known = own.chain([localhost]);
+        let wanted = |address: &IpAddr| {
+            let is_wanted = |some: &NodePortAddresses| match some {
+                NodePortAddresses::Primary => Some(*address) == primary,
+                NodePortAddresses::Localhost => *address == localhost,
+                NodePortAddresses::All => !address.is_loopback(),
+                NodePortAddresses::Within(prefix) => {
+                    prefix.contains(address) && address.is_loopback() == prefix.addr().is_loopback()
+                }
+            };
+            Family::of(*address) == family && self.nodeport_addresses.iter().any(is_wanted)
+        };
+        known.filter(wanted).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::NodePortAddresses::{All, Localhost, Primary, Within};
+    use super::*;
+
+    #[test]
+    fn node_ports_are_served_where_words_and_prefixes_say() {
+        let list = |text: &str| -> Vec<IpAddr> {
+            text.split_whitespace()
+                .map(|it| it.parse().unwrap())
+                .collect()
+        };
+        let within = |text: &str| Within(text.parse().unwrap());
+        let cases = [
+            (vec![], "192.0.2.1", "2001:db8::1"),
+            (vec![Primary], "192.0.2.1", "2001:db8::1"),
+            (vec![Localhost], "127.0.0.1", "::1"),
+            (vec![All], "10.0.0.1 192.0.2.1 192.0.2.2", "2001:db8::1"),
+            (
+                vec![Localhost, Primary],
+                "127.0.0.1 192.0.2.1",
+                "::1 2001:db8::1",
+            ),
+            (vec![within("192.0.2.0/24")], "192.0.2.1 192.0.2.2", ""),
+            (
+                vec![within("0.0.0.0/0")],
+                "10.0.0.1 192.0.2.1 192.0.2.2",
+                "",
+            ),
+            (vec![within("127.0.0.0/8")], "127.0.0.1 127.0.0.53", ""),
+            (
+                vec![within("10.0.0.0/8"), Primary],
+                "10.0.0.1 192.0.2.1",
+                "2001:db8::1",
+            ),
+            (vec![within("::/0")], "", "2001:db8::1"),
+            (vec![within("198.51.100.0/24")], "", ""),
+        ];
+        for (nodeport_addresses, v4, v6) in cases {
+            let place = Place {
+                addresses: list("192.0.2.1 2001:db8::1 192.0.2.2"),
+                local_addresses: list("10.0.0.1 127.0.0.1 127.0.0.53 192.0.2.1 ::1 2001:db8::1")
+                    .into_iter()
+                    .collect(),
+                nodeport_addresses,
+                ..Place::default()
+            };
+            let served = Family::ALL.map(|family| place.node_port_addresses(family));
+            let expected = [v4, v6].map(|text| list(text).into_iter().collect());
+            assert_eq!(served, expected, "{:?}", place.nodeport_addresses);
+        }
     }
 }

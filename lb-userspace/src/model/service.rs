@@ -15,8 +15,9 @@ pub struct Service {
     pub kind: ServiceType,
     /// Its cluster addresses: none or one of each family.
     pub cluster_ips: Vec<IpAddr>,
-    /// Addresses at which the cluster's outside reaches it: load balancers that leave packets as they are
-    /// (`ipMode: VIP`), and `externalIPs`. None twice.
+    /// Addresses of load balancers that leave packets as they are (`ipMode: VIP`). None twice.
+    pub balancer_ips: Vec<IpAddr>,
+    /// `externalIPs`: somebody else brings packets to them here. None twice.
     pub external_ips: Vec<IpAddr>,
     /// Its ports. Each has been checked: no port is zero, no protocol is one that is not translated.
     pub ports: Vec<ServicePort>,
@@ -26,7 +27,7 @@ pub struct Service {
     pub publish_not_ready_addresses: bool,
     /// Which endpoints serve clients that dial its cluster address.
     pub internal_policy: TrafficPolicy,
-    /// Which endpoints serve clients that dial a node port or one of `external_ips`.
+    /// Which endpoints serve clients that dial a node port, `balancer_ips` or `external_ips`.
     pub external_policy: TrafficPolicy,
     /// What was left out of it.
     pub warnings: Vec<Warning>,

@@ -1,7 +1,10 @@
 //! The whole model at a moment, and which Services a change of it concerns.
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use crate::model::{EndpointSlice, Node, Place, Service, ServiceName, SliceName};
+use crate::model::{EndpointSlice, Family, Node, Place, Service, ServiceName, SliceName};
 
 /// Everything that is known. Each method that changes it returns the Services that have to be looked at again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,7 +16,9 @@ pub struct Snapshot {
     owners: BTreeMap<SliceName, ServiceName>,
     /// What is said of the own node by flags, and counts where no Node is known.
     configured: Place,
-    /// The same with what the own Node says.
+    /// What the own Node says, if it is known.
+    node: Option<Node>,
+    /// The one laid over the other.
     place: Place,
 }
 
@@ -129,23 +134,47 @@ impl Snapshot {
     }
 
     /// The own node is new, has changed, or is no more. If it is another place, endpoints are near or far anew.
-    pub fn set_node(&mut self, node: Option<&Node>) -> Dirty {
-        let place = match node {
+    pub fn set_node(&mut self, node: Option<Node>) -> Dirty {
+        self.node = node;
+        self.set_place()
+    }
+
+    /// The own node, if its object is known.
+    pub fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    /// The node's devices have these addresses.
+    pub fn set_local_addresses(&mut self, addresses: BTreeSet<IpAddr>) -> Dirty {
+        self.configured.local_addresses = addresses;
+        self.set_place()
+    }
+
+    fn set_place(&mut self) -> Dirty {
+        let mut place = match &self.node {
             Some(node) => self.configured.described_by(node),
             None => self.configured.clone(),
         };
-        if self.place == place {
-            return Dirty::new();
-        }
-        self.place = place;
-        self.services.keys().cloned().collect()
+        std::mem::swap(&mut self.place, &mut place);
+        let (before, after) = (place, &self.place);
+        let served = |place: &Place| Family::ALL.map(|family| place.node_port_addresses(family));
+        let has_moved = served(&before) != served(after);
+        let is_another = Place {
+            local_addresses: after.local_addresses.clone(),
+            ..before
+        } != *after;
+        let concerned = self.services.values().filter(|service| {
+            let mut ports = service.ports.iter();
+            is_another || has_moved && ports.any(|port| port.node_port.is_some())
+        });
+        concerned.map(|service| service.name.clone()).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Family;
+    use crate::model::NodePortAddresses;
 
     fn slice(name: &str, service: &str) -> EndpointSlice {
         EndpointSlice {
@@ -200,18 +229,47 @@ mod tests {
             assert!(snapshot.apply_service(service).is_some());
         }
         assert_eq!(
-            snapshot.set_node(Some(&node("a"))),
+            snapshot.set_node(Some(node("a"))),
             dirty(&[]),
             "as the flags said"
         );
-        assert_eq!(snapshot.set_node(Some(&node("b"))), dirty(&["shop", "web"]));
+        assert_eq!(snapshot.set_node(Some(node("b"))), dirty(&["shop", "web"]));
         assert_eq!(snapshot.place(), &place("b"));
-        assert_eq!(snapshot.set_node(Some(&node("b"))), dirty(&[]));
+        assert_eq!(snapshot.set_node(Some(node("b"))), dirty(&[]));
         assert_eq!(
             snapshot.set_node(None),
             dirty(&["shop", "web"]),
             "the flags again"
         );
+    }
+
+    #[test]
+    fn another_address_of_a_device_concerns_services_with_node_ports_if_they_are_served_there() {
+        let addresses = |last: u8| BTreeSet::from([IpAddr::from([192, 0, 2, last])]);
+        for (nodeport_addresses, concerned) in [
+            (vec![NodePortAddresses::All], &["door"][..]),
+            (vec![NodePortAddresses::Primary], &[]),
+        ] {
+            let mut snapshot = Snapshot::new(Place {
+                nodeport_addresses,
+                ..Place::default()
+            });
+            for (name, kind) in [("web", "ClusterIP"), ("door", "NodePort")] {
+                let object = serde_json::json!({
+                    "metadata": {"name": name},
+                    "spec": {"type": kind, "clusterIP": "10.96.0.1", "ports": [{"port": 80, "nodePort": 30080}]},
+                });
+                let object = serde_json::from_value(object).unwrap();
+                assert!(
+                    snapshot
+                        .apply_service(crate::convert::service(&object))
+                        .is_some()
+                );
+            }
+            assert_eq!(snapshot.set_local_addresses(addresses(1)), dirty(concerned));
+            assert_eq!(snapshot.set_local_addresses(addresses(1)), dirty(&[]));
+            assert_eq!(snapshot.set_local_addresses(addresses(2)), dirty(concerned));
+        }
     }
 
     #[test]

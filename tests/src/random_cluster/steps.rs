@@ -84,7 +84,8 @@ fn service() -> impl Strategy<Value = Service> {
                     not_served,
                     publish_not_ready_addresses: false,
                     internal_policy,
-                    external_ips: has_balancer.then_some(balancer).into_iter().collect(),
+                    balancer_ips: has_balancer.then_some(balancer).into_iter().collect(),
+                    external_ips: Vec::new(),
                     external_policy,
                     warnings: Vec::new(),
                 }
