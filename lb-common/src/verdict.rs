@@ -84,6 +84,31 @@ impl Verdict {
 }
 
 impl DropReason {
+    /// The reason with this number; one that no reason has stands for [`Self::HalfRewritten`], the only one that speaks
+    /// of a fault of ours.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        const REASONS: [DropReason; 9] = [
+            DropReason::NoBackend,
+            DropReason::NoFlow,
+            DropReason::FlowConflict,
+            DropReason::FlowNotStored,
+            DropReason::Fragmented,
+            DropReason::NoMasqueradeAddress,
+            DropReason::NoMasqueradePort,
+            DropReason::HalfRewritten,
+            DropReason::ServiceInMotion,
+        ];
+        let mut nth = 0;
+        while nth < REASONS.len() {
+            if REASONS[nth] as u32 == number {
+                return REASONS[nth];
+            }
+            nth += 1;
+        }
+        Self::HalfRewritten
+    }
+
     /// The counter of this reason.
     #[inline(always)]
     pub const fn counter(self) -> Counter {

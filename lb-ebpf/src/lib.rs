@@ -27,6 +27,7 @@ pub mod scratch;
 pub mod select;
 
 pub mod ageing;
+pub mod detour;
 pub mod flow;
 pub mod masquerade;
 pub mod reply_path;

@@ -3,6 +3,7 @@ use bytemuck::Zeroable;
 use lb_common::{PassReason, Port, Protocol, Tuple, V4, V6};
 
 use crate::{
+    detour::Extensions,
     headers::{
         EtherType, EthernetHeader, ExtensionHeader, FragmentHeader, IpHeader, Ipv4Header,
         Ipv6Header, Ports, TcpFlags, TcpHeader, UdpHeader, VlanTag, Wire, next_header,
@@ -68,6 +69,12 @@ impl<F: Wire> Parsed<F> {
     pub fn l4_offset(&self) -> usize {
         usize::from(self.l4_offset) & OFFSET_MASK
     }
+    /// `offset` is at most [`OFFSET_MASK`].
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "see above")]
+    fn set_l4_offset(&mut self, offset: usize) {
+        self.l4_offset = offset as u16;
+    }
     /// Whether more fragments follow this one.
     #[inline(always)]
     pub fn is_fragment(&self) -> bool {
@@ -97,13 +104,6 @@ impl<F: Wire> Parsed<F> {
 #[inline(always)]
 pub fn is_udp<F: Wire>(tuple: &Tuple<F>) -> bool {
     tuple.protocol == u32::from(Protocol::Udp.number())
-}
-
-/// Where the transport header is, and what.
-struct Transport {
-    protocol: u8,
-    offset: usize,
-    is_fragment: bool,
 }
 
 /// Finds the IP header.
@@ -153,7 +153,7 @@ fn ethernet<P: Packet>(packet: &P) -> Result<Network, ParseError> {
 /// Walks from the IP header to the transport header: what differs between the families.
 pub trait Parse: Wire {
     /// Fills `parsed` from the IP header at `l3_offset` on; after an error it holds nothing.
-    fn parse<P: Packet>(
+    fn parse<P: Extensions>(
         packet: &P,
         l3_offset: usize,
         parsed: &mut Parsed<Self>,
@@ -162,7 +162,7 @@ pub trait Parse: Wire {
 
 impl Parse for V4 {
     #[inline(always)]
-    fn parse<P: Packet>(
+    fn parse<P: Extensions>(
         packet: &P,
         l3_offset: usize,
         parsed: &mut Parsed<Self>,
@@ -178,18 +178,15 @@ impl Parse for V4 {
         }
         parsed.tuple.source = ip.source();
         parsed.tuple.destination = ip.destination();
-        let transport = Transport {
-            protocol: ip.protocol,
-            offset: l3_offset + ip.length(),
-            is_fragment: ip.is_fragment(),
-        };
-        finish(packet, l3_offset, &transport, parsed)
+        parsed.fragment = u8::from(ip.is_fragment());
+        let l4_offset = l3_offset + ip.length();
+        finish(packet, l3_offset, l4_offset, ip.protocol, parsed)
     }
 }
 
 impl Parse for V6 {
     #[inline(always)]
-    fn parse<P: Packet>(
+    fn parse<P: Extensions>(
         packet: &P,
         l3_offset: usize,
         parsed: &mut Parsed<Self>,
@@ -202,25 +199,30 @@ impl Parse for V6 {
         }
         parsed.tuple.source = ip.source();
         parsed.tuple.destination = ip.destination();
-        let mut transport = Transport {
-            protocol: ip.next_header,
-            offset: l3_offset + size_of::<Ipv6Header>(),
-            is_fragment: false,
-        };
-        if transport.protocol != Protocol::Tcp.number()
-            && transport.protocol != Protocol::Udp.number()
-        {
-            skip_extensions(packet, &mut transport)?;
+        parsed.fragment = 0;
+        let l4_offset = l3_offset + size_of::<Ipv6Header>();
+        let protocol = ip.next_header;
+        if protocol == Protocol::Tcp.number() || protocol == Protocol::Udp.number() {
+            return finish(packet, l3_offset, l4_offset, protocol, parsed);
         }
-        finish(packet, l3_offset, &transport, parsed)
+        parsed.tuple.protocol = u32::from(protocol);
+        parsed.set_l4_offset(l4_offset);
+        packet.skip_extensions(parsed)?;
+        let (l4_offset, protocol) = (parsed.l4_offset(), parsed.tuple.protocol_number());
+        finish(packet, l3_offset, l4_offset, protocol, parsed)
     }
 }
 
-/// Moves `transport` over the extension headers that may stand before TCP or UDP.
+/// Moves `parsed` from the first header after the IPv6 header, of type `parsed.tuple.protocol` and at its `l4_offset`, over
+/// the extension headers that may stand before TCP or UDP.
 #[inline(always)]
-fn skip_extensions<P: Packet>(packet: &P, transport: &mut Transport) -> Result<(), ParseError> {
+pub fn skip_extensions<P: Packet + ?Sized>(
+    packet: &P,
+    parsed: &mut Parsed<V6>,
+) -> Result<(), ParseError> {
     for _ in 0..EXTENSION_HEADERS {
-        match transport.protocol {
+        let (protocol, offset) = (parsed.tuple.protocol_number(), parsed.l4_offset());
+        match protocol {
             next_header::HOP_BY_HOP
             | next_header::ROUTING
             | next_header::DESTINATION
@@ -228,20 +230,24 @@ fn skip_extensions<P: Packet>(packet: &P, transport: &mut Transport) -> Result<(
             | next_header::AUTHENTICATION => {}
             next_header::FRAGMENT => {
                 let fragment = packet
-                    .header::<FragmentHeader>(transport.offset)
+                    .header::<FragmentHeader>(offset)
                     .ok_or(ParseError::OutOfReach)?;
                 if fragment.is_later() {
                     return Err(ParseError::NotOurs(PassReason::LaterFragment));
                 }
-                transport.is_fragment |= !fragment.is_atomic();
+                parsed.fragment |= u8::from(!fragment.is_atomic());
             }
             _ => return Ok(()),
         }
         let header = packet
-            .header::<ExtensionHeader>(transport.offset)
+            .header::<ExtensionHeader>(offset)
             .ok_or(ParseError::OutOfReach)?;
-        transport.offset += header.bytes(transport.protocol);
-        transport.protocol = header.next_header;
+        let next = offset + header.bytes(protocol);
+        if next > OFFSET_MASK {
+            return Err(ParseError::NotOurs(PassReason::Malformed));
+        }
+        parsed.set_l4_offset(next);
+        parsed.tuple.protocol = u32::from(header.next_header);
     }
     Ok(())
 }
@@ -251,19 +257,19 @@ fn skip_extensions<P: Packet>(packet: &P, transport: &mut Transport) -> Result<(
 fn finish<F: Wire, P: Packet>(
     packet: &P,
     l3_offset: usize,
-    transport: &Transport,
+    l4_offset: usize,
+    protocol: u8,
     parsed: &mut Parsed<F>,
 ) -> Result<(), ParseError> {
-    let l4_offset = transport.offset;
     if l4_offset > OFFSET_MASK {
         return Err(ParseError::NotOurs(PassReason::Malformed));
     }
-    let (ports, tcp_flags): (Ports, TcpFlags) = if transport.protocol == Protocol::Tcp.number() {
+    let (ports, tcp_flags): (Ports, TcpFlags) = if protocol == Protocol::Tcp.number() {
         let tcp = packet
             .header::<TcpHeader>(l4_offset)
             .ok_or(ParseError::OutOfReach)?;
         (tcp.ports, tcp.flags)
-    } else if transport.protocol == Protocol::Udp.number() {
+    } else if protocol == Protocol::Udp.number() {
         let udp = packet
             .header::<UdpHeader>(l4_offset)
             .ok_or(ParseError::OutOfReach)?;
@@ -273,16 +279,15 @@ fn finish<F: Wire, P: Packet>(
     };
     parsed.tuple.source_port = Port::from_wire(ports.source);
     parsed.tuple.destination_port = Port::from_wire(ports.destination);
-    parsed.tuple.protocol = u32::from(transport.protocol);
+    parsed.tuple.protocol = u32::from(protocol);
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "both are at most OFFSET_MASK"
+        reason = "two VLAN tags lie before it at most"
     )]
     {
         parsed.l3_offset = l3_offset as u16;
-        parsed.l4_offset = l4_offset as u16;
     }
+    parsed.set_l4_offset(l4_offset);
     parsed.tcp_flags = tcp_flags;
-    parsed.fragment = u8::from(transport.is_fragment);
     Ok(())
 }

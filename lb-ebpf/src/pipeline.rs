@@ -5,8 +5,8 @@ use lb_common::{PassReason, V4, V6, Verdict};
 
 use crate::{
     clock::Clock,
+    detour::{Detours, Extensions},
     headers::Wire,
-    packet::{Forwarding, Packet},
     parse::{Link, Network, Parse, ParseError, Parsed, network},
     reply_path, request_path,
     scratch::Scratch,
@@ -27,7 +27,7 @@ enum Family {
 }
 
 #[inline(always)]
-fn parse_once<P: Packet>(
+fn parse_once<P: Extensions>(
     packet: &P,
     link: Link,
     scratch: &mut Scratch,
@@ -45,7 +45,7 @@ fn parse_once<P: Packet>(
 }
 
 #[inline(always)]
-fn parse<P: Packet>(
+fn parse<P: Extensions>(
     packet: &mut P,
     link: Link,
     scratch: &mut Scratch,
@@ -71,7 +71,7 @@ pub fn ingress<P, T, C, O>(
     observer: &mut O,
 ) -> Verdict
 where
-    P: Packet + Forwarding<V4> + Forwarding<V6>,
+    P: Detours<V4> + Detours<V6>,
     T: Tables<V4> + Tables<V6>,
     C: Clock,
     O: Observer,
@@ -107,7 +107,7 @@ pub fn egress<P, T, C, O>(
     observer: &mut O,
 ) -> Verdict
 where
-    P: Packet,
+    P: Detours<V4> + Detours<V6>,
     T: Tables<V4> + Tables<V6>,
     C: Clock,
     O: Observer,

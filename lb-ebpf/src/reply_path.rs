@@ -3,6 +3,7 @@ use lb_common::{DropReason, FlowFlags, FlowSide, PassReason, Port, Translation, 
 
 use crate::{
     clock::{Clock, Instant},
+    detour::Detours,
     flow::{find, promote, repair, touch},
     headers::{TcpHeader, Wire},
     masquerade::{self, MasqueradeAddress},
@@ -23,8 +24,8 @@ pub fn egress<F, P, T, C>(
     clock: &mut C,
 ) -> Verdict
 where
-    F: Wire + MasqueradeAddress,
-    P: Packet,
+    F: MasqueradeAddress,
+    P: Detours<F>,
     T: Tables<F>,
     C: Clock,
 {
@@ -38,26 +39,12 @@ where
     if parsed.is_fragment() {
         return Verdict::Drop(DropReason::Fragmented);
     }
-    let now = clock.now();
-    touch(found.handle, &entries.own, parsed.tcp_flags, now);
+    touch(found.handle, &entries.own, parsed.tcp_flags, clock.now());
     let is_request = entries.own.flags.has(FlowFlags::REQUEST);
-    if found.table == FlowTable::Opening {
-        if is_request {
-            let advanced = advance_masquerade(
-                packet.interface(),
-                parsed,
-                found.handle,
-                entries,
-                tables,
-                clock,
-                now,
-            );
-            if let Err(reason) = advanced {
-                return Verdict::Drop(reason);
-            }
-        } else {
-            advance_reply(packet, parsed, entries, tables, now);
-        }
+    if found.table == FlowTable::Opening
+        && let Err(reason) = packet.advance_reply(parsed, entries, tables, clock)
+    {
+        return Verdict::Drop(reason);
     }
     let (address, port) = (entries.own.address, entries.own.port);
     if let Err(reason) = rewrite(packet, parsed, FlowSide::Source, address, port) {
@@ -70,9 +57,31 @@ where
     })
 }
 
+/// A packet of a flow that has not proven itself, whose entry is `entries.own`. Afterwards that is as it is to be applied.
+#[inline(always)]
+pub fn advance<F, P, T, C>(
+    packet: &P,
+    parsed: &Parsed<F>,
+    entries: &mut Entries<F>,
+    tables: &mut T,
+    clock: &mut C,
+) -> Result<(), DropReason>
+where
+    F: MasqueradeAddress,
+    P: Packet + ?Sized,
+    T: Tables<F>,
+    C: Clock,
+{
+    if entries.own.flags.has(FlowFlags::REQUEST) {
+        return advance_masquerade(packet.interface(), parsed, entries, tables, clock);
+    }
+    advance_reply(packet, parsed, entries, tables, clock.now());
+    Ok(())
+}
+
 /// A reply of a flow that has not proven itself: the request's entry learns what will prove the client.
 #[inline(always)]
-fn advance_reply<F: Wire, P: Packet, T: Tables<F>>(
+fn advance_reply<F: Wire, P: Packet + ?Sized, T: Tables<F>>(
     packet: &P,
     parsed: &Parsed<F>,
     entries: &mut Entries<F>,
@@ -97,18 +106,24 @@ fn advance_reply<F: Wire, P: Packet, T: Tables<F>>(
 fn advance_masquerade<F, T, C>(
     interface: u32,
     parsed: &Parsed<F>,
-    handle: T::Flow,
     entries: &mut Entries<F>,
     tables: &mut T,
     clock: &mut C,
-    now: Instant,
 ) -> Result<(), DropReason>
 where
-    F: Wire + MasqueradeAddress,
+    F: MasqueradeAddress,
     T: Tables<F>,
     C: Clock,
 {
-    let key = &parsed.tuple;
+    let (key, now) = (&parsed.tuple, clock.now());
+    let Some(handle) = tables.flow(FlowTable::Opening, key) else {
+        // Another CPU has moved it meanwhile, which it does with those alone that have their port.
+        return if entries.own.port == Port::ZERO {
+            Err(DropReason::FlowNotStored)
+        } else {
+            Ok(())
+        };
+    };
     entries.own = handle.entry();
     if entries.own.port == Port::ZERO {
         return masquerade::assign(tables, clock, key, entries, interface, now);

@@ -5,13 +5,14 @@ use lb_common::{
 };
 
 use crate::{
-    clock::{Clock, Instant},
+    clock::Clock,
+    detour::Detours,
     flow::{
         Found, backend_is_gone, backend_is_member, create, find_opening, find_proven, forget,
         is_closed, promote, repair, touch, udp_client_may_prove,
     },
     headers::{EthernetHeader, TcpFlags, TcpHeader, Wire},
-    masquerade,
+    masquerade::{self, MasqueradeAddress},
     packet::{Forwarding, OnBridge, Packet},
     parse::{Link, Parsed},
     rewrite::rewrite,
@@ -43,8 +44,8 @@ pub fn ingress<F, P, T, C>(
     clock: &mut C,
 ) -> Verdict
 where
-    F: Wire,
-    P: Packet + Forwarding<F>,
+    F: MasqueradeAddress,
+    P: Detours<F>,
     T: Tables<F>,
     C: Clock,
 {
@@ -114,16 +115,16 @@ fn frontend_of<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> FrontendEnt
 /// it any more. Afterwards `entries.own` is the flow's entry.
 #[inline(always)]
 fn known<F, P, T, C>(
-    packet: &P,
+    packet: &mut P,
     parsed: &Parsed<F>,
     found: Option<Found<T::Flow>>,
     entries: &mut Entries<F>,
     tables: &mut T,
-    clock: &C,
+    clock: &mut C,
 ) -> bool
 where
-    F: Wire,
-    P: Packet,
+    F: MasqueradeAddress,
+    P: Detours<F>,
     T: Tables<F>,
     C: Clock,
 {
@@ -145,11 +146,10 @@ where
         forget(tables, key, &entries.other_key);
         return false;
     }
-    let now = clock.now();
-    let is_due = now.is_after(entries.own.last_seen, 1);
-    touch(found.handle, &entries.own, parsed.tcp_flags, now);
+    touch(found.handle, &entries.own, parsed.tcp_flags, clock.now());
     if found.table == FlowTable::Opening {
-        advance(packet, parsed, entries, tables, found.handle, is_due, now);
+        // It has nothing to refuse.
+        let _done = packet.advance_request(parsed, entries, tables, clock);
     }
     true
 }
@@ -181,19 +181,22 @@ fn chooses_anew<F: Wire, T: Tables<F>>(
         || table == FlowTable::Opening && !backend_is_member(tables, &entries.own)
 }
 
-/// A packet of a flow that has not proven itself: perhaps it does so with this one. One that has, but found no room, is
-/// tried again where `is_due`.
+/// A packet of a flow that has not proven itself, whose entry before this packet is `entries.own`: perhaps it does so
+/// now. One that has, but found no room, is tried again once a second.
 #[inline(always)]
-fn advance<F: Wire, P: Packet, T: Tables<F>>(
+pub fn advance<F: Wire, P: Packet + ?Sized, T: Tables<F>, C: Clock>(
     packet: &P,
     parsed: &Parsed<F>,
     entries: &mut Entries<F>,
     tables: &mut T,
-    handle: T::Flow,
-    is_due: bool,
-    now: Instant,
-) {
+    clock: &mut C,
+) -> Result<(), DropReason> {
     let key = &parsed.tuple;
+    let now = clock.now();
+    let is_due = now.is_after(entries.own.last_seen, 1);
+    let Some(handle) = tables.flow(FlowTable::Opening, key) else {
+        return Ok(()); // Another CPU has moved it meanwhile.
+    };
     entries.own = handle.entry();
     let flags = entries.own.flags;
     if flags.has(FlowFlags::REQUEST.with(FlowFlags::MASQUERADE)) {
@@ -219,6 +222,7 @@ fn advance<F: Wire, P: Packet, T: Tables<F>>(
     if is_proven {
         promote(tables, key, handle, entries, now);
     }
+    Ok(())
 }
 
 /// No flow is known: is it for a frontend, and may it open a flow? Afterwards `entries.own` is the new flow's entry.
@@ -232,8 +236,8 @@ fn opening<F, P, T, C>(
     clock: &mut C,
 ) -> Result<(), Verdict>
 where
-    F: Wire,
-    P: Packet + Forwarding<F>,
+    F: MasqueradeAddress,
+    P: Detours<F>,
     T: Tables<F>,
     C: Clock,
 {
@@ -253,25 +257,28 @@ where
     if !parsed.is_udp() && !parsed.tcp_flags.opens() {
         return Err(Verdict::Drop(DropReason::NoFlow));
     }
-    open(packet, key, frontend, entries, tables, clock).map_err(Verdict::Drop)
+    entries.frontend = frontend;
+    packet
+        .open(parsed, entries, tables, clock)
+        .map_err(Verdict::Drop)
 }
 
-/// Chooses a backend and remembers the flow.
+/// Chooses a backend for a flow to `entries.frontend` and remembers the flow. Afterwards `entries.own` is its entry.
 #[inline(always)]
-fn open<F, P, T, C>(
+pub fn open<F, P, T, C>(
     packet: &mut P,
-    key: &Tuple<F>,
-    frontend: FrontendEntry,
+    parsed: &Parsed<F>,
     entries: &mut Entries<F>,
     tables: &mut T,
     clock: &mut C,
 ) -> Result<(), DropReason>
 where
     F: Wire,
-    P: Packet + Forwarding<F>,
+    P: Packet + Forwarding<F> + ?Sized,
     T: Tables<F>,
     C: Clock,
 {
+    let (key, frontend) = (&parsed.tuple, entries.frontend);
     let now = clock.now();
     let hash = tuple_hash(key);
     for _ in 0..BACKEND_TRIES {
@@ -302,7 +309,7 @@ where
 fn on_bridge<F, P, T>(packet: &mut P, tables: &T, key: &Tuple<F>, backend: F::Address) -> OnBridge
 where
     F: Wire,
-    P: Packet + Forwarding<F>,
+    P: Packet + Forwarding<F> + ?Sized,
     T: Tables<F>,
 {
     let bridge = Tables::<F>::device(tables, packet.interface()).map_or(0, |device| device.bridge);

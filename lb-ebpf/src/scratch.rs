@@ -4,7 +4,7 @@
 //! flow, and what is read back from it is unknown to the verifier. The many ways a packet can be parsed then end in one
 //! state, and what follows is verified once, not once for each chain of headers.
 use bytemuck::{Pod, Zeroable};
-use lb_common::{FlowEntry, Tuple, V4, V6};
+use lb_common::{FlowEntry, FrontendEntry, Tuple, V4, V6};
 
 use crate::{headers::Wire, parse::Parsed};
 
@@ -35,6 +35,8 @@ pub struct Entries<F: Wire> {
     pub other_key: Tuple<F>,
     /// The entry of the other half.
     pub other: FlowEntry<F>,
+    /// The frontend that the packet is for.
+    pub frontend: FrontendEntry,
 }
 
 impl Default for Scratch {
@@ -58,6 +60,7 @@ where
                 own: FlowEntry::zeroed(),
                 other_key: Tuple::zeroed(),
                 other: FlowEntry::zeroed(),
+                frontend: FrontendEntry::zeroed(),
             },
         }
     }

@@ -131,7 +131,8 @@ impl Load<'_> {
     fn cost(&self) -> Result<Cost> {
         let mut log = vec![0u8; SMALL_LOG];
         if self.attempt(LOG_STATISTICS, &mut log).is_ok() {
-            return read_cost(&text(&log)).with_context(|| format!("the figures of {}", self.name));
+            let log = text(&log);
+            return read_cost(&log).with_context(|| format!("the figures of {}: {log}", self.name));
         }
         let mut log = vec![0u8; LARGE_LOG];
         let Err(error) = self.attempt(LOG_STATISTICS | LOG_REASONS, &mut log) else {
@@ -205,8 +206,8 @@ fn text(log: &[u8]) -> String {
 /// Reads `stack depth 240+16` (the program and its subprograms) and `processed 1234 insns`.
 fn read_cost(log: &str) -> Result<Cost> {
     let after = |mark: &str| {
-        let line = log.lines().find_map(|line| line.split_once(mark));
-        let (_, rest) = line.with_context(|| format!("no \"{mark}\" in: {log}"))?;
+        let line = log.lines().find_map(|line| line.strip_prefix(mark));
+        let rest = line.with_context(|| format!("no \"{mark}\" in: {log}"))?;
         anyhow::Ok(
             rest.split_whitespace()
                 .next()
@@ -218,7 +219,8 @@ fn read_cost(log: &str) -> Result<Cost> {
     let depths: Vec<u32> = depths
         .split('+')
         .map(str::parse)
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("stack depth {depths}"))?;
     Ok(Cost {
         instructions: after("processed ")?.parse()?,
         stack: depths.iter().sum(),

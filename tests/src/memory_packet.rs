@@ -5,9 +5,10 @@
 )]
 use std::{collections::BTreeMap, net::IpAddr};
 
-use lb_common::IpFamily;
+use lb_common::{IpFamily, V4, V6};
 use lb_ebpf::{
     checksum::{ChecksumDelta, adjust_in_place},
+    detour::{Detours, Extensions},
     packet::{EthernetAddress, Forwarding, Header, L4Checksum, OnBridge, Packet},
 };
 
@@ -106,6 +107,10 @@ impl<F: IpFamily> Forwarding<F> for MemoryPacket {
         }
     }
 }
+
+impl Extensions for MemoryPacket {}
+impl Detours<V4> for MemoryPacket {}
+impl Detours<V6> for MemoryPacket {}
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,7 @@
 )]
 
 mod ageing;
+mod detours;
 mod kernel_clock;
 mod maps;
 mod report;

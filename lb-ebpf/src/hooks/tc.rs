@@ -88,7 +88,7 @@ const _: () = assert!(size_of::<Scratch>() <= size_of::<[u64; 64]>());
 /// This CPU's working memory. Nobody else uses it meanwhile: TC programs of a CPU run one after the other, for ingress
 /// is a softirq and egress runs with softirqs off.
 #[inline(always)]
-fn scratch() -> Option<&'static mut Scratch> {
+pub(super) fn scratch() -> Option<&'static mut Scratch> {
     let scratch = SCRATCH.get_ptr_mut(0)?.cast::<Scratch>();
     // SAFETY: large enough and aligned to 8; all of it is integers, of which any bits are values; not shared: above.
     Some(unsafe { &mut *scratch })

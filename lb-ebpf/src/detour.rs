@@ -1,0 +1,64 @@
+//! What only few packets go through: the first ones of a flow, and those with extension headers.
+//!
+//! Each detour takes what it needs from the scratch memory and leaves its results there. So the kernel's programs can make
+//! it a function of its own that the verifier knows nothing about but its result: ways before, in and after a detour add
+//! up, where in one piece they would multiply. Elsewhere it is a plain call.
+use lb_common::{DropReason, V6};
+
+use crate::{
+    clock::Clock,
+    masquerade::MasqueradeAddress,
+    packet::{Forwarding, Packet},
+    parse::{self, ParseError, Parsed},
+    reply_path, request_path,
+    scratch::Entries,
+    tables::Tables,
+};
+
+/// A packet whose extension headers can be walked over.
+pub trait Extensions: Packet {
+    /// [`parse::skip_extensions`].
+    #[inline(always)]
+    fn skip_extensions(&self, parsed: &mut Parsed<V6>) -> Result<(), ParseError> {
+        parse::skip_extensions(self, parsed)
+    }
+}
+
+/// A packet that can take the detours of a family.
+pub trait Detours<F: MasqueradeAddress>: Extensions + Forwarding<F> {
+    /// [`request_path::open`].
+    #[inline(always)]
+    fn open<T: Tables<F>, C: Clock>(
+        &mut self,
+        parsed: &Parsed<F>,
+        entries: &mut Entries<F>,
+        tables: &mut T,
+        clock: &mut C,
+    ) -> Result<(), DropReason> {
+        request_path::open(self, parsed, entries, tables, clock)
+    }
+
+    /// [`request_path::advance`].
+    #[inline(always)]
+    fn advance_request<T: Tables<F>, C: Clock>(
+        &mut self,
+        parsed: &Parsed<F>,
+        entries: &mut Entries<F>,
+        tables: &mut T,
+        clock: &mut C,
+    ) -> Result<(), DropReason> {
+        request_path::advance(self, parsed, entries, tables, clock)
+    }
+
+    /// [`reply_path::advance`].
+    #[inline(always)]
+    fn advance_reply<T: Tables<F>, C: Clock>(
+        &mut self,
+        parsed: &Parsed<F>,
+        entries: &mut Entries<F>,
+        tables: &mut T,
+        clock: &mut C,
+    ) -> Result<(), DropReason> {
+        reply_path::advance(self, parsed, entries, tables, clock)
+    }
+}

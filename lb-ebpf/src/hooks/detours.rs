@@ -1,0 +1,106 @@
+//! The detours as global functions: the verifier looks at each by itself, once for every program that calls it, with
+//! nothing known of the caller (kernel commit 51c39bb1d5d1). What they work on they find in the scratch memory.
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
+use lb_common::{DropReason, PassReason, V4, V6};
+use lb_ebpf::{
+    clock::Clock,
+    detour::{Detours, Extensions},
+    parse::{ParseError, Parsed, skip_extensions},
+    reply_path, request_path,
+    scratch::Entries,
+    tables::Tables,
+};
+
+use super::{kernel_clock::KernelClock, skb_packet::SkbPacket, tables::KernelTables, tc::scratch};
+
+/// What a detour returns when nothing is to be dropped; otherwise it is one more than the reason's number.
+const DONE: u32 = 0;
+
+#[inline(always)]
+fn number(result: Result<(), DropReason>) -> u32 {
+    match result {
+        Ok(()) => DONE,
+        Err(reason) => reason as u32 + 1,
+    }
+}
+
+#[inline(always)]
+fn result(number: u32) -> Result<(), DropReason> {
+    match number {
+        DONE => Ok(()),
+        number => Err(DropReason::from_number(number - 1)),
+    }
+}
+
+/// What the walk over extension headers returns beside [`DONE`].
+const OUT_OF_REACH: u32 = 1;
+const LATER_FRAGMENT: u32 = 2;
+const MALFORMED: u32 = 3;
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn skip_extensions_v6(skb: *mut __sk_buff) -> u32 {
+    let Some(scratch) = scratch() else {
+        return MALFORMED;
+    };
+    let packet = SkbPacket(TcContext::new(skb));
+    match skip_extensions(&packet, &mut scratch.v6.parsed) {
+        Ok(()) => DONE,
+        Err(ParseError::OutOfReach) => OUT_OF_REACH,
+        Err(ParseError::NotOurs(PassReason::LaterFragment)) => LATER_FRAGMENT,
+        Err(ParseError::NotOurs(_)) => MALFORMED,
+    }
+}
+
+impl Extensions for SkbPacket {
+    #[inline(always)]
+    fn skip_extensions(&self, _parsed: &mut Parsed<V6>) -> Result<(), ParseError> {
+        Err(match skip_extensions_v6(self.0.skb.skb) {
+            DONE => return Ok(()),
+            OUT_OF_REACH => ParseError::OutOfReach,
+            LATER_FRAGMENT => ParseError::NotOurs(PassReason::LaterFragment),
+            _ => ParseError::NotOurs(PassReason::Malformed),
+        })
+    }
+}
+
+macro_rules! detours {
+    ($family:ident, $scratch:ident: $($method:ident is $global:ident, $path:expr;)*) => {
+        $(
+            #[unsafe(no_mangle)]
+            #[inline(never)]
+            pub extern "C" fn $global(skb: *mut __sk_buff) -> u32 {
+                let Some(scratch) = scratch() else {
+                    return DONE;
+                };
+                let (parsed, entries) = (&scratch.$scratch.parsed, &mut scratch.$scratch.entries);
+                let mut packet = SkbPacket(TcContext::new(skb));
+                number($path(&mut packet, parsed, entries, &mut KernelTables, &mut KernelClock))
+            }
+        )*
+        impl Detours<$family> for SkbPacket {
+            $(
+                #[inline(always)]
+                fn $method<T: Tables<$family>, C: Clock>(
+                    &mut self,
+                    _parsed: &Parsed<$family>,
+                    _entries: &mut Entries<$family>,
+                    _tables: &mut T,
+                    _clock: &mut C,
+                ) -> Result<(), DropReason> {
+                    result($global(self.0.skb.skb))
+                }
+            )*
+        }
+    };
+}
+detours!(V4, v4:
+    open is open_v4, request_path::open;
+    advance_request is advance_request_v4, request_path::advance;
+    advance_reply is advance_reply_v4, reply_path::advance;
+);
+detours!(V6, v6:
+    open is open_v6, request_path::open;
+    advance_request is advance_request_v6, request_path::advance;
+    advance_reply is advance_reply_v6, reply_path::advance;
+);
