@@ -97,6 +97,8 @@ pub struct Agent<M> {
     trouble: BTreeMap<Source, Vec<Warning>>,
     said: Said,
     refused: BTreeMap<ServiceName, Refusal>,
+    /// The disputes about frontends that have been told of.
+    disputes: BTreeSet<Warning>,
     /// When each Service or its endpoints last changed.
     changed: BTreeMap<ServiceName, Duration>,
     retry_refused: Option<Duration>,
@@ -140,6 +142,7 @@ impl<M: LbMaps> Agent<M> {
             trouble: BTreeMap::new(),
             said: Said::default(),
             refused: BTreeMap::new(),
+            disputes: BTreeSet::new(),
             changed: BTreeMap::new(),
             retry_refused: None,
             started: false,

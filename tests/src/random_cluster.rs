@@ -62,10 +62,18 @@ impl Cluster {
         }
     }
 
+    /// The Services that are served: of several that want a frontend the first one here has it.
+    fn served(&self) -> Vec<&Service> {
+        let services = self.services.values();
+        let mut served: Vec<_> = services.filter(|it| it.not_served.is_none()).collect();
+        served.sort_by_key(|it| (it.created, &it.name));
+        served
+    }
+
     /// The frontends whose clients are masqueraded: those for the outside, if the backend may be anywhere.
     pub fn masquerading(&self) -> BTreeSet<Frontend> {
         let mut owners = BTreeMap::new();
-        for service in self.services.values().filter(|it| it.not_served.is_none()) {
+        for service in self.served() {
             for port in &service.ports {
                 for (frontend, policy) in dialled(service, port) {
                     let is_inside = service.cluster_ips.contains(&frontend.address);
@@ -81,15 +89,10 @@ impl Cluster {
     /// Who answers at which frontend, worked out as simply as can be.
     pub fn answers(&self) -> BTreeMap<Frontend, BTreeSet<SocketAddr>> {
         let mut answers = BTreeMap::new();
-        for service in self
-            .services
-            .values()
-            .filter(|service| service.not_served.is_none())
-        {
+        for service in self.served() {
             for port in &service.ports {
                 for (frontend, policy) in dialled(service, port) {
                     let members = self.members(service, port, frontend.family(), policy);
-                    // Services come by name: the first one that wants a frontend has it.
                     answers.entry(frontend).or_insert(members);
                 }
             }

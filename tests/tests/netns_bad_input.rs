@@ -46,6 +46,37 @@ fn an_unreadable_manifest_is_named_and_what_was_served_is_served_on() -> Result<
 }
 
 #[test]
+fn who_wants_what_an_older_service_has_is_named_once_in_the_log_and_takes_over_when_that_goes()
+-> Result<()> {
+    with_services(PodNetwork::Routed, |cluster| {
+        let pod = cluster.add_serving_pod(1, "pod", 2)?;
+        let client = cluster.cluster.add_pod(1, "client", 9)?;
+        let web = cluster.state.path().join("service-web.yaml");
+        let older = fs::read_to_string(web)?.replace(
+            "name: web\n",
+            "name: older\n  creationTimestamp: \"2026-01-01T00:00:00Z\"\n",
+        );
+        cluster.state.apply("service-older", &older)?;
+        cluster.start_agents(&[&pod])?;
+        let agent = cluster.agents.first().context("an agent")?;
+        let complaint = "Service default/web: wants 10.96.0.80:53/udp, 10.96.0.80:80/tcp";
+        agent.wait_until("status", |text| text.contains(complaint))?;
+        agent.wait_until("get services", |text| {
+            text.contains("taken by default/older")
+        })?;
+        // Its endpoints change, which is no news of the dispute.
+        let other = cluster.add_serving_pod(2, "other", 2)?;
+        cluster.wait_for(&[&pod, &other])?;
+        let agent = cluster.agents.first().context("an agent")?;
+        let log = agent.log();
+        ensure!(log.matches(complaint).count() == 1, "{log}");
+        cluster.state.remove("service-older")?;
+        agent.wait_until("status", |text| !text.contains(complaint))?;
+        tcp_meets_exactly(&client.namespace, address(WEB_V4)?, &[&pod, &other])
+    })
+}
+
+#[test]
 fn a_folder_that_is_not_there_is_named() -> Result<()> {
     with_services(PodNetwork::Routed, |cluster| {
         let node = cluster.cluster.node(1);

@@ -54,4 +54,5 @@ scenarios! {
     terminating
     too_many_endpoints
     two_slices
+    who_was_first
 }

@@ -1,5 +1,5 @@
 //! One round: from the Services that changed to the maps.
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use lb_common::BackendState;
 use tracing::{info, warn};
@@ -118,6 +118,13 @@ impl<M: LbMaps> Agent<M> {
                 Ok(()) => drop(self.refused.remove(&name)),
                 Err(refusal) => self.refuse(name, refusal),
             }
+        }
+        if self.ledger.take_disputes_news() {
+            let disputes = self.ledger.disputes().into_iter().collect();
+            for dispute in BTreeSet::difference(&disputes, &self.disputes) {
+                warn!("{dispute}");
+            }
+            self.disputes = disputes;
         }
         if !self.started {
             self.started = true;

@@ -4,7 +4,9 @@ use std::time::Duration;
 use crate::{
     agent::{
         Agent, Source,
-        view::{BackendView, NotServedView, PlanView, ServiceView, SourceView, View},
+        view::{
+            BackendView, NotServedView, PlanView, ServiceView, SourceView, TakenFrontend, View,
+        },
     },
     maps::{LbMaps, dump},
     model::{Family, ServiceName, Warning},
@@ -17,7 +19,7 @@ impl<M: LbMaps> Agent<M> {
             .refused
             .iter()
             .map(|(name, refusal)| refusal.warning(name))
-            .chain(self.ledger.disputes())
+            .chain(self.disputes.iter().cloned())
             .collect();
         let pending = self.dirty.len().max(self.pending.services.len());
         let settled = self.started && !self.doubtful && pending == 0;
@@ -55,6 +57,14 @@ impl<M: LbMaps> Agent<M> {
                 .frontends
                 .iter()
                 .map(crate::desired::Frontend::socket_address)
+                .collect(),
+            taken: shown
+                .taken
+                .iter()
+                .map(|(frontend, owner)| TakenFrontend {
+                    frontend: frontend.socket_address(),
+                    by: owner.port.service.to_string(),
+                })
                 .collect(),
             backends: shown.slots.to_vec(),
             changed_ms: self

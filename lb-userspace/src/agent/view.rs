@@ -58,10 +58,23 @@ pub struct ServiceView {
     pub family: Family,
     /// What clients dial.
     pub frontends: Vec<SocketAddr>,
+    /// What clients of it would dial, but another Service has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken: Vec<TakenFrontend>,
     /// The backends in its slots.
     pub backends: Vec<BackendId>,
     /// How long ago the Service or its endpoints last changed, in milliseconds; `None` if nobody knows.
     pub changed_ms: Option<u64>,
+}
+
+/// A frontend that a service does not get.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TakenFrontend {
+    /// Address and port.
+    pub frontend: SocketAddr,
+    /// Who has it: `namespace/name`.
+    pub by: String,
 }
 
 /// A backend.

@@ -120,10 +120,13 @@ fn services(view: &View, wide: bool) -> Rows {
     };
     let mut rows = Rows::new(header);
     for service in &view.services {
-        for frontend in &service.frontends {
+        let count = service.backends.len().to_string();
+        let served = service.frontends.iter().map(|it| (it, count.clone()));
+        let taken = service.taken.iter();
+        let taken = taken.map(|it| (&it.frontend, format!("taken by {}", it.by)));
+        for (frontend, count) in served.chain(taken) {
             let port = format!("{}/{}", frontend.port(), service.protocol);
             let cluster_ip = frontend.ip().to_string();
-            let count = service.backends.len().to_string();
             let (namespace, name) = (service.namespace.clone(), service.name.clone());
             if wide {
                 let mut ports: Vec<_> = service
@@ -273,6 +276,7 @@ where
                 .map_or_else(|| key.protocol.to_string(), |protocol| protocol.to_string()),
             family,
             frontends: vec![frontend],
+            taken: Vec::new(),
             backends: slots
                 .filter_map(|index| contents.slots.get(&index))
                 .map(|slot| slot.backend_id)
@@ -301,10 +305,10 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ServiceType;
+    use crate::{agent::view::TakenFrontend, model::ServiceType};
 
     #[test]
-    fn a_service_is_shown_with_its_own_type() {
+    fn a_service_is_shown_with_its_own_type_and_with_who_has_what_it_wants() {
         let view = |kind| View {
             services: vec![ServiceView {
                 id: 1,
@@ -315,6 +319,10 @@ mod tests {
                 protocol: "tcp".to_owned(),
                 family: Family::V4,
                 frontends: vec![([10, 96, 0, 80], 80).into()],
+                taken: vec![TakenFrontend {
+                    frontend: ([192, 0, 2, 1], 30080).into(),
+                    by: "default/shop".to_owned(),
+                }],
                 backends: Vec::new(),
                 changed_ms: None,
             }],
@@ -325,6 +333,7 @@ mod tests {
             shown.contains("LoadBalancer") && !shown.contains("ClusterIP"),
             "{shown}"
         );
+        assert!(shown.contains("taken by default/shop"), "{shown}");
         assert!(!services(&view(None), true).text().contains("ClusterIP"));
     }
 }

@@ -6,7 +6,7 @@ use lb_common::Protocol;
 
 use crate::{
     convert::{Notes, object_name},
-    model::{Family, NotServed, Service, ServicePort, ServiceType, TrafficPolicy},
+    model::{Created, Family, NotServed, Service, ServicePort, ServiceType, TrafficPolicy},
 };
 
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
@@ -28,8 +28,10 @@ pub fn service(object: &api::Service) -> Service {
         ports = service_ports(spec, &mut notes);
         note_what_is_missing(spec, &mut notes);
     }
+    let created = object.metadata.creation_timestamp.as_ref();
     Service {
         name,
+        created: created.map_or(Created::Unknown, |time| Created::At(time.0.as_second())),
         kind: service_type(spec.type_.as_deref()),
         cluster_ips,
         balancer_ips,

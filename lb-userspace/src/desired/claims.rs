@@ -7,7 +7,10 @@ use std::{
 
 use lb_common::Protocol;
 
-use crate::{desired::ServiceKey, model::Family};
+use crate::{
+    desired::ServiceKey,
+    model::{Created, Family},
+};
 
 /// What clients dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,33 +40,48 @@ impl fmt::Display for Frontend {
     }
 }
 
-/// Frontends and those who want them. Of several, the lowest name has it: whatever the order of events, the same one.
+/// Somebody who wants a frontend. The first in this order has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Claimant {
+    /// When its Service was made.
+    pub(super) created: Created,
+    /// Who it is.
+    pub(super) key: ServiceKey,
+}
+
+/// Frontends and those who want them. Of several, the oldest Service has it, and of equally old ones the one with the
+/// lowest name: whatever the order of events, the same one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claims {
-    by_frontend: BTreeMap<Frontend, BTreeSet<ServiceKey>>,
+    by_frontend: BTreeMap<Frontend, BTreeSet<Claimant>>,
     /// Those that more than one wants.
     disputed: BTreeSet<Frontend>,
+    /// Somebody has come to a dispute or left one since somebody last asked.
+    has_news: bool,
     /// Distinct frontends, IPv4 and IPv6.
     counts: [usize; 2],
 }
 
 impl Claims {
-    pub(super) fn add(&mut self, frontend: Frontend, key: &ServiceKey) {
+    pub(super) fn add(&mut self, frontend: Frontend, claimant: Claimant) {
         let claimants = self.by_frontend.entry(frontend).or_default();
         if claimants.is_empty() {
             self.counts[frontend.family() as usize] += 1;
         }
-        claimants.insert(key.clone());
+        claimants.insert(claimant);
         if claimants.len() > 1 {
             self.disputed.insert(frontend);
+            self.has_news = true;
         }
     }
 
-    pub(super) fn remove(&mut self, frontend: Frontend, key: &ServiceKey) {
+    pub(super) fn remove(&mut self, frontend: Frontend, claimant: &Claimant) {
         if let Some(claimants) = self.by_frontend.get_mut(&frontend) {
-            claimants.remove(key);
+            claimants.remove(claimant);
             if claimants.len() < 2 {
-                self.disputed.remove(&frontend);
+                self.has_news |= self.disputed.remove(&frontend);
+            } else {
+                self.has_news = true;
             }
             if claimants.is_empty() {
                 self.by_frontend.remove(&frontend);
@@ -74,17 +92,21 @@ impl Claims {
 
     /// Who has it.
     pub(super) fn owner(&self, frontend: &Frontend) -> Option<&ServiceKey> {
-        self.by_frontend.get(frontend)?.first()
+        let first = self.by_frontend.get(frontend)?.first();
+        first.map(|claimant| &claimant.key)
     }
 
-    /// Everybody who wants it.
-    pub(super) fn claimants(&self, frontend: &Frontend) -> impl Iterator<Item = &ServiceKey> {
-        self.by_frontend.get(frontend).into_iter().flatten()
+    /// Frontends that more than one wants, with those who do; the first one has it.
+    pub(super) fn disputed(
+        &self,
+    ) -> impl Iterator<Item = (&Frontend, impl Iterator<Item = &Claimant>)> {
+        let disputed = self.disputed.iter();
+        disputed.map(|it| (it, self.by_frontend.get(it).into_iter().flatten()))
     }
 
-    /// Frontends that more than one wants.
-    pub(super) fn disputed(&self) -> impl Iterator<Item = &Frontend> {
-        self.disputed.iter()
+    /// Whether disputes are others than when somebody last asked.
+    pub(super) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
     }
 
     /// How many frontends of a family are claimed.

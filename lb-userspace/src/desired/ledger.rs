@@ -27,7 +27,7 @@ use crate::{
         ids::Ids, regions::Regions,
     },
     maps::{Capacities, MapContents},
-    model::{Family, ServiceName},
+    model::{Created, Family, ServiceName},
 };
 
 /// What the ledger has to keep to.
@@ -47,6 +47,7 @@ struct Assigned {
     id: ServiceId,
     /// False once it is retired: the id rests.
     served: bool,
+    created: Created,
     region: SlotRegion,
     /// The backends in its slots.
     slots: Vec<BackendId>,
@@ -249,6 +250,11 @@ impl Ledger {
     /// Who has the frontend.
     pub fn owner(&self, frontend: &Frontend) -> Option<&ServiceKey> {
         self.claims.owner(frontend)
+    }
+
+    /// Whether other Services dispute other frontends than when somebody last asked.
+    pub fn take_disputes_news(&mut self) -> bool {
+        self.claims.take_news()
     }
 
     fn keys_of(&self, name: &ServiceName) -> Vec<ServiceKey> {

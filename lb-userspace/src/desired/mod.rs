@@ -19,7 +19,9 @@ pub use claims::Frontend;
 pub use ledger::{FamilyScope, Ledger, Limits, Scope, Shown};
 pub use refusal::Refusal;
 
-use crate::model::{EndpointSlice, Family, Place, Service, ServicePortName, Target, TrafficPolicy};
+use crate::model::{
+    Created, EndpointSlice, Family, Place, Service, ServicePortName, Target, TrafficPolicy,
+};
 
 /// A service port in one IP family, for the clients of one traffic policy: the owner of one id in SERVICES.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +39,8 @@ pub struct ServiceKey {
 pub struct DesiredService {
     /// Whose it is.
     pub key: ServiceKey,
+    /// When its Service was made: of several that want a frontend the oldest has it.
+    pub created: Created,
     /// Where it is reachable.
     pub frontends: BTreeMap<Frontend, FrontendFlags>,
     /// Who takes new flows, in slot order; no address twice.
@@ -96,6 +100,7 @@ pub fn services(
                 };
                 desired.push(DesiredService {
                     key,
+                    created: service.created,
                     frontends,
                     backends,
                     present,

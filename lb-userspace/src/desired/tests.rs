@@ -35,6 +35,7 @@ fn endpoint((address, ready, serving, terminating): State, uid: &str) -> Endpoin
 fn service(name: &str, address: &str) -> Service {
     Service {
         name: ServiceName::new("default", name),
+        created: Created::Unknown,
         cluster_ips: vec![address.parse().unwrap()],
         balancer_ips: Vec::new(),
         external_ips: Vec::new(),
@@ -139,6 +140,64 @@ fn not_ready_endpoints_serve_where_the_service_publishes_them() {
             .len(),
         1
     );
+}
+
+#[test]
+fn of_those_who_want_a_frontend_the_oldest_has_it() {
+    let wanted = |name: &str, created| {
+        let service = Service {
+            created,
+            ..service(name, "10.96.0.1")
+        };
+        services(&service, &[], &Place::default())
+    };
+    let mut ledger = ledger(Capacities::DECLARED);
+    let steps: [(&str, Option<Created>, &str, &str); 8] = [
+        ("b", Some(Created::Unknown), "b", ""),
+        (
+            "a",
+            Some(Created::Unknown),
+            "a",
+            "b: a has it, its name comes first",
+        ),
+        ("b", Some(Created::At(2)), "b", "a: b has it, it is older"),
+        (
+            "c",
+            Some(Created::At(1)),
+            "c",
+            "a: c has it, it is older; b: c has it, it is older",
+        ),
+        (
+            "a",
+            Some(Created::At(1)),
+            "a",
+            "b: a has it, it is older; c: a has it, its name comes first",
+        ),
+        ("a", None, "c", "b: c has it, it is older"),
+        // It was deleted and made anew, and nobody saw the deletion.
+        ("c", Some(Created::At(3)), "b", "c: b has it, it is older"),
+        ("c", None, "b", ""),
+    ];
+    for (name, created, owner, disputes) in steps {
+        let wanted = created.map_or_else(Vec::new, |created| wanted(name, created));
+        update(&mut ledger, name, wanted).unwrap();
+        let frontend = "10.96.0.1:80/tcp";
+        let served = ledger.served().filter(|it| !it.frontends.is_empty());
+        let owners: Vec<_> = served.map(|it| it.key.port.service.name.as_str()).collect();
+        assert_eq!(owners, [owner], "{name} {created:?}");
+        let told = ledger.disputes().into_iter().map(|it| {
+            let problem = it
+                .problem
+                .replace(&format!("wants {frontend}, which default/"), "");
+            let loser = it.subject.replace("Service default/", "");
+            format!("{loser}: {}", problem.replace(" has: ", " has it, "))
+        });
+        assert_eq!(
+            told.collect::<Vec<_>>().join("; "),
+            disputes,
+            "{name} {created:?}"
+        );
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod warning;
 pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, Hints, Target};
 pub use name::{ObjectName, ServiceName, ServicePortName, SliceName};
 pub use node::{DetectLocal, Node, NodePortAddresses, Place};
-pub use service::{NotServed, Service, ServicePort, ServiceType, TrafficPolicy};
+pub use service::{Created, NotServed, Service, ServicePort, ServiceType, TrafficPolicy};
 pub use snapshot::{Dirty, Snapshot};
 pub use warning::Warning;
 

@@ -11,6 +11,8 @@ use crate::model::{Family, ServiceName, Warning};
 pub struct Service {
     /// Namespace and name.
     pub name: ServiceName,
+    /// When it was made.
+    pub created: Created,
     /// Its type. Whatever it is, the cluster addresses are served.
     pub kind: ServiceType,
     /// Its cluster addresses: none or one of each family.
@@ -39,6 +41,16 @@ impl Service {
         let mut addresses = self.cluster_ips.iter().copied();
         addresses.find(|address| Family::of(*address) == family)
     }
+}
+
+/// When a Service was made: older ones come first, and those of which nobody knows last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Created {
+    /// At this second since 1970.
+    At(i64),
+    /// It does not say so.
+    #[default]
+    Unknown,
 }
 
 /// How a Service wants to be reached: each type has what those before it have.

@@ -6,7 +6,7 @@ use std::{
 
 use lb_common::Protocol;
 use lb_userspace::model::{
-    Endpoint, EndpointPort, EndpointSlice, Family, Hints, NotServed, Service, ServiceName,
+    Created, Endpoint, EndpointPort, EndpointSlice, Family, Hints, NotServed, Service, ServiceName,
     ServicePort, ServiceType, SliceName, Target, TrafficPolicy,
 };
 use proptest::{collection::vec, prelude::*};
@@ -50,6 +50,12 @@ fn service() -> impl Strategy<Value = Service> {
     };
     // Which addresses there are, and which policies, inside and outside.
     let external = (any::<[bool; 2]>(), policy());
+    // Two of three are made in the same second, or do not say when they were made.
+    let created = prop_oneof![
+        Just(Created::Unknown),
+        Just(Created::At(1)),
+        Just(Created::At(2))
+    ];
     (
         0..NAMES,
         0..6_u8,
@@ -57,11 +63,11 @@ fn service() -> impl Strategy<Value = Service> {
         ports,
         not_served,
         policy(),
-        external,
+        (external, created),
     )
         .prop_map(
             |(name, address, families, ports, not_served, internal_policy, external)| {
-                let ([has_node_ports, has_balancer], external_policy) = external;
+                let (([has_node_ports, has_balancer], external_policy), created) = external;
                 let v4 = IpAddr::V4(Ipv4Addr::new(10, 96, 0, address));
                 let v6 = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 96, address.into()));
                 let cluster_ips = match families {
@@ -77,6 +83,7 @@ fn service() -> impl Strategy<Value = Service> {
                 });
                 let balancer = IpAddr::V4(Ipv4Addr::new(203, 0, 113, address));
                 Service {
+                    created,
                     kind: ServiceType::ClusterIp,
                     name: service_name(name),
                     cluster_ips,

@@ -7,8 +7,8 @@ use std::{
 use lb_common::{BackendId, FrontendFlags, ServiceId, SlotRegion};
 
 use crate::{
-    desired::{DesiredService, Frontend, Ledger, ServiceKey},
-    model::ServiceName,
+    desired::{DesiredService, Frontend, Ledger, ServiceKey, claims::Claimant},
+    model::{Created, ServiceName},
 };
 
 use super::{Assigned, fit::NewRegions};
@@ -35,7 +35,7 @@ impl Ledger {
             if let Some(region) = *region {
                 self.move_to(&wanted.key, region, slots);
             }
-            self.set_frontends(&wanted.key, &wanted.frontends);
+            self.set_frontends(&wanted.key, wanted.created, &wanted.frontends);
         }
     }
 
@@ -98,6 +98,7 @@ impl Ledger {
         let assigned = Assigned {
             id,
             served: true,
+            created: Created::Unknown,
             region: SlotRegion::EMPTY,
             slots: Vec::new(),
             frontends: BTreeMap::new(),
@@ -147,29 +148,44 @@ impl Ledger {
         self.regions.retire(assigned.id, left);
     }
 
-    fn set_frontends(&mut self, key: &ServiceKey, wanted: &BTreeMap<Frontend, FrontendFlags>) {
+    fn set_frontends(
+        &mut self,
+        key: &ServiceKey,
+        created: Created,
+        wanted: &BTreeMap<Frontend, FrontendFlags>,
+    ) {
         let Some(assigned) = self.services.get_mut(key) else {
             return;
         };
+        let claimant = |created| Claimant {
+            created,
+            key: key.clone(),
+        };
+        let before = claimant(std::mem::replace(&mut assigned.created, created));
+        let now = claimant(created);
         let old = std::mem::replace(&mut assigned.frontends, wanted.clone());
-        for frontend in old.keys().filter(|it| !wanted.contains_key(it)) {
-            self.claims.remove(*frontend, key);
+        for frontend in old.keys() {
+            if before == now && wanted.contains_key(frontend) {
+                continue;
+            }
+            self.claims.remove(*frontend, &before);
             if self.claims.owner(frontend).is_none() {
                 self.vacating[frontend.family() as usize].insert(*frontend);
             }
             self.touch_frontend(frontend);
         }
-        let changed =
-            |(frontend, flags): &(&Frontend, &FrontendFlags)| old.get(frontend) != Some(*flags);
-        for (frontend, _) in wanted.iter().filter(changed) {
-            self.claims.add(*frontend, key);
+        for (frontend, flags) in wanted {
+            if before == now && old.get(frontend) == Some(flags) {
+                continue;
+            }
+            self.claims.add(*frontend, now.clone());
             self.vacating[frontend.family() as usize].remove(frontend);
             self.touch_frontend(frontend);
         }
     }
 
     fn retire_service(&mut self, key: &ServiceKey) {
-        self.set_frontends(key, &BTreeMap::new());
+        self.set_frontends(key, Created::Unknown, &BTreeMap::new());
         let Some(assigned) = self.services.get_mut(key) else {
             return;
         };

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_common::{BackendId, FrontendEntry, FrontendFlags, ServiceId, SlotRegion};
 
 use crate::{
-    desired::{DesiredService, Frontend, Ledger, Limits},
+    desired::{DesiredService, Frontend, Ledger, Limits, claims::Claimant},
     maps::{MapContents, MapFamily},
 };
 
@@ -118,13 +118,18 @@ impl Ledger {
             let Some(restored) = self.restored.services.remove(&id) else {
                 continue;
             };
+            let claimant = Claimant {
+                created: service.created,
+                key: service.key.clone(),
+            };
             for frontend in restored.frontends.keys() {
-                self.claims.add(*frontend, &service.key);
+                self.claims.add(*frontend, claimant.clone());
                 self.vacating[frontend.family() as usize].remove(frontend);
             }
             let assigned = Assigned {
                 id,
                 served: true,
+                created: service.created,
                 region: restored.region,
                 slots: restored.slots,
                 frontends: restored.frontends,

@@ -1,4 +1,6 @@
 //! What the ledger shows of itself.
+use std::collections::BTreeMap;
+
 use lb_common::{BackendId, BackendState, ServiceId};
 
 use crate::{
@@ -16,6 +18,8 @@ pub struct Shown<'a> {
     pub id: ServiceId,
     /// Its frontends: those it wants and has.
     pub frontends: Vec<Frontend>,
+    /// Those it wants and another has, with who that is.
+    pub taken: Vec<(Frontend, &'a ServiceKey)>,
     /// The backends in its slots.
     pub slots: &'a [BackendId],
 }
@@ -25,14 +29,16 @@ impl Ledger {
     pub fn served(&self) -> impl Iterator<Item = Shown<'_>> {
         let served = self.services.iter().filter(|(_, assigned)| assigned.served);
         served.map(|(key, assigned)| {
-            let owned = assigned
+            let owners = assigned
                 .frontends
                 .keys()
-                .filter(|it| self.claims.owner(it) == Some(key));
+                .filter_map(|it| Some((*it, self.claims.owner(it)?)));
+            let (owned, taken): (Vec<_>, Vec<_>) = owners.partition(|(_, owner)| *owner == key);
             Shown {
                 key,
                 id: assigned.id,
-                frontends: owned.copied().collect(),
+                frontends: owned.into_iter().map(|(frontend, _)| frontend).collect(),
+                taken,
                 slots: &assigned.slots,
             }
         })
@@ -73,22 +79,44 @@ impl Ledger {
         }
     }
 
-    /// Services that want a frontend which another one has.
+    /// Services that want frontends which others have, a warning for each pair of them.
     pub fn disputes(&self) -> Vec<Warning> {
-        let mut warnings = Vec::new();
-        for frontend in self.claims.disputed() {
-            let mut claimants = self.claims.claimants(frontend);
+        let mut disputes: BTreeMap<_, Vec<&Frontend>> = BTreeMap::new();
+        for (frontend, mut claimants) in self.claims.disputed() {
             let Some(owner) = claimants.next() else {
                 continue;
             };
             for loser in claimants {
-                warnings.push(Warning::new(
-                    format!("Service {}", loser.port.service),
-                    format!("wants {frontend}, which belongs to {}", owner.port),
-                    "give one of them another clusterIP or port",
-                ));
+                let older = owner.created < loser.created;
+                let pair = (&loser.key.port.service, &owner.key.port.service, older);
+                disputes.entry(pair).or_default().push(frontend);
             }
         }
-        warnings
+        let disputes = disputes.into_iter();
+        let warnings = disputes.map(|((loser, owner, older), frontends)| {
+            let why = if older {
+                "it is older"
+            } else {
+                "its name comes first"
+            };
+            Warning::new(
+                format!("Service {loser}"),
+                format!("wants {}, which {owner} has: {why}", list(&frontends)),
+                "give one of them another address or port",
+            )
+        });
+        warnings.collect()
+    }
+}
+
+/// How many frontends a warning names: two Services of 5,000 ports can want the same address.
+const NAMED: usize = 3;
+
+fn list(frontends: &[&Frontend]) -> String {
+    let named = frontends.iter().take(NAMED).map(ToString::to_string);
+    let named = named.collect::<Vec<_>>().join(", ");
+    match frontends.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
     }
 }
