@@ -14,6 +14,7 @@ pub mod maps;
 pub mod model;
 pub mod reconcile;
 pub mod status;
+pub mod trace;
 pub mod watch;
 
 mod netlink;

@@ -28,8 +28,6 @@ pub mod kernel_program;
 pub mod kubernetes_cluster;
 pub mod load;
 pub mod lone_agent;
-pub mod memory_clock;
-pub mod memory_packet;
 pub mod memory_tables;
 pub mod netns;
 pub mod nginx;
@@ -47,6 +45,8 @@ pub mod topology;
 pub mod tun;
 pub mod udp;
 
+/// Time and packets in memory, as `waggle trace` has them.
+pub use lb_userspace::trace::{clock as memory_clock, packet as memory_packet};
 pub use require::{require_root, skip};
 
 use std::time::Instant;

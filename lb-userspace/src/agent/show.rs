@@ -42,35 +42,36 @@ impl<M: LbMaps> Agent<M> {
 
     fn services(&self, now: Duration) -> Vec<ServiceView> {
         let served = self.ledger.served();
-        let views = served.map(|shown| ServiceView {
-            id: shown.id,
-            namespace: shown.key.port.service.namespace.clone(),
-            name: shown.key.port.service.name.clone(),
-            kind: self
-                .snapshot
-                .service(&shown.key.port.service)
-                .map(|service| service.kind),
-            port: shown.key.port.port.clone(),
-            protocol: shown.key.port.protocol.to_string(),
-            family: shown.key.family,
-            frontends: shown
-                .frontends
-                .iter()
-                .map(crate::desired::Frontend::socket_address)
-                .collect(),
-            taken: shown
-                .taken
-                .iter()
-                .map(|(frontend, owner)| TakenFrontend {
-                    frontend: frontend.socket_address(),
-                    by: owner.port.service.to_string(),
-                })
-                .collect(),
-            backends: shown.slots.to_vec(),
-            changed_ms: self
-                .changed
-                .get(&shown.key.port.service)
-                .map(|changed| milliseconds(now.saturating_sub(*changed))),
+        let views = served.map(|shown| {
+            let service = self.snapshot.service(&shown.key.port.service);
+            ServiceView {
+                id: shown.id,
+                namespace: shown.key.port.service.namespace.clone(),
+                name: shown.key.port.service.name.clone(),
+                kind: service.map(|service| service.kind),
+                cluster_ip: service.and_then(|service| service.cluster_ip(shown.key.family)),
+                port: shown.key.port.port.clone(),
+                protocol: shown.key.port.protocol.to_string(),
+                family: shown.key.family,
+                frontends: shown
+                    .frontends
+                    .iter()
+                    .map(crate::desired::Frontend::socket_address)
+                    .collect(),
+                taken: shown
+                    .taken
+                    .iter()
+                    .map(|(frontend, owner)| TakenFrontend {
+                        frontend: frontend.socket_address(),
+                        by: owner.port.service.to_string(),
+                    })
+                    .collect(),
+                backends: shown.slots.to_vec(),
+                changed_ms: self
+                    .changed
+                    .get(&shown.key.port.service)
+                    .map(|changed| milliseconds(now.saturating_sub(*changed))),
+            }
         });
         views.collect()
     }

@@ -1,7 +1,7 @@
 //! What the agent shows of itself: the answer to [`Event::View`](super::Event::View), made when somebody asks.
 //!
 //! Everything is serialisable: `status` and `get` receive it through the agent's socket.
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{BackendId, ServiceId};
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,8 @@ pub struct ServiceView {
     pub protocol: String,
     /// The family.
     pub family: Family,
+    /// The Service's cluster address of this family, if it has one and the Service is known.
+    pub cluster_ip: Option<IpAddr>,
     /// What clients dial.
     pub frontends: Vec<SocketAddr>,
     /// What clients of it would dial, but another Service has.

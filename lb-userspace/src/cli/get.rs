@@ -90,7 +90,7 @@ fn note(text: &str) {
     eprintln!("waggle: {text}");
 }
 
-fn missing(folder: &std::path::Path) -> String {
+pub(super) fn missing(folder: &std::path::Path) -> String {
     format!(
         "cannot read the maps in {}: has an agent run here? is --bpf-root right? (needs root)",
         folder.display()
@@ -275,6 +275,7 @@ where
             protocol: Protocol::from_number(key.protocol)
                 .map_or_else(|| key.protocol.to_string(), |protocol| protocol.to_string()),
             family,
+            cluster_ip: None,
             frontends: vec![frontend],
             taken: Vec::new(),
             backends: slots
@@ -318,6 +319,7 @@ mod tests {
                 port: String::new(),
                 protocol: "tcp".to_owned(),
                 family: Family::V4,
+                cluster_ip: Some([10, 96, 0, 80].into()),
                 frontends: vec![([10, 96, 0, 80], 80).into()],
                 taken: vec![TakenFrontend {
                     frontend: ([192, 0, 2, 1], 30080).into(),

@@ -9,6 +9,7 @@ mod probe;
 mod run;
 mod status;
 mod table;
+mod trace;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -41,6 +42,7 @@ Examples:
   waggle status                                  what is attached where, and what is wrong
   waggle get services -o wide                    who is served, and by how many backends
   waggle get flows | grep 10.96.0.80             the connections that go through a service
+  waggle trace --proto tcp --src 10.244.1.9:40000 --dst 10.96.0.80:80    who would answer, and why
   waggle cleanup                                 take everything out of the kernel again";
 
 #[derive(Debug, Subcommand)]
@@ -51,6 +53,8 @@ enum Command {
     Status(status::Arguments),
     /// Show services, backends or flows
     Get(get::Arguments),
+    /// Ask what would happen to a packet, of an agent's maps or of a folder of manifests
+    Trace(Box<trace::Arguments>),
     /// Show what this kernel and each network device can do, without changing anything
     Probe(probe::Arguments),
     /// Detach every program and remove every map of this node; connections through services break
@@ -115,6 +119,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(*arguments),
         Command::Status(arguments) => return exit(status::status(&arguments)),
         Command::Get(arguments) => get::get(&arguments),
+        Command::Trace(arguments) => return exit(trace::trace(&arguments)),
         Command::Probe(arguments) => probe::probe(&arguments),
         Command::Cleanup(arguments) => cleanup::cleanup(&arguments),
         Command::Completions { shell } => {
@@ -152,6 +157,7 @@ mod tests {
             "run --manifests x",
             "status",
             "get services",
+            "trace --batch -",
             "probe",
             "cleanup",
         ] {

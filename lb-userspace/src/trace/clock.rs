@@ -1,7 +1,7 @@
 //! A clock that stands still until it is told, and chance that repeats.
 use lb_ebpf::clock::{Clock, Instant};
 
-/// How many jiffies make a second in tests.
+/// How many jiffies make a second.
 pub const JIFFIES_PER_SECOND: u32 = 250;
 
 /// Settable time, seeded chance.

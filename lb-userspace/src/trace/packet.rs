@@ -25,7 +25,7 @@ pub struct MemoryPacket {
     pub neighbours: BTreeMap<(u32, IpAddr), [u8; 6]>,
     /// How often more bytes were made readable.
     pub pulls: u32,
-    /// Checksum changes fail, as a helper of the kernel may.
+    /// Checksum changes fail, as the kernel's helper may.
     pub refuses_checksums: bool,
 }
 

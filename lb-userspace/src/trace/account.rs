@@ -1,0 +1,228 @@
+//! How it came about, in sentences.
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::{
+    BackendState, DropReason, FrontendEntry, FrontendFlags, FrontendKey, PassReason, Port, Protocol,
+};
+
+use super::{
+    Origin, Question, Scope, Tracer, answer,
+    course::{Course, Decision},
+    tables::Lookup,
+};
+use crate::maps::{MapFamily, dump};
+
+/// Of the ports of an address, so many are named.
+const PORTS: usize = 8;
+
+/// What there is to tell.
+pub(super) struct Account<'a> {
+    pub(super) tracer: &'a Tracer,
+    pub(super) question: &'a Question,
+    pub(super) origin: Origin,
+    /// Where the origin was not said: why it is this one.
+    pub(super) why: Option<String>,
+    pub(super) lookups: &'a [Lookup],
+    pub(super) course: &'a Course,
+}
+
+impl Account<'_> {
+    /// The sentences.
+    pub(super) fn steps<F: MapFamily>(&self) -> Vec<String> {
+        let mut steps = vec![self.beginning()];
+        for lookup in self.lookups {
+            steps.push(self.lookup::<F>(lookup));
+        }
+        if !self
+            .lookups
+            .iter()
+            .any(|lookup| matches!(lookup, Lookup::Frontend(..)))
+        {
+            steps.push(self.no_frontend::<F>());
+        }
+        steps.extend(self.end());
+        steps
+    }
+
+    fn beginning(&self) -> String {
+        let Question {
+            protocol,
+            source,
+            destination,
+            interface,
+            ..
+        } = self.question;
+        let interface = interface.as_deref();
+        let opens = match protocol {
+            Protocol::Tcp => "the first packet of a connection",
+            Protocol::Udp => "the first datagram of a conversation",
+            Protocol::Sctp => "the first packet of an association",
+        };
+        let packet = format!("{protocol} {source} -> {destination}, {opens}");
+        let begin = match self.origin {
+            Origin::Host => format!("a process of the node dials: {packet}"),
+            Origin::Pod => format!(
+                "from a pod, by {}: {packet}",
+                interface.unwrap_or("its interface")
+            ),
+            Origin::Outside => format!(
+                "from outside, by {}: {packet}",
+                interface.unwrap_or("an interface of the node")
+            ),
+        };
+        match &self.why {
+            Some(why) => format!("{begin} ({why})"),
+            None => begin,
+        }
+    }
+
+    fn lookup<F: MapFamily>(&self, lookup: &Lookup) -> String {
+        match lookup {
+            Lookup::Frontend(at, entry) => self.frontend(*at, *entry),
+            Lookup::Service(id, entry) => match entry.slots.length() {
+                0 => format!(
+                    "{} has no endpoint that clients may get now",
+                    self.service(*id)
+                ),
+                1 => format!("{} has one candidate", self.service(*id)),
+                count => format!("{} has {count} candidates", self.service(*id)),
+            },
+            Lookup::Backend(id, at, state) => {
+                let name = self.tracer.names.backend(F::FAMILY, *id);
+                let name = name.map_or_else(String::new, |name| format!(" ({name})"));
+                if *state == BackendState::Active {
+                    format!("{at}{name} is chosen")
+                } else {
+                    let state = dump::state(*state);
+                    format!("{at}{name} takes no new flows: it is {state}")
+                }
+            }
+        }
+    }
+
+    fn frontend(&self, at: SocketAddr, entry: FrontendEntry) -> String {
+        let protocol = self.question.protocol;
+        let service = self.service(entry.service_id);
+        let kind = match self.tracer.names.scope(at, entry) {
+            Some(Scope::Internal) => "a cluster address of ",
+            Some(Scope::External) => "an external address of ",
+            None => "",
+        };
+        let masquerade = if entry.flags.has(FrontendFlags::MASQUERADE) {
+            "; who dials it reaches its backends by the node's address"
+        } else {
+            ""
+        };
+        format!("{at}/{protocol} is {kind}{service}{masquerade}")
+    }
+
+    fn service(&self, id: u32) -> String {
+        match self.tracer.names.service(id) {
+            Some(name) => name,
+            None => format!("service #{id}"),
+        }
+    }
+
+    /// Nobody answers there: what is there instead?
+    fn no_frontend<F: MapFamily>(&self) -> String {
+        let at = self.question.destination;
+        let protocol = self.question.protocol;
+        let sentence = format!("{at}/{protocol} is no address and port of a Service");
+        let others = self.ports_at::<F>(at.ip());
+        if others.is_empty() {
+            return sentence;
+        }
+        format!("{sentence}; at {} there are {others}", at.ip())
+    }
+
+    /// `80/tcp 443/tcp`
+    fn ports_at<F: MapFamily>(&self, address: IpAddr) -> String {
+        let Some(address) = F::address(address) else {
+            return String::new();
+        };
+        let frontends = &F::of(&self.tracer.maps).frontends;
+        let ports = frontends
+            .range(FrontendKey::new(address, Port::ZERO, 0)..)
+            .map(|(key, _)| key)
+            .take_while(|key| key.address == address);
+        let mut names: Vec<String> = ports
+            .take(PORTS + 1)
+            .map(|key| match Protocol::from_number(key.protocol) {
+                Some(protocol) => format!("{}/{protocol}", key.port),
+                None => format!("{}/{}", key.port, key.protocol),
+            })
+            .collect();
+        if names.len() > PORTS {
+            names.truncate(PORTS);
+            names.push("and more".to_owned());
+        }
+        names.join(" ")
+    }
+
+    /// What becomes of it.
+    fn end(&self) -> Vec<String> {
+        match self.course.decision {
+            Decision::Pass(reason) => vec![pass(reason).to_owned()],
+            Decision::Drop(reason) => vec![dropped(reason)],
+            Decision::Refused => {
+                vec!["the call fails at once as if the port were closed: ECONNREFUSED".to_owned()]
+            }
+            Decision::Translated => self.translated(),
+        }
+    }
+
+    fn translated(&self) -> Vec<String> {
+        let asked = self.question.destination;
+        let destination = self.course.destination.unwrap_or(asked);
+        let first = match self.origin {
+            Origin::Host => format!(
+                "the socket is connected to {destination} from the start; the process sees {asked} as its peer"
+            ),
+            Origin::Pod | Origin::Outside => format!(
+                "its destination becomes {destination}; the flow is remembered: it keeps this backend, and replies come from {asked}"
+            ),
+        };
+        let mut steps = vec![first];
+        match self.course.source {
+            Some(source) if self.course.masquerade => steps.push(format!(
+                "on its way out its source becomes {source}: the reply comes back by this node"
+            )),
+            None if self.course.masquerade => steps.push(
+                "on its way out its source becomes the node's address, which was not said: give it with --node-ip"
+                    .to_owned(),
+            ),
+            Some(_) | None => {}
+        }
+        steps
+    }
+}
+
+const fn pass(reason: PassReason) -> &'static str {
+    match reason {
+        PassReason::NotOurs => "it goes on unchanged, to whoever has that address",
+        PassReason::OtherProtocol => "it goes on unchanged: its protocol is not translated",
+        PassReason::NotIp | PassReason::Malformed | PassReason::LaterFragment => {
+            "it goes on unchanged: the datapath does not look into such packets"
+        }
+    }
+}
+
+fn dropped(reason: DropReason) -> String {
+    let because = match reason {
+        DropReason::NoBackend => "there is no backend for it",
+        DropReason::NoFlow => "it opens nothing and belongs to no known flow",
+        DropReason::FlowConflict => "other flows have the replies of every backend that was tried",
+        DropReason::FlowNotStored => "there is no room to remember its flow",
+        DropReason::Fragmented => "it is a fragment",
+        DropReason::NoMasqueradeAddress => "the node has no address to send it from",
+        DropReason::NoMasqueradePort => "no port is free to send it from",
+        DropReason::HalfRewritten => "it could be changed in part only",
+        DropReason::ServiceInMotion => {
+            "the service's tables contradict each other: an agent is changing them, or something is wrong with them"
+        }
+    };
+    format!(
+        "it is dropped without an answer: {because} (counted as {})",
+        answer::drop_reason(reason)
+    )
+}

@@ -1,0 +1,186 @@
+//! The way of a packet through the node: what enters it, what a process dials, what leaves it.
+use std::net::SocketAddr;
+
+use bytemuck::Zeroable;
+use lb_common::{
+    DropReason, PassReason, Port, Translation, Tuple, V4, V6, Verdict, hash::socket_hash,
+};
+use lb_ebpf::{
+    headers::Wire,
+    parse::{Link, Network, Parse, Parsed, network},
+    pipeline::{self, Observer},
+    scratch::Scratch,
+    socket_path::{self, Call, Choice, SocketVerdict},
+};
+
+use super::{
+    ENTERS, LEAVES, Origin, Question, Tracer,
+    clock::MemoryClock,
+    frame,
+    packet::MemoryPacket,
+    tables::{QuestionFamily, QuestionTables},
+};
+use crate::maps::MapFamily;
+
+/// What the datapath decided at the first place that a packet passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    Pass(PassReason),
+    Translated,
+    Drop(DropReason),
+    Refused,
+}
+
+/// What became of a packet.
+pub(super) struct Course {
+    pub(super) decision: Decision,
+    /// Its source became the node's.
+    pub(super) masquerade: bool,
+    /// Its ends when it leaves; none if it does not, or if an end is not known here.
+    pub(super) source: Option<SocketAddr>,
+    pub(super) destination: Option<SocketAddr>,
+}
+
+/// Watches nothing: the answer says more.
+struct Nobody;
+impl Observer for Nobody {
+    fn observe<F: Wire>(&mut self, _: &Parsed<F>, _: Verdict) {}
+}
+
+impl Tracer {
+    /// Sends the packet through the node.
+    pub(super) fn course<F: QuestionFamily>(
+        &self,
+        question: &Question,
+        origin: Origin,
+        tables: &mut QuestionTables<'_>,
+    ) -> Course {
+        let (source, destination) = (question.source, question.destination);
+        let mut clock = MemoryClock::new(seed::<F>(question));
+        let mut scratch = Scratch::default();
+        let bytes = frame::opening(question.protocol, source, destination);
+        let mut packet = MemoryPacket::new(bytes).at_interface(ENTERS);
+        let decision = match origin {
+            Origin::Host => match dial::<F>(question, tables, &mut clock) {
+                SocketVerdict::Pass => Decision::Pass(PassReason::NotOurs),
+                SocketVerdict::Refused => Decision::Refused,
+                SocketVerdict::Translated(address, port) => {
+                    let backend = SocketAddr::new(address.into(), port.number());
+                    packet.bytes = frame::opening(question.protocol, source, backend);
+                    Decision::Translated
+                }
+            },
+            Origin::Pod | Origin::Outside => {
+                let observer = &mut Nobody;
+                let scratch = &mut scratch;
+                match pipeline::ingress(
+                    &mut packet,
+                    Link::Ip,
+                    scratch,
+                    tables,
+                    &mut clock,
+                    observer,
+                ) {
+                    Verdict::Pass(reason) => Decision::Pass(reason),
+                    Verdict::Translated(_) => Decision::Translated,
+                    Verdict::Drop(reason) => Decision::Drop(reason),
+                }
+            }
+        };
+        let is_lost = matches!(decision, Decision::Drop(_) | Decision::Refused);
+        let mut course = Course {
+            decision,
+            masquerade: false,
+            source: (!is_lost).then_some(source),
+            destination: (!is_lost).then_some(destination),
+        };
+        if decision != Decision::Translated {
+            return course;
+        }
+        let Some((source, destination)) = ends(&packet) else {
+            return course;
+        };
+        (course.source, course.destination) = (Some(source), Some(destination));
+        // What is for the node itself does not leave by a device.
+        if self.surroundings.is_own(destination.ip()) {
+            return course;
+        }
+        packet.interface = LEAVES;
+        let observer = &mut Nobody;
+        match pipeline::egress(
+            &mut packet,
+            Link::Ip,
+            &mut scratch,
+            tables,
+            &mut clock,
+            observer,
+        ) {
+            Verdict::Pass(_) => {}
+            Verdict::Translated(translation) => {
+                course.masquerade = translation == Translation::MasqueradedRequest;
+                course.source = ends(&packet).map(|(source, _)| source);
+            }
+            // Not the node lacks the address, but the question: nobody has said what the node's addresses are.
+            Verdict::Drop(DropReason::NoMasqueradeAddress) => {
+                (course.masquerade, course.source) = (true, None);
+            }
+            Verdict::Drop(reason) => {
+                course.decision = Decision::Drop(reason);
+                (course.source, course.destination) = (None, None);
+            }
+        }
+        course
+    }
+}
+
+/// A process dials: `connect` of a stream, or of a datagram socket.
+fn dial<F: QuestionFamily>(
+    question: &Question,
+    tables: &mut QuestionTables<'_>,
+    clock: &mut MemoryClock,
+) -> SocketVerdict<F> {
+    let Some(address) = F::address(question.destination.ip()) else {
+        return SocketVerdict::Pass;
+    };
+    let call = Call {
+        cookie: 1,
+        protocol: question.protocol.number(),
+        address,
+        port: Port::new(question.destination.port()),
+    };
+    socket_path::request(tables, clock, &call, Choice::Connection)
+}
+
+/// The same question, the same chance.
+fn seed<F: MapFamily>(question: &Question) -> u64 {
+    let words = |at: SocketAddr| {
+        let address = F::address(at.ip()).unwrap_or(F::UNSPECIFIED);
+        u64::from(socket_hash(
+            question.protocol.number().into(),
+            address.as_ref(),
+            at.port(),
+        ))
+    };
+    words(question.source) << 32 | words(question.destination)
+}
+
+/// Who sends the packet to whom now.
+fn ends(packet: &MemoryPacket) -> Option<(SocketAddr, SocketAddr)> {
+    fn of<F: Parse>(packet: &MemoryPacket, offset: usize) -> Option<(SocketAddr, SocketAddr)>
+    where
+        Tuple<F>: Zeroable,
+    {
+        let mut parsed = Parsed::<F>::zero();
+        F::parse(packet, offset, &mut parsed).ok()?;
+        let tuple = parsed.tuple;
+        let at = |address: F::Address, port: Port| SocketAddr::new(address.into(), port.number());
+        Some((
+            at(tuple.source, tuple.source_port),
+            at(tuple.destination, tuple.destination_port),
+        ))
+    }
+    match network(packet, Link::Ip).ok()? {
+        Network::V4(offset) => of::<V4>(packet, offset),
+        Network::V6(offset) => of::<V6>(packet, offset),
+    }
+}

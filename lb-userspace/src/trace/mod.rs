@@ -1,0 +1,193 @@
+//! What would happen to a packet: the datapath itself, run over tables that hold what the agent has written.
+//!
+//! ```text
+//! manifests -> agent -> maps in memory ─┐
+//! pinned maps ──────────────────────────┴▶ ingress, or the socket hooks ─▶ egress ─▶ answer
+//! ```
+//!
+//! Nothing here knows the rules of Services: who gets a packet is decided by the library that the kernel programs are
+//! made of, and what it may choose from by the agent's own code. A question writes nothing but flows of its own, which
+//! end with it.
+mod account;
+mod answer;
+mod course;
+mod frame;
+mod names;
+mod question;
+mod sources;
+mod tables;
+
+pub mod clock;
+pub mod packet;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use lb_common::{
+    BackendState, DatapathConfig, DeviceEntry, DropReason, FrontendEntry, ServiceId, V4, V6,
+};
+
+pub use answer::{Answer, Outcome, Scope};
+pub use names::Names;
+pub use question::{Origin, Question, address, protocol};
+pub use sources::{Read, Surroundings};
+
+use account::Account;
+use course::{Course, Decision};
+use tables::{Lookup, QuestionFamily, QuestionTables, Room};
+
+use crate::{
+    maps::{MapContents, MapFamily},
+    model::Family,
+};
+
+/// The interface that a packet enters by, where none is named.
+const ENTERS: u32 = 1;
+/// The interface that a packet leaves by.
+const LEAVES: u32 = 2;
+
+/// Answers questions about what stands in some tables.
+#[derive(Debug)]
+pub struct Tracer {
+    maps: MapContents,
+    names: Names,
+    surroundings: Surroundings,
+    devices: BTreeMap<u32, DeviceEntry>,
+    config: DatapathConfig,
+}
+
+impl Tracer {
+    /// Over these tables.
+    pub fn new(maps: MapContents, names: Names, surroundings: Surroundings) -> Self {
+        let mut device = DeviceEntry::default();
+        if let Some(IpAddr::V4(address)) = surroundings.primary_address(Family::V4) {
+            device.masquerade_v4 = address.into();
+        }
+        if let Some(IpAddr::V6(address)) = surroundings.primary_address(Family::V6) {
+            device.masquerade_v6 = address.into();
+        }
+        Self {
+            maps,
+            names,
+            surroundings,
+            devices: BTreeMap::from([(ENTERS, device), (LEAVES, device)]),
+            config: DatapathConfig::DEFAULT,
+        }
+    }
+
+    /// The tables.
+    pub fn maps(&self) -> &MapContents {
+        &self.maps
+    }
+
+    /// What would happen to the packet.
+    pub fn ask(&self, question: &Question) -> Answer {
+        match question.destination {
+            SocketAddr::V4(_) => self.answer::<V4>(question),
+            SocketAddr::V6(_) => self.answer::<V6>(question),
+        }
+    }
+
+    fn answer<F: QuestionFamily>(&self, question: &Question) -> Answer {
+        let (origin, why) = self.surroundings.origin(question);
+        let room = Room::default();
+        let mut tables = QuestionTables::new(&self.maps, &self.devices, &self.config, &room);
+        let course = self.course::<F>(question, origin, &mut tables);
+        let lookups = tables.lookups();
+        let frontend = frontend_of(&lookups);
+        let service_id = service_of(&lookups);
+        let candidates = service_id.map_or_else(Vec::new, |id| candidates::<F>(&self.maps, id));
+        let account = Account {
+            tracer: self,
+            question,
+            origin,
+            why,
+            lookups: &lookups,
+            course: &course,
+        };
+        let steps = account.steps::<F>();
+        let service = service_id.or(frontend.map(|(_, entry)| entry.service_id));
+        let backend = backend_of(&course, &lookups);
+        let (verdict, reason) = verdict(course.decision, candidates.is_empty());
+        Answer {
+            verdict,
+            reason: reason.to_owned(),
+            service: service.and_then(|id| self.names.service(id)),
+            frontend: frontend.map(|(at, _)| at.to_string()),
+            scope: frontend.and_then(|(at, entry)| self.names.scope(at, entry)),
+            candidates,
+            backend: backend.map(|at| at.to_string()),
+            masquerade: course.masquerade,
+            source_after: course.source.map(|at| at.to_string()),
+            destination_after: course.destination.map(|at| at.to_string()),
+            steps,
+        }
+    }
+}
+
+/// The frontend that the packet is for.
+fn frontend_of(lookups: &[Lookup]) -> Option<(SocketAddr, FrontendEntry)> {
+    lookups.iter().rev().find_map(|lookup| match lookup {
+        Lookup::Frontend(at, entry) => Some((*at, *entry)),
+        Lookup::Service(..) | Lookup::Backend(..) => None,
+    })
+}
+
+/// The service whose backends were chosen from.
+fn service_of(lookups: &[Lookup]) -> Option<ServiceId> {
+    let mut found = lookups.iter().rev().filter_map(|lookup| match lookup {
+        Lookup::Service(id, _) => Some(*id),
+        Lookup::Frontend(..) | Lookup::Backend(..) => None,
+    });
+    let of_frontend = || frontend_of(lookups).map(|(_, entry)| entry.service_id);
+    found.next().or_else(of_frontend)
+}
+
+/// The backend that the packet got.
+fn backend_of(course: &Course, lookups: &[Lookup]) -> Option<SocketAddr> {
+    if course.decision != Decision::Translated {
+        return None;
+    }
+    lookups.iter().rev().find_map(|lookup| match lookup {
+        Lookup::Backend(_, at, _) => Some(*at),
+        Lookup::Frontend(..) | Lookup::Service(..) => None,
+    })
+}
+
+/// Who stands in a service's slots and takes new flows.
+fn candidates<F: MapFamily>(maps: &MapContents, id: ServiceId) -> Vec<String> {
+    let Some(service) = maps.services.get(&id) else {
+        return Vec::new();
+    };
+    let region = service.slots;
+    let slots = (region.start()..region.start().saturating_add(region.length()))
+        .filter_map(|index| maps.slots.get(&index))
+        .filter(|slot| slot.service_id == id);
+    let backends = slots.filter_map(|slot| F::of(maps).backends.get(&slot.backend_id));
+    let mut candidates: Vec<String> = backends
+        .filter(|entry| entry.state() == BackendState::Active && entry.service_id == id)
+        .map(|entry| crate::maps::dump::socket_address(entry).to_string())
+        .collect();
+    candidates.sort();
+    candidates.dedup();
+    candidates
+}
+
+/// The two words for a decision.
+fn verdict(decision: Decision, is_empty: bool) -> (Outcome, &'static str) {
+    match decision {
+        Decision::Pass(reason) => (Outcome::Pass, answer::pass_reason(reason)),
+        Decision::Translated => (Outcome::Dnat, "candidate_chosen"),
+        Decision::Drop(reason) => (Outcome::Drop, answer::drop_reason(reason)),
+        // The hooks tell the process that nobody listens, not why.
+        Decision::Refused if is_empty => {
+            (Outcome::Reject, answer::drop_reason(DropReason::NoBackend))
+        }
+        Decision::Refused => (
+            Outcome::Reject,
+            answer::drop_reason(DropReason::ServiceInMotion),
+        ),
+    }
+}

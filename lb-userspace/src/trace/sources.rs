@@ -1,0 +1,142 @@
+//! Where the tables of questions come from, and where the packet is asked about.
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Names, Origin, Question, Tracer};
+use crate::{
+    agent::{Agent, Event, Settings, Source, View},
+    maps::{bpf::BpfMaps, fake::FakeMaps, read_contents},
+    model::{Family, Place, Warning},
+    watch::manifests::Folder,
+};
+
+/// Where packets pass: the node as the agent knows it.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    place: Place,
+}
+
+impl Surroundings {
+    /// A node whose devices have the addresses that are said of it, and loopback. Whatever machine asks, its own do not
+    /// count.
+    pub fn new(mut place: Place) -> Self {
+        let loopback = [
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ];
+        place.local_addresses.extend(loopback);
+        place.local_addresses.extend(&place.addresses);
+        Self { place }
+    }
+
+    /// With which address of a family packets are masqueraded.
+    pub(super) fn primary_address(&self, family: Family) -> Option<IpAddr> {
+        self.place.primary_address(family)
+    }
+
+    /// Whether the node itself has this address.
+    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.place.local_addresses.contains(&address)
+    }
+
+    /// Where a packet comes from, and where nobody has said so, why it comes from there.
+    pub(super) fn origin(&self, question: &Question) -> (Origin, Option<String>) {
+        if let Some(origin) = question.origin {
+            return (origin, None);
+        }
+        let source = question.source.ip();
+        if self.is_own(source) {
+            let why = format!("{source} is the node's own address");
+            return (Origin::Host, Some(why));
+        }
+        let mut prefixes = self.place.cluster_cidrs.iter();
+        if let Some(prefix) = prefixes.find(|prefix| prefix.contains(&source)) {
+            let why = format!("{source} is in the cluster CIDR {prefix}");
+            return (Origin::Pod, Some(why));
+        }
+        let why = format!("{source} is neither the node's own address nor in a cluster CIDR");
+        (Origin::Outside, Some(why))
+    }
+}
+
+/// What was read, and what is wrong with it.
+#[derive(Debug)]
+pub struct Read {
+    /// Answers questions.
+    pub tracer: Tracer,
+    /// What the agent would warn of.
+    pub warnings: Vec<Warning>,
+}
+
+impl Tracer {
+    /// Over what the agent would write into empty maps if it served the manifests in this folder.
+    ///
+    /// # Errors
+    /// If the folder cannot be listed, or nothing of what is in it can be read.
+    pub fn of_manifests(folder: &Path, settings: Settings) -> Result<Read> {
+        std::fs::read_dir(folder).with_context(|| {
+            format!(
+                "{} cannot be listed: name a folder with YAML or JSON files",
+                folder.display()
+            )
+        })?;
+        let surroundings = Surroundings::new(settings.place);
+        let settings = Settings {
+            place: surroundings.place.clone(),
+            sources: BTreeSet::from([Source::Manifests]),
+            ..settings
+        };
+        let mut agent = Agent::new(settings, FakeMaps::default())?;
+        let reading = Folder::new(folder.to_owned()).read();
+        let warnings = reading.warnings.unwrap_or_default();
+        let objects = reading.objects.unwrap_or_default();
+        if !objects.is_complete && objects.services.is_empty() && objects.slices.is_empty() {
+            let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+            bail!(
+                "nothing in {} can be read:\n{}",
+                folder.display(),
+                told.join("\n")
+            );
+        }
+        let now = Duration::ZERO;
+        agent.handle(
+            Event::Trouble {
+                source: Source::Manifests,
+                warnings,
+            },
+            now,
+        );
+        agent.handle(
+            Event::Replaced {
+                services: objects.services,
+                slices: objects.slices,
+                vanished_pods: Vec::new(),
+                is_complete: objects.is_complete,
+            },
+            now,
+        );
+        agent.reconcile(&|| now);
+        let view = agent.view(now);
+        let maps = agent.maps().contents.clone();
+        Ok(Read {
+            tracer: Self::new(maps, Names::of(&view), surroundings),
+            warnings: view.warnings,
+        })
+    }
+
+    /// Over the maps that are pinned in this folder, as they are now. `view` tells the names, if an agent runs.
+    ///
+    /// # Errors
+    /// If the maps cannot be read.
+    pub fn of_pinned(folder: &Path, view: Option<&View>, place: Place) -> Result<Self> {
+        let maps = read_contents(&BpfMaps::open(folder)?)?;
+        let names = view.map_or_else(Names::default, Names::of);
+        Ok(Self::new(maps, names, Surroundings::new(place)))
+    }
+}
