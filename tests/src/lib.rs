@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! datapath_*     nothing: the datapath on the host against the naive reference
+//! trace          nothing but the agent's program (WAGGLE_BIN)
 //! kernel_*       root: the programs in this kernel, packet by packet
 //! kubernetes_*   root: a real API server and controllers
 //! netns_*        root: real namespaces, real sockets, the agent's program (WAGGLE_BIN)
@@ -34,6 +35,7 @@ pub mod nginx;
 pub mod packet_builder;
 pub mod printed;
 pub mod process;
+pub mod questions;
 pub mod random_cluster;
 pub mod reference;
 pub mod require;

@@ -42,10 +42,11 @@ mod record;
 
 /// A part of a scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Section {
+pub struct Section {
     /// The words of its head.
-    head: Vec<String>,
-    text: String,
+    pub head: Vec<String>,
+    /// What stands below it.
+    pub text: String,
 }
 
 /// Plays a scenario file in a scratch folder, and rewrites it where it is told to.
@@ -89,7 +90,8 @@ pub fn play(file: &Path, scratch: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn parse(text: &str) -> (String, Vec<Section>) {
+/// The prose above the first section, and the sections.
+pub fn parse(text: &str) -> (String, Vec<Section>) {
     let (mut prose, mut sections) = (String::new(), Vec::<Section>::new());
     for line in text.split_inclusive('\n') {
         let head = line
@@ -111,7 +113,8 @@ fn parse(text: &str) -> (String, Vec<Section>) {
     (prose, sections)
 }
 
-fn format(prose: &str, sections: &[Section]) -> String {
+/// The file of which [`parse`] makes this.
+pub fn format(prose: &str, sections: &[Section]) -> String {
     let mut text = prose.to_owned();
     for section in sections {
         writeln!(text, "-- {} --", section.head.join(" ")).unwrap_or_default();
@@ -312,7 +315,8 @@ pub fn settings() -> anyhow::Result<Settings> {
     })
 }
 
-fn repository() -> PathBuf {
+/// The root of the repository.
+pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 

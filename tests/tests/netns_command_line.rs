@@ -307,9 +307,11 @@ fn completions_know_every_command_and_are_the_same_every_time() -> Result<()> {
             "status",
             "get",
             "probe",
+            "trace",
             "cleanup",
             "bpf-root",
             "manifests",
+            "cluster-cidr",
         ] {
             ensure!(script.contains(word), "the script for {shell} lacks {word}");
         }

@@ -111,21 +111,23 @@ pub(super) fn trace(arguments: &Arguments) -> Result<bool> {
 }
 
 fn answer(arguments: &Arguments) -> Result<bool> {
+    // What is wrong with the question is said before anything is read.
+    let question = question(arguments)?;
+    let questions = arguments.batch.as_deref().map(questions).transpose()?;
     let tracer = read(arguments)?;
     let mut out = BufWriter::new(io::stdout().lock());
-    let all_read = match (&arguments.batch, question(arguments)?) {
-        (Some(file), _) => batch(&tracer, questions(file)?, &mut out)?,
-        (None, question) => {
-            let question = question.context("no question: give --proto, --src and --dst")?;
-            let answer = tracer.ask(&question);
-            let text = match arguments.output {
-                Format::Text => answer.text(),
-                Format::Json => serde_json::to_string_pretty(&answer)? + "\n",
-            };
-            out.write_all(text.as_bytes())?;
-            true
-        }
-    };
+    let mut all_read = true;
+    if let Some(question) = question {
+        let answer = tracer.ask(&question);
+        let text = match arguments.output {
+            Format::Text => answer.text(),
+            Format::Json => serde_json::to_string_pretty(&answer)? + "\n",
+        };
+        out.write_all(text.as_bytes())?;
+    }
+    if let Some(questions) = questions {
+        all_read = batch(&tracer, questions, &mut out)?;
+    }
     out.flush()?;
     Ok(all_read)
 }

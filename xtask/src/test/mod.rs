@@ -91,8 +91,9 @@ fn prepare(options: &Options) -> Result<()> {
 fn unit(filter: Option<&str>, tally: &mut Tally) -> Result<()> {
     let suites = suites::build(Layer::Unit)?;
     println!("==> tests that need no root");
+    let waggle = vm::program("waggle").display().to_string();
     for suite in &suites {
-        host::run(suite, &[], filter, tally)?;
+        host::run(suite, &[("WAGGLE_BIN", &waggle)], filter, tally)?;
     }
     host::documentation(filter, tally)
 }

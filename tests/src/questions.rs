@@ -1,0 +1,107 @@
+//! Golden questions: what `waggle trace` answers, as its command line, over a folder of manifests. Needs no root.
+//!
+//! ```text
+//! -- folder examples/my-service --    the folder has the files of that folder of the repository
+//! -- write web.yaml --                the folder has this file, with the section's text
+//! -- node --node-ip 192.0.2.1 --      further arguments, for all that follows
+//! -- ask --in pod ... --              what `waggle trace --manifests FOLDER` and these arguments print
+//! ```
+//!
+//! What goes to standard error stands below, with `! ` before each line; an exit status that is not 0 is the last line.
+//! Commands are started in the folder. With `UPDATE_EXPECT=1` the answers are rewritten: read the difference.
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{
+    agent_process::program,
+    scenario::{Section, format, parse, repository},
+    scratch::Scratch,
+};
+
+/// Asks what a file says, and compares the answers, or rewrites them where it is told to.
+///
+/// # Errors
+/// If an answer is not the expected one: the error shows both.
+pub fn play(file: &Path) -> Result<()> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let (prose, mut sections) = parse(&text);
+    let folder = Scratch::new()?;
+    let mut node = Vec::new();
+    let mut failures = Vec::new();
+    for section in &mut sections {
+        let head = section.head.join(" ");
+        let context = || format!("{}: -- {head} --", file.display());
+        let Some(came) = step(section, folder.path(), &mut node).with_context(context)? else {
+            continue;
+        };
+        if came != section.text {
+            let expected = std::mem::replace(&mut section.text, came.clone());
+            failures.push(format!("{}\nexpected:\n{expected}came:\n{came}", context()));
+        }
+    }
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(file, format(&prose, &sections))?;
+        return Ok(());
+    }
+    ensure!(
+        failures.is_empty(),
+        "{}\nUPDATE_EXPECT=1 accepts what came",
+        failures.join("\n")
+    );
+    Ok(())
+}
+
+/// Does what a section says; the text that came, if it is a question.
+fn step(section: &Section, folder: &Path, node: &mut Vec<String>) -> Result<Option<String>> {
+    let (verb, words) = section.head.split_first().context("a section's head")?;
+    match (verb.as_str(), words) {
+        ("write", [name]) => fs::write(folder.join(name), &section.text)?,
+        ("folder", [path]) => {
+            for entry in fs::read_dir(repository().join(path))? {
+                let path = entry?.path();
+                let name = path.file_name().context("a file with a name")?;
+                fs::copy(&path, folder.join(name))?;
+            }
+        }
+        ("node", arguments) => *node = arguments.to_vec(),
+        ("ask", arguments) => {
+            let all = node.iter().chain(arguments);
+            return printed(&trace(folder, all)?, folder).map(Some);
+        }
+        other => bail!("no section is headed so: {other:?}"),
+    }
+    Ok(None)
+}
+
+/// Runs `waggle trace --manifests FOLDER`, with further arguments, in the folder.
+pub fn trace(
+    folder: &Path,
+    arguments: impl IntoIterator<Item = impl AsRef<std::ffi::OsStr>>,
+) -> Result<Output> {
+    Command::new(program()?)
+        .args(["trace", "--node-name", "node-1", "--manifests"])
+        .arg(folder)
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .context("cannot start waggle")
+}
+
+/// Everything that was printed; the folder, whose name differs from run to run, is `FOLDER`.
+fn printed(output: &Output, folder: &Path) -> Result<String> {
+    let mut text = String::from_utf8(output.stdout.clone())?;
+    for line in std::str::from_utf8(&output.stderr)?.lines() {
+        text.push_str(&format!("! {line}").replace(&folder.display().to_string(), "FOLDER"));
+        text.push('\n');
+    }
+    if !output.status.success() {
+        text.push_str(&output.status.to_string());
+        text.push('\n');
+    }
+    Ok(text)
+}

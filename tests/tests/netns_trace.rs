@@ -1,0 +1,85 @@
+//! `waggle trace` over the maps of a running agent: the same answers as over the manifests that the agent reads, and what
+//! real clients meet.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use tests::agent_process::Agent;
+use tests::client::{http_gets, requests_to_meet_all};
+use tests::scratch::Scratch;
+use tests::service_cluster::{
+    HTTP_PORT, UDP_V4, UDP_V6, WEB_V4, WEB_V6, address, answer_of, with_services,
+};
+use tests::topology::PodNetwork;
+
+fn answers(agent: &Agent, words: &str) -> Result<Vec<Value>> {
+    let printed = agent.waggle(&format!("trace {words}"))?;
+    let lines = printed.lines().map(serde_json::from_str);
+    Ok(lines.collect::<Result<_, _>>()?)
+}
+
+#[test]
+fn live_maps_and_manifests_give_the_same_answers_and_stay_as_they_are() -> Result<()> {
+    with_services(PodNetwork::Routed, |cluster| {
+        let near = cluster.add_serving_pod(1, "near", 2)?;
+        let far = cluster.add_serving_pod(2, "far", 3)?;
+        let client = cluster.cluster.add_pod(1, "client", 9)?;
+        cluster.start_agents(&[&near, &far])?;
+        let agent = cluster.agents.first().context("an agent")?;
+        let node = [agent.node().v4().to_string(), agent.node().v6().to_string()];
+
+        let mut questions = Vec::new();
+        for place in ["pod", "outside", "host"] {
+            for (proto, dst, src) in [
+                ("tcp", WEB_V4, "10.244.1.9:40000"),
+                ("tcp", WEB_V6, "[fd00:10:244:1::9]:40000"),
+                ("udp", UDP_V4, "10.244.1.9:40001"),
+                ("udp", UDP_V6, "[fd00:10:244:1::9]:40001"),
+                ("tcp", UDP_V4, "10.244.1.9:40002"),
+                // Their own backends.
+                ("tcp", WEB_V4, "10.244.1.2:40003"),
+                ("tcp", WEB_V4, "10.244.2.3:40003"),
+            ] {
+                let question = json!({"in": place, "proto": proto, "src": src, "dst": dst});
+                questions.push(question.to_string());
+            }
+        }
+        let scratch = Scratch::new()?;
+        let file = scratch.write("questions", questions.join("\n"))?;
+        let words = format!(
+            "--node-name {} --node-ip {} --node-ip {} --batch {}",
+            agent.node().name(),
+            node[0],
+            node[1],
+            file.display()
+        );
+
+        let seen = || -> Result<[String; 3]> {
+            Ok([
+                agent.waggle("get services")?,
+                agent.waggle("get backends -o json")?,
+                agent.waggle("get flows -o json")?,
+            ])
+        };
+        let before = seen()?;
+        let live = answers(agent, &words)?;
+        ensure!(seen()? == before, "asking has changed what is in the maps");
+        let folder = cluster.state.path();
+        let of_manifests = answers(agent, &format!("--manifests {} {words}", folder.display()))?;
+        ensure!(live.len() == questions.len(), "{live:#?}");
+        for (question, (live, other)) in questions.iter().zip(live.iter().zip(&of_manifests)) {
+            ensure!(live == other, "{question}: {live:#} but {other:#}");
+        }
+
+        // Whom it names as candidates, real clients reach, and nobody else.
+        let candidates = [&near, &far].map(|server| server.pod.socket_v4(HTTP_PORT).to_string());
+        ensure!(live[0]["candidates"] == json!(candidates), "{:#}", live[0]);
+        let frontend = address(WEB_V4)?;
+        let answers = http_gets(&client.namespace, frontend, requests_to_meet_all(2))?;
+        let expected = [&near, &far].map(|server| answer_of(&server.pod, frontend));
+        let met: BTreeSet<&String> = answers.keys().collect();
+        ensure!(met == expected.iter().collect(), "{answers:?}");
+        Ok(())
+    })
+}
