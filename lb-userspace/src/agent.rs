@@ -2,6 +2,7 @@
 //!
 //! [`Agent`] is a plain value that is told the time; [`run`] is the loop around it, and the only place that reads the
 //! clock.
+mod health;
 mod round;
 mod said;
 mod show;
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 pub use event::{Event, RestingBackend, Source};
@@ -23,6 +24,7 @@ pub use view::View;
 
 use crate::{
     desired::{Ledger, Limits, Refusal, Scope},
+    health::{Check, Facts},
     maps::{LbMaps, MapContents, MapError, read_contents},
     model::{Dirty, Place, ServiceName, Snapshot, Warning},
     reconcile::Backoff,
@@ -99,6 +101,9 @@ pub struct Agent<M> {
     refused: BTreeMap<ServiceName, Refusal>,
     /// The disputes about frontends that have been told of.
     disputes: BTreeSet<Warning>,
+    /// Services with a port for health checks, as of the last plan that was begun.
+    checks: BTreeMap<ServiceName, Check>,
+    health: watch::Sender<Facts>,
     /// When each Service or its endpoints last changed.
     changed: BTreeMap<ServiceName, Duration>,
     retry_refused: Option<Duration>,
@@ -129,7 +134,7 @@ impl<M: LbMaps> Agent<M> {
             .sources
             .iter()
             .map(|source| (*source, Seen::default()));
-        Ok(Self {
+        let agent = Self {
             sources: sources.collect(),
             backoff: Backoff::new(settings.backoff.0, settings.backoff.1),
             maps,
@@ -143,13 +148,17 @@ impl<M: LbMaps> Agent<M> {
             said: Said::default(),
             refused: BTreeMap::new(),
             disputes: BTreeSet::new(),
+            checks: BTreeMap::new(),
+            health: watch::Sender::default(),
             changed: BTreeMap::new(),
             retry_refused: None,
             started: false,
             complained: false,
             doubtful: false,
             last: None,
-        })
+        };
+        agent.tell_place();
+        Ok(agent)
     }
 
     /// The maps.
@@ -214,10 +223,12 @@ impl<M: LbMaps> Agent<M> {
                 self.seen(Source::Node, true, now);
                 let dirty = self.snapshot.set_node(node.map(|node| *node));
                 self.dirty.extend(dirty);
+                self.tell_place();
             }
             Event::LocalAddresses(addresses) => {
                 let dirty = self.snapshot.set_local_addresses(addresses);
                 self.dirty.extend(dirty);
+                self.tell_place();
             }
             Event::Trouble { source, warnings } => self.trouble(source, warnings),
             Event::Unreferenced(backends) => self.ledger.release(&backends),
@@ -226,6 +237,7 @@ impl<M: LbMaps> Agent<M> {
             Event::View(answer) => drop(answer.send(self.view(now))),
             Event::Stop => {}
         }
+        self.tell_of_work(now);
     }
 
     /// Backends that have left, and are known to have left in the maps.

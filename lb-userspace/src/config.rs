@@ -2,6 +2,7 @@
 //!
 //! One struct is both the command line (clap) and the file of `--config` (YAML, read by serde). A flag `--api-server`
 //! is the key `apiServer` in the file; a flag beats the file. A key that does not exist is an error that names it.
+mod healthz;
 mod keys;
 mod node;
 mod period;
@@ -17,6 +18,7 @@ use clap::{Args, ValueEnum};
 use lb_common::config::Timeouts;
 use serde::{Deserialize, Serialize};
 
+pub use healthz::HealthzAddress;
 pub use node::{Address, DetectLocalMode, NodeOptions, Prefix};
 pub use period::{Period, Timeout};
 
@@ -109,6 +111,11 @@ pub struct Settings {
     /// The agent's lock and its socket are here [default: /run/waggle]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
+
+    /// Where /healthz and /livez are answered as kube-proxy answers them; nowhere if it is empty
+    /// [default: 0.0.0.0:10256]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub healthz_bind_address: Option<HealthzAddress>,
 
     /// Root of the cgroup v2 hierarchy, where the socket hooks go [default: the first cgroup2 mount]
     #[arg(long, value_name = "DIR")]

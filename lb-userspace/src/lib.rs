@@ -10,6 +10,7 @@ pub mod convert;
 pub mod datapath;
 pub mod desired;
 pub mod flows;
+pub mod health;
 pub mod maps;
 pub mod model;
 pub mod reconcile;

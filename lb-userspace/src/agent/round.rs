@@ -28,7 +28,7 @@ impl<M: LbMaps> Agent<M> {
         Some(next.max(self.backoff.until().unwrap_or_default()))
     }
 
-    fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         let to_look_at = !self.dirty.is_empty() || !self.pending.is_empty();
         !self.started || self.doubtful || to_look_at || self.ledger.is_touched()
     }
@@ -58,6 +58,9 @@ impl<M: LbMaps> Agent<M> {
         let end = clock();
         self.ledger.settle(&self.actual, end);
         self.note_freed(end);
+        if report.error.is_none() {
+            self.tell_of_success(end);
+        }
         report.duration = end.saturating_sub(start);
         // The first plan is told of even if it had nothing to do.
         let idle = report.changes == 0 && report.error.is_none();
@@ -113,6 +116,7 @@ impl<M: LbMaps> Agent<M> {
                 .extend(self.snapshot.services().map(|service| service.name.clone()));
         }
         for name in std::mem::take(&mut self.dirty) {
+            self.note_check(&name);
             let wanted = self.wanted(&name);
             match self.ledger.update(&name, wanted, now) {
                 Ok(()) => drop(self.refused.remove(&name)),

@@ -30,6 +30,7 @@ use crate::{
         probe::KernelAbilities,
     },
     flows::{strays, sweep},
+    health,
     maps::bpf::BpfMaps,
     status::server,
     watch as sources,
@@ -223,6 +224,8 @@ impl Node {
             events.clone(),
             sweep_reports,
         )));
+        let health_address = self.settings.healthz_bind_address.unwrap_or_default();
+        let health = health::start(self.agent.health(), health_address.0, started);
         let listener = server::bind(&self.run_dir)
             .with_context(|| format!("cannot listen in {}", self.run_dir.display()))?;
         let state = server::Sources {
@@ -233,6 +236,7 @@ impl Node {
             node_name: self.settings.node.node_name(),
             cgroup_root: self.cgroup_root,
             socket_hooks: self.socket_hooks,
+            health,
             kernel: self.abilities,
             started,
         };

@@ -20,12 +20,14 @@ pub fn service(object: &api::Service) -> Service {
     let not_served = not_served(object, spec);
     let (mut cluster_ips, mut ports) = (Vec::new(), Vec::new());
     let (mut balancer_ips, mut external_ips) = (Vec::new(), Vec::new());
+    let mut health_check_port = None;
     if not_served.is_none() {
         cluster_ips = addresses(spec, &mut notes);
         balancer_ips = balancer_addresses(object, spec, &mut notes);
         let written = spec.external_ips.iter().flatten().map(String::as_str);
         external_ips = distinct("externalIP", written.collect(), &mut notes);
         ports = service_ports(spec, &mut notes);
+        health_check_port = health_check(spec, &mut notes);
         note_what_is_missing(spec, &mut notes);
     }
     let created = object.metadata.creation_timestamp.as_ref();
@@ -41,6 +43,7 @@ pub fn service(object: &api::Service) -> Service {
         publish_not_ready_addresses: spec.publish_not_ready_addresses.unwrap_or(false),
         internal_policy: traffic_policy(spec.internal_traffic_policy.as_deref()),
         external_policy: traffic_policy(spec.external_traffic_policy.as_deref()),
+        health_check_port,
         warnings: notes.finish(),
     }
 }
@@ -78,6 +81,16 @@ fn traffic_policy(written: Option<&str>) -> TrafficPolicy {
     } else {
         TrafficPolicy::Cluster
     }
+}
+
+fn health_check(spec: &api::ServiceSpec, notes: &mut Notes) -> Option<u16> {
+    let kind = service_type(spec.type_.as_deref());
+    let policy = traffic_policy(spec.external_traffic_policy.as_deref());
+    let number = spec.health_check_node_port.filter(|number| *number != 0)?;
+    let is_asked = (kind, policy) == (ServiceType::LoadBalancer, TrafficPolicy::Local);
+    is_asked
+        .then(|| notes.port("healthCheckNodePort", number))
+        .flatten()
 }
 
 fn addresses(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<IpAddr> {

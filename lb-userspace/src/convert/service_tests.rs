@@ -218,3 +218,29 @@ fn services_that_are_not_ours_have_a_reason_and_no_warning() {
             .all(|service| service.warnings.is_empty())
     );
 }
+
+#[test]
+fn a_port_for_health_checks_counts_with_a_load_balancer_and_the_policy_local() {
+    for (kind, policy, port, expected, complaints) in [
+        ("LoadBalancer", "Local", 32_000, Some(32_000), 0),
+        ("LoadBalancer", "Cluster", 32_000, None, 0),
+        ("NodePort", "Local", 32_000, None, 0),
+        ("LoadBalancer", "Local", 0, None, 0),
+        ("LoadBalancer", "Local", 70_000, None, 1),
+    ] {
+        let object = json!({"metadata": {"name": "web"}, "spec": {
+            "type": kind, "externalTrafficPolicy": policy, "healthCheckNodePort": port,
+            "clusterIP": "10.96.0.1", "ports": [{"port": 80}],
+        }});
+        let service = service(&serde_json::from_value(object).unwrap());
+        assert_eq!(
+            service.health_check_port, expected,
+            "{kind} {policy} {port}"
+        );
+        assert_eq!(
+            problems(&service).len(),
+            complaints,
+            "{kind} {policy} {port}"
+        );
+    }
+}

@@ -1,6 +1,8 @@
 //! Which endpoints may take new flows, by the rules of kube-proxy (its `CategorizeEndpoints`; KEP-1669, KEP-2086,
 //! KEP-2433, KEP-3015).
-use crate::model::{Endpoint, Place, Service, TrafficPolicy};
+use std::{collections::BTreeSet, net::IpAddr};
+
+use crate::model::{Endpoint, EndpointPort, EndpointSlice, Family, Place, Service, TrafficPolicy};
 
 /// Whether an endpoint is ready, terminating but still serving, or neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +30,32 @@ pub(super) fn fitness(service: &Service, endpoint: &Endpoint) -> Fitness {
 /// Whether an endpoint runs on the node of these clients.
 pub(super) fn is_local(endpoint: &Endpoint, place: &Place) -> bool {
     endpoint.node.as_ref() == Some(&place.node)
+}
+
+/// How many of a Service's endpoints of a family are ready on the node of these clients, whichever port they serve.
+pub fn local_ready(
+    service: &Service,
+    slices: &[&EndpointSlice],
+    family: Family,
+    place: &Place,
+) -> usize {
+    let serves = |slice: &&&EndpointSlice| {
+        let is_of = |target: &EndpointPort| {
+            let mut ports = service.ports.iter();
+            ports.any(|it| it.name == target.name && it.protocol == target.protocol)
+        };
+        slice.family == family && slice.ports.iter().any(is_of)
+    };
+    let endpoints = slices
+        .iter()
+        .filter(serves)
+        .flat_map(|slice| &slice.endpoints);
+    let ready =
+        endpoints.filter(|it| is_local(it, place) && fitness(service, it) == Fitness::Ready);
+    ready
+        .map(|it| it.address)
+        .collect::<BTreeSet<IpAddr>>()
+        .len()
 }
 
 /// Whom endpoints are chosen for.

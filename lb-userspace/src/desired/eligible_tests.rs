@@ -18,7 +18,7 @@ fn endpoint(text: &str) -> (Fitness, Endpoint) {
         _ => Fitness::Unfit,
     };
     let endpoint = Endpoint {
-        address: std::net::IpAddr::from([10, 0, 0, 1]),
+        address: IpAddr::from([10, 0, 0, 1]),
         ready: fitness == Fitness::Ready,
         serving: fitness != Fitness::Unfit,
         terminating: fitness == Fitness::LastResort,

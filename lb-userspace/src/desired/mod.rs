@@ -16,6 +16,7 @@ use lb_common::{FrontendFlags, Protocol};
 
 pub use backends::Backend;
 pub use claims::Frontend;
+pub use eligible::local_ready;
 pub use ledger::{FamilyScope, Ledger, Limits, Scope, Shown};
 pub use refusal::Refusal;
 

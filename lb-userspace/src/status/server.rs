@@ -24,6 +24,7 @@ use crate::{
     agent::Event,
     datapath::{cgroup::SocketHook, host, monitor::Reports, probe::KernelAbilities},
     flows::sweep::SweepReport,
+    model::Warning,
 };
 
 /// How long an answer may take: the agent is busy writing maps for less than that.
@@ -46,6 +47,8 @@ pub struct Sources {
     pub cgroup_root: String,
     /// The socket hooks.
     pub socket_hooks: Vec<SocketHook>,
+    /// Ports for health checks that cannot be had.
+    pub health: watch::Receiver<Vec<Warning>>,
     /// What the kernel can do.
     pub kernel: KernelAbilities,
     /// When the agent started.
@@ -57,9 +60,10 @@ impl Sources {
         let (answer, view) = oneshot::channel();
         self.events.send(Event::View(answer)).await.ok()?;
         let view = view.await.ok()?;
-        let node_warnings = tokio::task::spawn_blocking(host::warnings)
+        let mut node_warnings = tokio::task::spawn_blocking(host::warnings)
             .await
             .unwrap_or_default();
+        node_warnings.extend(self.health.borrow().iter().cloned());
         Some(AgentState {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
