@@ -35,6 +35,7 @@ questions! {
     batch
     linter
     my_service_example
+    no_endpoints
     no_node_address
     outside
 }

@@ -6,7 +6,7 @@ use lb_common::{
 };
 
 use super::{
-    Origin, Question, Scope, Tracer, answer,
+    Origin, Question, Scope, Tracer,
     course::{Course, Decision},
     tables::Lookup,
 };
@@ -80,10 +80,7 @@ impl Account<'_> {
         match lookup {
             Lookup::Frontend(at, entry) => self.frontend(*at, *entry),
             Lookup::Service(id, entry) => match entry.slots.length() {
-                0 => format!(
-                    "{} has no endpoint that clients may get now",
-                    self.service(*id)
-                ),
+                0 => self.no_candidate(*id),
                 1 => format!("{} has one candidate", self.service(*id)),
                 count => format!("{} has {count} candidates", self.service(*id)),
             },
@@ -120,6 +117,17 @@ impl Account<'_> {
         match self.tracer.names.service(id) {
             Some(name) => name,
             None => format!("service #{id}"),
+        }
+    }
+
+    fn no_candidate(&self, id: u32) -> String {
+        let sentence = format!(
+            "{} has no endpoint that this client may get now",
+            self.service(id)
+        );
+        match self.tracer.names.reasons_against_endpoints(id) {
+            Some(reasons) => format!("{sentence}: {reasons}"),
+            None => sentence,
         }
     }
 
@@ -223,6 +231,6 @@ fn dropped(reason: DropReason) -> String {
     };
     format!(
         "it is dropped without an answer: {because} (counted as {})",
-        answer::drop_reason(reason)
+        reason.counter().name()
     )
 }

@@ -104,6 +104,7 @@ impl Tracer {
                 told.join("\n")
             );
         }
+        let slices = objects.slices.clone();
         let now = Duration::ZERO;
         agent.handle(
             Event::Trouble {
@@ -125,7 +126,7 @@ impl Tracer {
         let view = agent.view(now);
         let maps = agent.maps().contents.clone();
         Ok(Read {
-            tracer: Self::new(maps, Names::of(&view), surroundings),
+            tracer: Self::new(maps, Names::of(&view).with_slices(slices), surroundings),
             warnings: view.warnings,
         })
     }
