@@ -127,6 +127,8 @@ fn all_means_every_address_of_the_node_but_loopback() -> Result<()> {
         node.namespace.ip("addr add 198.51.100.7/32 dev lo")?;
         let wanted = at("198.51.100.7", HTTP)?.to_string();
         cluster.agents[0].wait_until("get services -o json", |text| text.contains(&wanted))?;
+        let shown = cluster.agents[0].waggle("get services -o json")?;
+        ensure!(!shown.contains("[fe80:"), "addresses of one link: {shown}");
         tcp_meets_exactly(&node.namespace, at("198.51.100.7", HTTP)?, &pods)?;
         for address in [IpAddr::from(node.v4()), node.v6().into()] {
             let frontend = SocketAddr::new(address, HTTP);

@@ -118,6 +118,7 @@ impl<M: LbMaps> Agent<M> {
                 "see that it can be reached; what the maps said at the start is served meanwhile",
             )
         });
+        let awaited = awaited.chain(self.without_address());
         let services = self
             .snapshot
             .services()
@@ -130,6 +131,22 @@ impl<M: LbMaps> Agent<M> {
             .chain(refused)
             .cloned();
         awaited.chain(all).collect()
+    }
+
+    /// Node ports need an address, and a node may have been given none.
+    fn without_address(&self) -> Option<Warning> {
+        let place = self.snapshot.place();
+        let mut ports = self.snapshot.services().flat_map(|service| &service.ports);
+        let is_asked = ports.any(|port| port.node_port.is_some());
+        let mut served = Family::ALL.into_iter();
+        let is_served = served.any(|family| !place.node_port_addresses(family).is_empty());
+        (is_asked && !is_served).then(|| {
+            Warning::new(
+                format!("Node {}", place.node),
+                "has no address that node ports could be served at, as far as is known",
+                "name its own by --node-ip, or others by --nodeport-addresses",
+            )
+        })
     }
 
     /// What is wrong with a Service and its slices.
@@ -183,22 +200,54 @@ mod tests {
         agent::{Event, Settings},
         convert,
         maps::fake::FakeMaps,
-        model::ServiceType,
+        model::{Place, ServiceType},
     };
 
-    #[test]
-    fn a_service_that_asks_for_more_than_it_gets_is_served_and_named() {
+    fn settings(place: Place) -> Settings {
         let moment = Duration::from_secs(1);
-        let settings = Settings {
+        Settings {
             sources: BTreeSet::from([Source::Services]),
             collect: moment,
             region_rest: moment,
             gone_grace: moment,
             backoff: (moment, moment),
             list_timeout: moment,
-            place: crate::model::Place::default(),
-        };
-        let mut agent = Agent::new(settings, FakeMaps::default()).unwrap();
+            place,
+        }
+    }
+
+    #[test]
+    fn node_ports_that_no_address_is_known_for_are_told_of() {
+        let moment = Duration::from_secs(1);
+        for (kind, address, expected) in [
+            ("NodePort", None, 1),
+            ("NodePort", Some("192.0.2.1"), 0),
+            ("ClusterIP", None, 0),
+        ] {
+            let place = Place {
+                addresses: address.iter().map(|it| it.parse().unwrap()).collect(),
+                ..Place::default()
+            };
+            let mut agent = Agent::new(settings(place), FakeMaps::default()).unwrap();
+            let object = json!({"metadata": {"name": "web"}, "spec": {
+                "type": kind, "clusterIP": "10.96.0.1", "ports": [{"port": 80, "nodePort": 30080}],
+            }});
+            let service = convert::service(&serde_json::from_value(object).unwrap());
+            agent.handle(Event::ServicesListed(vec![service]), moment);
+            let warnings = agent.view(moment).warnings;
+            let told = warnings.iter().filter(|it| it.remedy.contains("--node-ip"));
+            assert_eq!(
+                told.count(),
+                expected,
+                "{kind} at {address:?}: {warnings:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_service_that_asks_for_more_than_it_gets_is_served_and_named() {
+        let moment = Duration::from_secs(1);
+        let mut agent = Agent::new(settings(Place::default()), FakeMaps::default()).unwrap();
         let object = json!({"metadata": {"name": "web"}, "spec": {
             "type": "LoadBalancer", "sessionAffinity": "ClientIP",
             "loadBalancerSourceRanges": ["192.0.2.0/24"], "clusterIP": "10.96.0.1", "ports": [{"port": 80}],
