@@ -81,6 +81,14 @@ impl<M: NetlinkSerializable + NetlinkDeserializable> Netlink<M> {
         self.answers(|_| ()).map(drop)
     }
 
+    /// Asks a question about one thing.
+    pub(crate) fn ask(&mut self, message: M) -> io::Result<Vec<M>> {
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
+        let mut messages = Vec::new();
+        self.answers(|message| messages.push(message))?;
+        Ok(messages)
+    }
+
     /// Asks for everything of a kind.
     pub(crate) fn dump(&mut self, message: M) -> io::Result<Dump<M>> {
         self.send(message, NLM_F_REQUEST | NLM_F_DUMP)?;

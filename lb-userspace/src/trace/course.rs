@@ -60,6 +60,7 @@ impl Tracer {
         let mut scratch = Scratch::default();
         let bytes = frame::opening(question.protocol, source, destination);
         let mut packet = MemoryPacket::new(bytes).at_interface(ENTERS);
+        tables.set_device(ENTERS, self.surroundings.entrance(question));
         let decision = match origin {
             Origin::Host => match dial::<F>(question, tables, &mut clock) {
                 SocketVerdict::Pass => Decision::Pass(PassReason::NotOurs),
@@ -106,6 +107,7 @@ impl Tracer {
             return course;
         }
         packet.interface = LEAVES;
+        tables.set_device(LEAVES, self.surroundings.exit(destination.ip()));
         let observer = &mut Nobody;
         match pipeline::egress(
             &mut packet,

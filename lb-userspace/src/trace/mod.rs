@@ -12,6 +12,7 @@ mod account;
 mod answer;
 mod course;
 mod frame;
+mod live;
 mod names;
 mod question;
 mod sources;
@@ -20,14 +21,9 @@ mod tables;
 pub mod clock;
 pub mod packet;
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-};
+use std::net::SocketAddr;
 
-use lb_common::{
-    BackendState, DatapathConfig, DeviceEntry, DropReason, FrontendEntry, ServiceId, V4, V6,
-};
+use lb_common::{BackendState, DatapathConfig, DropReason, FrontendEntry, ServiceId, V4, V6};
 
 pub use answer::{Answer, Outcome, Scope};
 pub use names::Names;
@@ -38,10 +34,7 @@ use account::Account;
 use course::{Course, Decision};
 use tables::{Lookup, QuestionFamily, QuestionTables, Room};
 
-use crate::{
-    maps::{MapContents, MapFamily},
-    model::Family,
-};
+use crate::maps::{MapContents, MapFamily};
 
 /// The interface that a packet enters by, where none is named.
 const ENTERS: u32 = 1;
@@ -54,25 +47,16 @@ pub struct Tracer {
     maps: MapContents,
     names: Names,
     surroundings: Surroundings,
-    devices: BTreeMap<u32, DeviceEntry>,
     config: DatapathConfig,
 }
 
 impl Tracer {
     /// Over these tables.
     pub fn new(maps: MapContents, names: Names, surroundings: Surroundings) -> Self {
-        let mut device = DeviceEntry::default();
-        if let Some(IpAddr::V4(address)) = surroundings.primary_address(Family::V4) {
-            device.masquerade_v4 = address.into();
-        }
-        if let Some(IpAddr::V6(address)) = surroundings.primary_address(Family::V6) {
-            device.masquerade_v6 = address.into();
-        }
         Self {
             maps,
             names,
             surroundings,
-            devices: BTreeMap::from([(ENTERS, device), (LEAVES, device)]),
             config: DatapathConfig::DEFAULT,
         }
     }
@@ -93,7 +77,7 @@ impl Tracer {
     fn answer<F: QuestionFamily>(&self, question: &Question) -> Answer {
         let (origin, why) = self.surroundings.origin(question);
         let room = Room::default();
-        let mut tables = QuestionTables::new(&self.maps, &self.devices, &self.config, &room);
+        let mut tables = QuestionTables::new(&self.maps, &self.config, &room);
         let course = self.course::<F>(question, origin, &mut tables);
         let lookups = tables.lookups();
         let frontend = frontend_of(&lookups);

@@ -8,7 +8,12 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Names, Origin, Question, Tracer};
+use lb_common::DeviceEntry;
+
+use super::{
+    Names, Origin, Question, Tracer,
+    live::{Live, Way},
+};
 use crate::{
     agent::{Agent, Event, Settings, Source, View},
     maps::{bpf::BpfMaps, fake::FakeMaps, read_contents},
@@ -17,9 +22,13 @@ use crate::{
 };
 
 /// Where packets pass: the node as the agent knows it.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct Surroundings {
     place: Place,
+    /// What flags say of every device.
+    device: DeviceEntry,
+    /// The devices themselves, where they are here.
+    live: Option<Live>,
 }
 
 impl Surroundings {
@@ -32,17 +41,44 @@ impl Surroundings {
         ];
         place.local_addresses.extend(loopback);
         place.local_addresses.extend(&place.addresses);
-        Self { place }
-    }
-
-    /// With which address of a family packets are masqueraded.
-    pub(super) fn primary_address(&self, family: Family) -> Option<IpAddr> {
-        self.place.primary_address(family)
+        let mut device = DeviceEntry::default();
+        if let Some(IpAddr::V4(address)) = place.primary_address(Family::V4) {
+            device.masquerade_v4 = address.into();
+        }
+        if let Some(IpAddr::V6(address)) = place.primary_address(Family::V6) {
+            device.masquerade_v6 = address.into();
+        }
+        Self {
+            place,
+            device,
+            live: None,
+        }
     }
 
     /// Whether the node itself has this address.
     pub(super) fn is_own(&self, address: IpAddr) -> bool {
-        address.is_loopback() || self.place.local_addresses.contains(&address)
+        let is_here = |live: &Live| live.way(address) == Some(Way::Here);
+        address.is_loopback()
+            || self.place.local_addresses.contains(&address)
+            || self.live.as_ref().is_some_and(is_here)
+    }
+
+    /// The device that a packet enters by.
+    pub(super) fn entrance(&self, question: &Question) -> DeviceEntry {
+        let named = question.interface.as_deref();
+        let found = self.live.as_ref().zip(named);
+        found
+            .and_then(|(live, name)| live.device(name))
+            .unwrap_or(self.device)
+    }
+
+    /// The device that a packet to this address leaves by.
+    pub(super) fn exit(&self, destination: IpAddr) -> DeviceEntry {
+        let by_route = |live: &Live| match live.way(destination)? {
+            Way::By(index) => live.device_at(index),
+            Way::Here => None,
+        };
+        self.live.as_ref().and_then(by_route).unwrap_or(self.device)
     }
 
     /// Where a packet comes from, and where nobody has said so, why it comes from there.
@@ -138,6 +174,10 @@ impl Tracer {
     pub fn of_pinned(folder: &Path, view: Option<&View>, place: Place) -> Result<Self> {
         let maps = read_contents(&BpfMaps::open(folder)?)?;
         let names = view.map_or_else(Names::default, Names::of);
-        Ok(Self::new(maps, names, Surroundings::new(place)))
+        let surroundings = Surroundings {
+            live: Some(Live::open(folder)?),
+            ..Surroundings::new(place)
+        };
+        Ok(Self::new(maps, names, surroundings))
     }
 }

@@ -127,7 +127,7 @@ impl<'a, F: Wire> Flows<'a, F> {
 /// What the datapath may ask while it answers one question.
 pub(super) struct QuestionTables<'a> {
     maps: &'a MapContents,
-    devices: &'a BTreeMap<u32, DeviceEntry>,
+    devices: BTreeMap<u32, DeviceEntry>,
     config: &'a DatapathConfig,
     v4: Flows<'a, V4>,
     v6: Flows<'a, V6>,
@@ -137,21 +137,20 @@ pub(super) struct QuestionTables<'a> {
 }
 
 impl<'a> QuestionTables<'a> {
-    pub(super) fn new(
-        maps: &'a MapContents,
-        devices: &'a BTreeMap<u32, DeviceEntry>,
-        config: &'a DatapathConfig,
-        room: &'a Room,
-    ) -> Self {
+    pub(super) fn new(maps: &'a MapContents, config: &'a DatapathConfig, room: &'a Room) -> Self {
         Self {
             maps,
-            devices,
+            devices: BTreeMap::new(),
             config,
             v4: Flows::new(&room.v4),
             v6: Flows::new(&room.v6),
             marks: FlowMarks::zeroed(),
             lookups: RefCell::default(),
         }
+    }
+    /// What DEVICES says of an interface that the packet passes.
+    pub(super) fn set_device(&mut self, interface: u32, entry: DeviceEntry) {
+        self.devices.insert(interface, entry);
     }
     /// What the datapath has found so far.
     pub(super) fn lookups(&self) -> Vec<Lookup> {
