@@ -13,22 +13,54 @@ pub struct FrontendKey<F: IpFamily> {
     pub port: Port,
     /// IANA protocol number.
     pub protocol: u8,
-    /// Always zero.
-    pub spare: u8,
+    /// For whom: a [`ClientScope`] as a byte.
+    pub scope: u8,
     /// Always zero.
     pub padding: F::Padding,
 }
 
+/// Who an entry of FRONTENDS is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum ClientScope {
+    /// Whoever dials the address, but for those of an entry for [`Self::Inside`].
+    #[default]
+    Everybody = 0,
+    /// Pods of the cluster and the node's own processes, where the entry for everybody says
+    /// [`FrontendFlags::INSIDE_ELSEWHERE`].
+    Inside = 1,
+}
+
+impl ClientScope {
+    /// The scope of a byte, if it is one.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Everybody),
+            1 => Some(Self::Inside),
+            _ => None,
+        }
+    }
+}
+
 impl<F: IpFamily> FrontendKey<F> {
-    /// The frontend at this address.
+    /// The frontend at this address, for everybody.
     #[inline(always)]
     pub fn new(address: F::Address, port: Port, protocol: u8) -> Self {
         Self {
             address,
             port,
             protocol,
-            spare: 0,
+            scope: ClientScope::Everybody as u8,
             padding: F::Padding::default(),
+        }
+    }
+    /// The same frontend for clients inside the cluster.
+    #[inline(always)]
+    #[must_use]
+    pub fn inside(self) -> Self {
+        Self {
+            scope: ClientScope::Inside as u8,
+            ..self
         }
     }
 }
@@ -54,7 +86,19 @@ impl FrontendFlags {
     /// Requests get the node's address as their source on their way to the backend, so that replies come back here:
     /// the client is outside, and the backend may be on another node.
     pub const MASQUERADE: Self = Self(1);
+    /// The same, but for requests of the cluster's pods ([`crate::senders`]).
+    pub const MASQUERADE_STRANGERS: Self = Self(1 << 1);
+    /// Clients inside the cluster are served as the entry for [`ClientScope::Inside`] says, if there is one.
+    pub const INSIDE_ELSEWHERE: Self = Self(1 << 2);
+    /// For the node's own processes alone: nobody else may have packets for a loopback address, and the kernel drops
+    /// those who try as long as nobody translates them.
+    pub const PROCESSES_ONLY: Self = Self(1 << 3);
 
+    /// These flags and others.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
     /// Whether all bits of `other` are set.
     #[inline(always)]
     pub const fn has(self, other: Self) -> bool {

@@ -3,7 +3,7 @@
 
 /// Names the layout of all keys and values. It is part of the path the maps are pinned at: programs and maps of
 /// different layouts never meet. Bump it with every change of a key, a value or a meaning.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Calls `$each!` with the list of maps: `NAME: Kind<Key, Value>, capacity;`.
 ///
@@ -44,6 +44,8 @@ macro_rules! for_each_map {
             SOCKET_FLOWS_V6: LruHashMap<$crate::socket_flow::SocketFlowKey<$crate::family::V6>, $crate::socket_flow::SocketFlowEntry<$crate::family::V6>>, 65_536;
             /// Interface index to what is known of the device.
             DEVICES: HashMap<u32, $crate::device::DeviceEntry>, 16_384;
+            /// Which senders are pods of the cluster, at index 0.
+            SENDERS: Array<u32, $crate::senders::Senders>, 1;
             /// Timeouts of the ageing program, at index 0.
             AGEING: Array<u32, $crate::config::Timeouts>, 1;
             /// What a program is working on; its layout is the programs' own affair.

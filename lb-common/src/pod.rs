@@ -11,6 +11,7 @@ use crate::{
     family::{V4, V6},
     flow::FlowEntry,
     frontend::FrontendKey,
+    senders::Prefix,
     socket_flow::{SocketFlowEntry, SocketFlowKey},
     tuple::Tuple,
 };
@@ -48,7 +49,7 @@ macro_rules! plain_old_data {
 plain_old_data!(Tuple {
     source, destination, source_port, destination_port, protocol
 } sizes 16, 40);
-plain_old_data!(FrontendKey { address, port, protocol, spare, padding } sizes 8, 24);
+plain_old_data!(FrontendKey { address, port, protocol, scope, padding } sizes 8, 24);
 plain_old_data!(BackendEntry {
     address, port, state, spare, generation, service_id, padding
 } sizes 16, 32);
@@ -56,4 +57,5 @@ plain_old_data!(FlowEntry {
     address, port, side, flags, backend_id, generation, service_id, expected_ack, last_seen, spare, padding
 } sizes 32, 48);
 plain_old_data!(SocketFlowKey { cookie, address, port, spare, padding } sizes 16, 32);
+plain_old_data!(Prefix { network, mask } sizes 8, 32);
 plain_old_data!(SocketFlowEntry { address, port, spare, padding } sizes 8, 24);

@@ -1,7 +1,7 @@
 //! Client to backend, on ingress: the whole decision, top to bottom. Masqueraded replies come in this way too.
 use lb_common::{
-    Counter, DropReason, FlowFlags, FlowSide, FrontendEntry, FrontendFlags, FrontendKey,
-    PassReason, ServiceId, Translation, Tuple, Verdict, hash::tuple_hash,
+    Counter, DeviceFlags, DropReason, FlowFlags, FlowSide, FrontendEntry, FrontendFlags,
+    FrontendKey, PassReason, ServiceId, Translation, Tuple, Verdict, hash::tuple_hash,
 };
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     parse::{Link, Parsed},
     rewrite::rewrite,
     scratch::Entries,
-    select::select,
+    select::{for_inside, select},
     tables::{FlowHandle, FlowTable, Tables},
 };
 
@@ -100,15 +100,31 @@ fn look_up<F: Wire, T: Tables<F>>(
     (find_opening(tables, key, last_move), frontend)
 }
 
-/// The frontend a packet is for.
+/// The frontend a packet is for, if packets may be for it.
 #[inline(always)]
 fn frontend_of<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> FrontendEntry {
-    let frontend_key =
-        FrontendKey::new(key.destination, key.destination_port, key.protocol_number());
-    match tables.frontend(&frontend_key) {
-        Some(frontend) => frontend,
-        None => NOBODYS,
+    match tables.frontend(&frontend_key(key)) {
+        Some(frontend) if !frontend.flags.has(FrontendFlags::PROCESSES_ONLY) => frontend,
+        _ => NOBODYS,
     }
+}
+
+#[inline(always)]
+fn frontend_key<F: Wire>(key: &Tuple<F>) -> FrontendKey<F> {
+    FrontendKey::new(key.destination, key.destination_port, key.protocol_number())
+}
+
+/// Whether a packet comes from a pod of the cluster, as its source or the device it entered by tells.
+#[inline(always)]
+fn is_from_pod<F, P, T>(packet: &P, tables: &T, key: &Tuple<F>) -> bool
+where
+    F: Wire,
+    P: Packet + ?Sized,
+    T: Tables<F>,
+{
+    tables.is_pod(&key.source)
+        || Tables::<F>::device(tables, packet.interface())
+            .is_some_and(|device| device.flags.has(DeviceFlags::PODS))
 }
 
 /// Whether the packet's flow is known and goes on: it keeps its backend, unless it is over or the backend may not have
@@ -278,14 +294,20 @@ where
     T: Tables<F>,
     C: Clock,
 {
-    let (key, frontend) = (&parsed.tuple, entries.frontend);
+    let key = &parsed.tuple;
     let now = clock.now();
+    let is_strange = !is_from_pod(packet, tables, key);
+    let frontend = if is_strange {
+        entries.frontend
+    } else {
+        for_inside(tables, &frontend_key(key), entries.frontend)
+    };
+    let masquerades = frontend.flags.has(FrontendFlags::MASQUERADE)
+        || is_strange && frontend.flags.has(FrontendFlags::MASQUERADE_STRANGERS);
     let hash = tuple_hash(key);
     for _ in 0..BACKEND_TRIES {
         let selected = select(tables, frontend.service_id, clock.random(), hash)?;
-        let wants_masquerade =
-            frontend.flags.has(FrontendFlags::MASQUERADE) || key.source == selected.backend.address;
-        let flags = if wants_masquerade {
+        let flags = if masquerades || key.source == selected.backend.address {
             FlowFlags::MASQUERADE
         } else if on_bridge(packet, tables, key, selected.backend.address) != OnBridge::No {
             FlowFlags::BRIDGED

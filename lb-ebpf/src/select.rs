@@ -1,6 +1,7 @@
 //! Which backend a new flow gets.
 use lb_common::{
-    Algorithm, BackendEntry, BackendId, BackendState, DropReason, IpFamily, ServiceId, hash::place,
+    Algorithm, BackendEntry, BackendId, BackendState, DropReason, FrontendEntry, FrontendFlags,
+    FrontendKey, IpFamily, ServiceId, hash::place,
 };
 
 use crate::tables::Tables;
@@ -15,6 +16,22 @@ pub struct Selected<F: IpFamily> {
     pub id: BackendId,
     /// What BACKENDS says of it.
     pub backend: BackendEntry<F>,
+}
+
+/// What a frontend is for clients inside the cluster; `frontend` is what it is for everybody.
+#[inline(always)]
+pub fn for_inside<F: IpFamily, T: Tables<F>>(
+    tables: &T,
+    key: &FrontendKey<F>,
+    frontend: FrontendEntry,
+) -> FrontendEntry {
+    if !frontend.flags.has(FrontendFlags::INSIDE_ELSEWHERE) {
+        return frontend;
+    }
+    match tables.frontend(&key.inside()) {
+        Some(inside) => inside,
+        None => frontend,
+    }
 }
 
 /// Picks a candidate of a service: `random` for [`Algorithm::Random`], `hash` for [`Algorithm::Hash`].

@@ -5,7 +5,11 @@ use lb_common::{
     hash::socket_hash,
 };
 
-use crate::{clock::Clock, select::select, tables::Tables};
+use crate::{
+    clock::Clock,
+    select::{for_inside, select},
+    tables::Tables,
+};
 
 /// A socket and the peer its process names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +62,8 @@ where
     let Some(frontend) = tables.frontend(&frontend_key) else {
         return SocketVerdict::Pass;
     };
+    // A process of the node is a client inside the cluster.
+    let frontend = for_inside(tables, &frontend_key, frontend);
     let word = match choice {
         Choice::Connection => clock.random(),
         Choice::Datagram => socket_hash(call.cookie, call.address.as_ref(), call.port.word()),

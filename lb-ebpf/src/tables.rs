@@ -52,6 +52,8 @@ pub trait Tables<F: IpFamily> {
     fn slot(&self, index: u32) -> Option<SlotEntry>;
     /// BACKENDS.
     fn backend(&self, id: BackendId) -> Option<BackendEntry<F>>;
+    /// The family's part of SENDERS: where pods have their addresses.
+    fn is_pod(&self, source: &F::Address) -> bool;
     /// DEVICES, by interface index.
     fn device(&self, interface: u32) -> Option<DeviceEntry>;
 

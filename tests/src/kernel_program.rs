@@ -105,6 +105,7 @@ impl KernelProgram {
     pub fn fill(&mut self, tables: &MemoryTables) -> Result<()> {
         self.fill_array("SERVICES", &tables.services)?;
         self.fill_array("SLOTS", &tables.slots)?;
+        self.fill_array("SENDERS", &[(0, tables.senders)].into())?;
         let mut devices: HashMap<_, u32, Plain<lb_common::DeviceEntry>> = self.map("DEVICES")?;
         for (interface, device) in &tables.devices {
             devices.insert(interface, Plain(*device), 0)?;

@@ -7,8 +7,8 @@ use std::{
 use bytemuck::Zeroable as _;
 use lb_common::{
     BackendEntry, BackendId, Counter, DatapathConfig, DeviceEntry, FlowEntry, FlowFlags, FlowMarks,
-    FrontendEntry, FrontendKey, IpFamily, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry,
-    SocketFlowKey, Tuple, V4, V6, hash::address_class,
+    FrontendEntry, FrontendKey, IpFamily, SenderFamily, Senders, ServiceEntry, ServiceId,
+    SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple, V4, V6, hash::address_class,
 };
 use lb_ebpf::{
     headers::Wire,
@@ -179,6 +179,8 @@ pub struct MemoryTables {
     pub service_readings: RefCell<VecDeque<ServiceEntry>>,
     /// SLOTS.
     pub slots: BTreeMap<u32, SlotEntry>,
+    /// SENDERS.
+    pub senders: Senders,
     /// DEVICES.
     pub devices: BTreeMap<u32, DeviceEntry>,
     /// The node's constants.
@@ -199,6 +201,7 @@ impl Default for MemoryTables {
             services: BTreeMap::new(),
             service_readings: RefCell::default(),
             slots: BTreeMap::new(),
+            senders: Senders::default(),
             devices: BTreeMap::new(),
             config: DatapathConfig::DEFAULT,
             counters: BTreeMap::new(),
@@ -232,7 +235,7 @@ impl MemoryTables {
 }
 
 /// Where a family keeps its own tables: lets one `impl` serve both.
-pub trait MemoryFamily: Wire {
+pub trait MemoryFamily: Wire + SenderFamily {
     /// A backend that nobody wrote.
     fn nobody() -> BackendEntry<Self>;
     /// The family's own tables.
@@ -280,6 +283,9 @@ impl<F: MemoryFamily> Tables<F> for MemoryTables {
     fn backend(&self, id: BackendId) -> Option<BackendEntry<F>> {
         let written = F::own(self).backends.get(&id).copied();
         Some(written.unwrap_or_else(F::nobody))
+    }
+    fn is_pod(&self, source: &F::Address) -> bool {
+        F::pods(&self.senders).contains(source)
     }
     fn device(&self, interface: u32) -> Option<DeviceEntry> {
         self.looked_up();

@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use lb_common::{BackendState, FrontendEntry, FrontendFlags, ServiceId, V4, V6};
+use lb_common::{BackendState, ClientScope, FrontendEntry, FrontendFlags, ServiceId, V4, V6};
 use lb_userspace::{
     desired::Frontend,
     maps::{MapContents, MapFamily},
@@ -77,7 +77,9 @@ impl Cluster {
             for port in &service.ports {
                 for (frontend, policy) in dialled(service, port) {
                     let is_inside = service.cluster_ips.contains(&frontend.address);
-                    let masquerades = !is_inside && policy == TrafficPolicy::Cluster;
+                    let masquerades = !is_inside
+                        && policy == TrafficPolicy::Cluster
+                        && frontend.scope == ClientScope::Everybody;
                     owners.entry(frontend).or_insert(masquerades);
                 }
             }
@@ -157,23 +159,28 @@ impl Cluster {
 
 /// Where a port is dialled: inside at the cluster addresses, from outside at external addresses and the node's own.
 fn dialled(service: &Service, port: &ServicePort) -> Vec<(Frontend, TrafficPolicy)> {
-    let at = |address: IpAddr, number: u16, policy| {
-        let frontend = Frontend {
-            address,
-            port: number,
-            protocol: port.protocol,
-        };
-        (frontend, policy)
+    let at = |address: IpAddr, number: u16, scope| Frontend {
+        address,
+        port: number,
+        protocol: port.protocol,
+        scope,
     };
     let mut dialled = Vec::new();
     for address in &service.cluster_ips {
-        dialled.push(at(*address, port.port, service.internal_policy));
+        let frontend = at(*address, port.port, ClientScope::Everybody);
+        dialled.push((frontend, service.internal_policy));
     }
-    for address in service.balancer_ips.iter().chain(&service.external_ips) {
-        dialled.push(at(*address, port.port, service.external_policy));
-    }
-    if let Some(node_port) = port.node_port {
-        dialled.push(at(NODE_ADDRESS, node_port, service.external_policy));
+    let addresses = service.balancer_ips.iter().chain(&service.external_ips);
+    let mut external: Vec<_> = addresses.map(|address| (*address, port.port)).collect();
+    external.extend(port.node_port.map(|number| (NODE_ADDRESS, number)));
+    for (address, number) in external {
+        let frontend = at(address, number, ClientScope::Everybody);
+        dialled.push((frontend, service.external_policy));
+        // Whoever is inside the cluster is not bound by the policy for the outside.
+        if service.external_policy == TrafficPolicy::Local {
+            let frontend = at(address, number, ClientScope::Inside);
+            dialled.push((frontend, TrafficPolicy::Cluster));
+        }
     }
     dialled
 }

@@ -17,7 +17,7 @@ use lb_common::{Counter, DropReason, PassReason, Port, Translation, Tuple, V4, V
 use lb_ebpf::parse::Link;
 
 pub use self::{
-    objects::{Backend, Device, Service},
+    objects::{Backend, Device, Masqueraded, Service},
     rewriting::{Change, End, Outcome},
     state::{Half, Key, World},
 };

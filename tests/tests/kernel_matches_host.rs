@@ -25,6 +25,7 @@ use tests::{
     kernel_program::KernelProgram,
     memory_packet::MemoryPacket,
     memory_tables::FamilyTables,
+    reference::Masqueraded,
     require_root,
 };
 
@@ -190,7 +191,7 @@ impl Both {
 /// Of two clients with the same port only one keeps it under a masquerade; the other's is drawn.
 fn is_left_to_chance(way: &Way) -> bool {
     matches!(way, Way::Request { service, client, port }
-        if SERVICES[*service].masquerades && *client != usize::from(*port))
+        if SERVICES[*service].masqueraded != Masqueraded::Nobody && *client != usize::from(*port))
 }
 
 /// Compares entry by entry: a whole table says little.

@@ -4,8 +4,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use lb_common::{
-    BackendEntry, DatapathConfig, FlowEntry, FrontendEntry, FrontendKey, IpFamily, SocketFlowEntry,
-    SocketFlowKey, Tuple, V4, V6,
+    BackendEntry, DatapathConfig, FlowEntry, FrontendEntry, FrontendKey, SenderFamily,
+    SocketFlowEntry, SocketFlowKey, Tuple, V4, V6,
 };
 
 macro_rules! declare {
@@ -42,7 +42,7 @@ macro_rules! config {
 pub(crate) use config;
 
 /// Statics cannot be generic: this says which belong to a family.
-pub trait FamilyMaps: IpFamily {
+pub trait FamilyMaps: SenderFamily {
     fn frontends() -> &'static HashMap<FrontendKey<Self>, FrontendEntry>;
     fn backends() -> &'static Array<BackendEntry<Self>>;
     fn flows() -> &'static HashMap<Tuple<Self>, FlowEntry<Self>>;

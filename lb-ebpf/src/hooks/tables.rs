@@ -14,7 +14,7 @@ use lb_ebpf::{
 };
 
 use super::kernel_clock::KernelClock;
-use super::maps::{COUNTERS, DEVICES, FLOW_MARKS, FamilyMaps, SERVICES, SLOTS, config};
+use super::maps::{COUNTERS, DEVICES, FLOW_MARKS, FamilyMaps, SENDERS, SERVICES, SLOTS, config};
 
 pub struct KernelTables;
 
@@ -102,6 +102,12 @@ impl<F: FamilyMaps + Wire> Tables<F> for KernelTables {
     #[inline(always)]
     fn backend(&self, id: BackendId) -> Option<BackendEntry<F>> {
         F::backends().get(id).copied()
+    }
+    #[inline(always)]
+    fn is_pod(&self, source: &F::Address) -> bool {
+        SENDERS
+            .get(0)
+            .is_some_and(|senders| F::pods(senders).contains(source))
     }
     #[inline(always)]
     fn device(&self, interface: u32) -> Option<DeviceEntry> {

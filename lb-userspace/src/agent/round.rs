@@ -85,7 +85,10 @@ impl<M: LbMaps> Agent<M> {
         self.update_ledger(clock());
         loop {
             self.pending.extend(self.ledger.take_touched());
-            let desired = self.ledger.contents(&self.pending);
+            let desired = MapContents {
+                senders: desired::senders(self.snapshot.place()),
+                ..self.ledger.contents(&self.pending)
+            };
             let changes = plan(&self.actual, &desired, &self.pending);
             let result = apply(&changes, &mut self.maps, &mut self.actual);
             let done = result

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
-use lb_common::{BackendState, Protocol, V4, V6};
+use lb_common::{BackendState, ClientScope, Protocol, V4, V6};
 
 use super::{
     Format, Paths,
@@ -258,6 +258,9 @@ where
 {
     let maps = F::of(contents);
     for (key, entry) in &maps.frontends {
+        if key.scope != ClientScope::Everybody as u8 {
+            continue;
+        }
         let region = contents
             .services
             .get(&entry.service_id)

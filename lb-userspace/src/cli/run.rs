@@ -186,6 +186,7 @@ impl Node {
             &run_dir,
             filter,
             settings.attach.unwrap_or_default(),
+            settings.node.place()?.detect_local,
             settings.device_check_period(),
         )?;
         let sweeper = sweep::Sweeper::new(&datapath, settings.timeouts())?;

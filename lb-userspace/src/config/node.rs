@@ -30,8 +30,8 @@ pub struct NodeOptions {
     )]
     pub node_ip: Vec<Address>,
 
-    /// Where the cluster's pods have their addresses: a prefix of each family, separated by a comma. This is noted;
-    /// nothing is decided by it yet
+    /// Where the cluster's pods have their addresses: a prefix of each family, separated by a comma. Whoever dials a
+    /// ClusterIP from elsewhere is masqueraded, and pods that dial an external address are not bound by the policy `Local`
     #[arg(long, value_name = "PREFIXES", value_delimiter = ',')]
     #[serde(
         default,
@@ -60,12 +60,11 @@ pub struct NodeOptions {
     )]
     pub nodeport_addresses: Vec<NodePortAddresses>,
 
-    /// Masquerade all requests to ClusterIPs. This is noted; nothing is decided by it yet
+    /// Masquerade all requests to ClusterIPs, whoever sends them
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub masquerade_all: Option<bool>,
 
-    /// How pods of this node are told from other senders. This is noted; nothing is decided by it yet
-    /// [default: `ClusterCIDR`]
+    /// How pods are told from other senders, for what is said at --cluster-cidr [default: `ClusterCIDR`]
     #[arg(long, value_enum, ignore_case = true, value_name = "MODE")]
     pub detect_local_mode: Option<DetectLocalMode>,
 

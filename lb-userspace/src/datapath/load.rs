@@ -24,7 +24,7 @@ use super::{
     monitor::Monitor,
     syscall::{self, AttachType},
 };
-use crate::{config::AttachBy, maps::bpf::DeviceTable};
+use crate::{config::AttachBy, maps::bpf::DeviceTable, model::DetectLocal};
 
 /// The socket hooks: program name and the place at which it hangs (enum `bpf_attach_type`).
 pub(crate) const SOCKET_PROGRAMS: &[(&str, AttachType)] = &[
@@ -138,11 +138,12 @@ impl Datapath {
         run_dir: &Path,
         filter: Filter,
         attach_by: AttachBy,
+        detect_local: DetectLocal,
         check_period: Duration,
     ) -> Result<Monitor> {
         let attacher = self.attacher(run_dir, attach_by)?;
         let table = DeviceTable::open(&self.root.maps()).context("cannot open the map DEVICES")?;
-        Monitor::start(attacher, table, filter, check_period)
+        Monitor::start(attacher, table, filter, detect_local, check_period)
             .context("cannot watch the network devices")
     }
     /// What attaches this object's programs to devices of this network namespace.

@@ -1,12 +1,13 @@
-//! What DEVICES says: with which address packets leave by a device, and behind which bridge it is.
+//! What DEVICES says: with which address packets leave by a device, behind which bridge it is, and whether it is pods'.
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use lb_common::DeviceEntry;
+use lb_common::{DeviceEntry, DeviceFlags};
 
 use super::device::{DefaultRoute, Device, DeviceAddress};
+use crate::model::DetectLocal;
 
 /// The content of DEVICES for these devices, addresses and routes; a pure function.
 ///
@@ -16,6 +17,7 @@ pub(crate) fn entries(
     devices: &BTreeMap<u32, Device>,
     addresses: &[DeviceAddress],
     routes: &[DefaultRoute],
+    detect_local: &DetectLocal,
 ) -> BTreeMap<u32, DeviceEntry> {
     let mut first = BTreeMap::new();
     for address in addresses.iter().filter(|address| address.usable) {
@@ -56,10 +58,33 @@ pub(crate) fn entries(
                 masquerade_v4: v4.into(),
                 masquerade_v6: v6.into(),
                 bridge: if device.bridge_port { device.master } else { 0 },
+                flags: if is_of_pods(device, devices, detect_local) {
+                    DeviceFlags::PODS
+                } else {
+                    DeviceFlags::NONE
+                },
+                spare: 0,
             };
             (device.index, entry)
         })
         .collect()
+}
+
+/// Whether what enters by a device comes from pods. Packets that come in by a bridge are seen at its ports already.
+fn is_of_pods(
+    device: &Device,
+    devices: &BTreeMap<u32, Device>,
+    detect_local: &DetectLocal,
+) -> bool {
+    match detect_local {
+        DetectLocal::Bridge(name) => {
+            let bridge = devices.get(&device.master);
+            let is_port = device.bridge_port && bridge.is_some_and(|bridge| bridge.name == *name);
+            is_port || device.name == *name
+        }
+        DetectLocal::InterfacePrefix(prefix) => device.name.starts_with(prefix.as_str()),
+        DetectLocal::ClusterCidr | DetectLocal::NodeCidr | DetectLocal::None => false,
+    }
 }
 
 #[cfg(test)]
@@ -116,7 +141,7 @@ mod tests {
                 index: 2,
             },
         ];
-        let entries = entries(&devices, &addresses, &routes);
+        let entries = entries(&devices, &addresses, &routes, &DetectLocal::None);
         let found = |index| entries.get(&index).copied().unwrap();
         assert_eq!(found(2).masquerade_v4, v4("192.0.2.2"));
         assert_eq!(found(3).masquerade_v4, v4("10.244.1.1"));
@@ -141,7 +166,25 @@ mod tests {
             usable: false,
             ..address(2, "169.254.1.1")
         }];
-        let entries = entries(&devices, &addresses, &[]);
+        let entries = entries(&devices, &addresses, &[], &DetectLocal::None);
         assert_eq!(entries.get(&2), Some(&DeviceEntry::default()));
+    }
+
+    #[test]
+    fn devices_of_pods_are_told_by_their_bridge_or_their_name() {
+        let devices = BTreeMap::from([
+            device(2, "", 0),
+            device(3, "bridge", 0),
+            device(4, "veth", 3),
+            device(5, "veth", 0),
+        ]);
+        let of_pods = |mode: &DetectLocal| -> Vec<u32> {
+            let entries = entries(&devices, &[], &[], mode).into_iter();
+            let of_pods = entries.filter(|(_, entry)| entry.flags.has(DeviceFlags::PODS));
+            of_pods.map(|(index, _)| index).collect()
+        };
+        assert_eq!(of_pods(&DetectLocal::Bridge("d3".to_owned())), [3, 4]);
+        assert_eq!(of_pods(&DetectLocal::InterfacePrefix("d5".to_owned())), [5]);
+        assert_eq!(of_pods(&DetectLocal::ClusterCidr), [0; 0]);
     }
 }

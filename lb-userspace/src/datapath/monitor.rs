@@ -25,7 +25,7 @@ use super::{
     inventory::{Inventory, Touched},
     masquerade,
 };
-use crate::{maps::bpf::DeviceTable, netlink::Received};
+use crate::{maps::bpf::DeviceTable, model::DetectLocal, netlink::Received};
 
 /// Multicast groups of linux/rtnetlink.h: link, TC, IPv4 and IPv6 addresses, IPv4 and IPv6 routes.
 const GROUPS: &[u32] = &[1, 4, 5, 9, 7, 11];
@@ -72,6 +72,7 @@ impl Monitor {
         attacher: Attacher,
         table: DeviceTable,
         filter: Filter,
+        detect_local: DetectLocal,
         check_period: Duration,
     ) -> io::Result<Self> {
         let mut events = Route::route()?;
@@ -86,6 +87,7 @@ impl Monitor {
             table,
             filter,
             check_period,
+            detect_local,
             inventory: Inventory::default(),
             written,
             reports: BTreeMap::new(),
@@ -135,6 +137,7 @@ struct Watched {
     filter: Filter,
     /// How often everything is looked at again, for changes of which netlink tells nothing.
     check_period: Duration,
+    detect_local: DetectLocal,
     inventory: Inventory,
     /// What DEVICES holds.
     written: BTreeMap<u32, DeviceEntry>,
@@ -238,7 +241,7 @@ impl Watched {
             addresses,
             routes,
         } = &self.inventory;
-        let entries = masquerade::entries(devices, addresses, routes);
+        let entries = masquerade::entries(devices, addresses, routes, &self.detect_local);
         self.write(&entries);
         for index in &touched.changed {
             if let Some(device) = self.inventory.devices.get(index).cloned() {

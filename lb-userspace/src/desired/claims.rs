@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use lb_common::Protocol;
+use lb_common::{ClientScope, Protocol};
 
 use crate::{
     desired::ServiceKey,
@@ -21,6 +21,8 @@ pub struct Frontend {
     pub port: u16,
     /// TCP or UDP.
     pub protocol: Protocol,
+    /// Who is served so.
+    pub scope: ClientScope,
 }
 
 impl Frontend {
@@ -36,7 +38,11 @@ impl Frontend {
 
 impl fmt::Display for Frontend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.socket_address(), self.protocol)
+        write!(f, "{}/{}", self.socket_address(), self.protocol)?;
+        match self.scope {
+            ClientScope::Everybody => Ok(()),
+            ClientScope::Inside => f.write_str(" (for clients inside the cluster)"),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which addresses and ports a service port is reachable at.
 use std::{collections::BTreeMap, net::IpAddr};
 
-use lb_common::FrontendFlags;
+use lb_common::{ClientScope, FrontendFlags};
 
 use crate::{
     desired::Frontend,
@@ -11,8 +11,10 @@ use crate::{
 /// The frontends of one port in one family whose clients get endpoints by this policy: its cluster address, and for
 /// the outside its external addresses and the node port at those addresses of the node that serve node ports.
 ///
-/// Clients from outside get the node's address as their source where the backend may be on another node, for the reply
-/// has to come back by this one; with the policy `Local` it is here, and sees the client's own address.
+/// Clients of an external address get the node's address as their source where the backend may be on another node, for
+/// the reply has to come back by this one; with the policy `Local` it is here, and sees the client's own address. Clients
+/// inside the cluster have no part in that policy: from them an external address is served as if they had gone out and
+/// come back by another node's (as kube-proxy does it).
 pub(super) fn frontends(
     service: &Service,
     port: &ServicePort,
@@ -20,17 +22,29 @@ pub(super) fn frontends(
     policy: TrafficPolicy,
     place: &Place,
 ) -> BTreeMap<Frontend, FrontendFlags> {
-    let at = |address: IpAddr, port_number: u16| Frontend {
-        address,
-        port: port_number,
-        protocol: port.protocol,
-    };
     let mut frontends = BTreeMap::new();
-    if service.external_policy == policy {
-        let flags = match policy {
-            TrafficPolicy::Cluster => FrontendFlags::MASQUERADE,
-            TrafficPolicy::Local => FrontendFlags::NONE,
+    let mut insert = |address: IpAddr, port_number: u16, scope, flags| {
+        let frontend = Frontend {
+            address,
+            port: port_number,
+            protocol: port.protocol,
+            scope,
         };
+        frontends.insert(frontend, flags);
+    };
+    let external = match (service.external_policy, policy) {
+        (TrafficPolicy::Cluster, TrafficPolicy::Cluster) => {
+            Some((ClientScope::Everybody, FrontendFlags::MASQUERADE))
+        }
+        (TrafficPolicy::Local, TrafficPolicy::Local) => {
+            Some((ClientScope::Everybody, FrontendFlags::INSIDE_ELSEWHERE))
+        }
+        (TrafficPolicy::Local, TrafficPolicy::Cluster) => {
+            Some((ClientScope::Inside, FrontendFlags::NONE))
+        }
+        (TrafficPolicy::Cluster, TrafficPolicy::Local) => None,
+    };
+    if let Some((scope, flags)) = external {
         let of_family = |address: &&IpAddr| Family::of(**address) == family;
         let external = service
             .external_ips
@@ -38,18 +52,30 @@ pub(super) fn frontends(
             .filter(|_| !place.ignore_external_ips);
         let addresses = service.balancer_ips.iter().chain(external);
         for address in addresses.filter(of_family) {
-            frontends.insert(at(*address, port.port), flags);
+            insert(*address, port.port, scope, flags);
         }
         if let Some(node_port) = port.node_port {
             for address in place.node_port_addresses(family) {
-                frontends.insert(at(address, node_port), flags);
+                let flags = if address.is_loopback() {
+                    flags.with(FrontendFlags::PROCESSES_ONLY)
+                } else {
+                    flags
+                };
+                insert(address, node_port, scope, flags);
             }
         }
     }
     if service.internal_policy == policy
         && let Some(address) = service.cluster_ip(family)
     {
-        frontends.insert(at(address, port.port), FrontendFlags::NONE);
+        let flags = if place.masquerade_all {
+            FrontendFlags::MASQUERADE
+        } else if place.knows_pods(family) {
+            FrontendFlags::MASQUERADE_STRANGERS
+        } else {
+            FrontendFlags::NONE
+        };
+        insert(address, port.port, ClientScope::Everybody, flags);
     }
     frontends
 }

@@ -7,6 +7,7 @@ mod ids;
 mod ledger;
 mod refusal;
 mod regions;
+mod senders;
 mod slots;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ pub use claims::Frontend;
 pub use eligible::local_ready;
 pub use ledger::{FamilyScope, Ledger, Limits, Scope, Shown};
 pub use refusal::Refusal;
+pub use senders::senders;
 
 use crate::model::{
     Created, EndpointSlice, Family, Place, Service, ServicePortName, Target, TrafficPolicy,

@@ -13,8 +13,8 @@ use std::{
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use lb_common::{
-    BackendEntry, BackendState, FrontendEntry, FrontendKey, Port, Protocol, ServiceId,
-    SocketFlowEntry, SocketFlowKey, V4, V6,
+    BackendEntry, BackendState, FrontendEntry, FrontendFlags, FrontendKey, Port, Protocol,
+    ServiceId, SocketFlowEntry, SocketFlowKey, V4, V6,
 };
 use netlink_packet_sock_diag::{
     SockDiagDestroy, SockDiagMessage,
@@ -208,8 +208,7 @@ where
         }
         let mut services = Vec::new();
         for (_, dialled, _) in &sent {
-            let frontend = found(self.frontends.get(&Plain(*dialled), 0))?;
-            services.push(frontend.map(|Plain(frontend)| frontend.service_id));
+            services.push(self.service(dialled)?);
         }
         let active = self.active()?;
         for ((socket, _, peer), service) in sent.into_iter().zip(services) {
@@ -218,6 +217,20 @@ where
             }
         }
         Ok(stranded)
+    }
+
+    /// The service that serves the node's own processes at a frontend: they are clients inside the cluster.
+    fn service(&self, dialled: &FrontendKey<F>) -> io::Result<Option<ServiceId>> {
+        let frontend = |key| found(self.frontends.get(&Plain(key), 0));
+        let Some(Plain(mut entry)) = frontend(*dialled)? else {
+            return Ok(None);
+        };
+        if entry.flags.has(FrontendFlags::INSIDE_ELSEWHERE)
+            && let Some(Plain(inside)) = frontend(dialled.inside())?
+        {
+            entry = inside;
+        }
+        Ok(Some(entry.service_id))
     }
 
     /// Who takes new flows, of which service.

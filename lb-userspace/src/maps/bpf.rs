@@ -10,8 +10,8 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError as AyaError, MapInfo},
 };
 use lb_common::{
-    BackendEntry, BackendId, DeviceEntry, FrontendEntry, FrontendKey, ServiceEntry, ServiceId,
-    SlotEntry, V4, V6,
+    BackendEntry, BackendId, DeviceEntry, FrontendEntry, FrontendKey, Senders, ServiceEntry,
+    ServiceId, SlotEntry, V4, V6,
 };
 
 use super::{Capacities, FamilyMaps, LbMaps, MapError, MapName};
@@ -50,6 +50,7 @@ pub struct BpfMaps {
     frontends_v6: Hash<FrontendKey<V6>, FrontendEntry>,
     backends_v4: Elements<BackendEntry<V4>>,
     backends_v6: Elements<BackendEntry<V6>>,
+    senders: Elements<Senders>,
     services: Elements<ServiceEntry>,
     slots: Elements<SlotEntry>,
     capacities: Capacities,
@@ -64,6 +65,7 @@ impl BpfMaps {
             frontends_v6: opened(pinned(folder, MapName::FrontendsV6)?, MapName::FrontendsV6)?,
             backends_v4: Elements::open(folder, MapName::BackendsV4)?,
             backends_v6: Elements::open(folder, MapName::BackendsV6)?,
+            senders: Elements::open(folder, MapName::Senders)?,
             services: Elements::open(folder, MapName::Services)?,
             slots: Elements::open(folder, MapName::Slots)?,
             capacities: Capacities {
@@ -218,6 +220,14 @@ impl LbMaps for BpfMaps {
     fn capacities(&self) -> Capacities {
         self.capacities
     }
+    fn read_senders(&self) -> Result<Senders, MapError> {
+        self.senders.get(0)
+    }
+
+    fn put_senders(&mut self, senders: &Senders) -> Result<(), MapError> {
+        self.senders.set(0, *senders)
+    }
+
     fn read_services(&self) -> Result<Vec<(ServiceId, ServiceEntry)>, MapError> {
         self.services.read()
     }

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use lb_common::{
     BackendEntry, BackendId, FrontendEntry, FrontendKey, IpFamily, Ipv4Address, Ipv6Address,
-    ServiceEntry, ServiceId, SlotEntry, V4, V6,
+    SenderFamily, Senders, ServiceEntry, ServiceId, SlotEntry, V4, V6,
 };
 
 use crate::{maps::MapName, model::Family};
@@ -33,6 +33,8 @@ pub struct MapContents {
     pub v4: FamilyContents<V4>,
     /// `FRONTENDS_V6`, `BACKENDS_V6`.
     pub v6: FamilyContents<V6>,
+    /// SENDERS.
+    pub senders: Senders,
     /// SERVICES: every entry that is not all zero.
     pub services: BTreeMap<ServiceId, ServiceEntry>,
     /// SLOTS, by absolute index. Slots outside the regions that services name may be missing here: nobody reads them.
@@ -47,7 +49,7 @@ impl MapContents {
 }
 
 /// An IP family as the agent sees it: its part of the contents, its addresses, its maps.
-pub trait MapFamily: IpFamily {
+pub trait MapFamily: SenderFamily {
     /// The family as a value.
     const FAMILY: Family;
     /// Its FRONTENDS.

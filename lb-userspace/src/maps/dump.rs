@@ -2,7 +2,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
-    BackendEntry, BackendState, FrontendFlags, FrontendKey, IpFamily, Protocol, SlotRegion, V4, V6,
+    BackendEntry, BackendState, ClientScope, FrontendFlags, FrontendKey, IpFamily, Protocol,
+    SlotRegion, V4, V6,
 };
 
 use crate::maps::{MapContents, MapFamily};
@@ -39,15 +40,30 @@ fn slots(contents: &MapContents, region: SlotRegion) -> String {
 
 fn frontend_lines<F: MapFamily>(contents: &MapContents, lines: &mut Vec<String>) {
     let mut frontends: Vec<_> = F::of(contents).frontends.iter().collect();
-    frontends.sort_by_key(|(key, _)| (Into::<IpAddr>::into(key.address), key.port, key.protocol));
+    frontends.sort_by_key(|(key, _)| {
+        (
+            Into::<IpAddr>::into(key.address),
+            key.port,
+            key.protocol,
+            key.scope,
+        )
+    });
     for (key, entry) in frontends {
-        let masquerades = entry.flags.has(FrontendFlags::MASQUERADE);
-        lines.push(format!(
-            "frontend {} service={}{}",
-            frontend(key),
-            entry.service_id,
-            if masquerades { " masquerade" } else { "" }
-        ));
+        let mut line = format!("frontend {} service={}", frontend(key), entry.service_id);
+        if key.scope == ClientScope::Inside as u8 {
+            line.push_str(" inside");
+        }
+        for (flag, word) in [
+            (FrontendFlags::MASQUERADE, " masquerade"),
+            (FrontendFlags::MASQUERADE_STRANGERS, " masquerade-strangers"),
+            (FrontendFlags::INSIDE_ELSEWHERE, " inside-elsewhere"),
+            (FrontendFlags::PROCESSES_ONLY, " processes-only"),
+        ] {
+            if entry.flags.has(flag) {
+                line.push_str(word);
+            }
+        }
+        lines.push(line);
     }
 }
 

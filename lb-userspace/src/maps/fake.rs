@@ -2,7 +2,8 @@
 use std::collections::BTreeMap;
 
 use lb_common::{
-    BackendEntry, BackendId, FrontendEntry, FrontendKey, ServiceEntry, ServiceId, SlotEntry,
+    BackendEntry, BackendId, FrontendEntry, FrontendKey, Senders, ServiceEntry, ServiceId,
+    SlotEntry,
 };
 
 use crate::maps::{Capacities, FamilyMaps, LbMaps, MapContents, MapError, MapFamily, MapName};
@@ -71,6 +72,15 @@ impl<F: MapFamily> FamilyMaps<F> for FakeMaps {
 impl LbMaps for FakeMaps {
     fn capacities(&self) -> Capacities {
         self.capacities
+    }
+
+    fn read_senders(&self) -> Result<Senders, MapError> {
+        Ok(self.contents.senders)
+    }
+
+    fn put_senders(&mut self, senders: &Senders) -> Result<(), MapError> {
+        self.contents.senders = *senders;
+        Ok(())
     }
 
     fn read_services(&self) -> Result<Vec<(ServiceId, ServiceEntry)>, MapError> {

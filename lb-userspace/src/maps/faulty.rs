@@ -2,7 +2,8 @@
 use std::{cell::Cell, collections::VecDeque, io};
 
 use lb_common::{
-    BackendEntry, BackendId, FrontendEntry, FrontendKey, ServiceEntry, ServiceId, SlotEntry,
+    BackendEntry, BackendId, FrontendEntry, FrontendKey, Senders, ServiceEntry, ServiceId,
+    SlotEntry,
 };
 
 use crate::maps::{Capacities, FamilyMaps, LbMaps, MapError, MapFamily, MapName, fake::FakeMaps};
@@ -96,6 +97,12 @@ impl<F: MapFamily> FamilyMaps<F> for FaultyMaps {
 impl LbMaps for FaultyMaps {
     fn capacities(&self) -> Capacities {
         self.maps.capacities()
+    }
+    fn read_senders(&self) -> Result<Senders, MapError> {
+        self.read(MapName::Senders, LbMaps::read_senders)
+    }
+    fn put_senders(&mut self, senders: &Senders) -> Result<(), MapError> {
+        self.write(MapName::Senders, |maps| maps.put_senders(senders))
     }
     fn read_services(&self) -> Result<Vec<(ServiceId, ServiceEntry)>, MapError> {
         self.read(MapName::Services, LbMaps::read_services)

@@ -5,8 +5,8 @@
 use std::{fmt, io};
 
 use lb_common::{
-    BackendEntry, BackendId, FrontendEntry, FrontendKey, IpFamily, ServiceEntry, ServiceId,
-    SlotEntry, V4, V6,
+    BackendEntry, BackendId, FrontendEntry, FrontendKey, IpFamily, Senders, ServiceEntry,
+    ServiceId, SlotEntry, V4, V6,
 };
 
 pub mod bpf;
@@ -24,6 +24,8 @@ pub enum MapName {
     FrontendsV4,
     /// `FRONTENDS_V6`
     FrontendsV6,
+    /// `SENDERS`
+    Senders,
     /// `SERVICES`
     Services,
     /// `SLOTS`
@@ -39,6 +41,7 @@ impl fmt::Display for MapName {
         f.pad(match self {
             Self::FrontendsV4 => "FRONTENDS_V4",
             Self::FrontendsV6 => "FRONTENDS_V6",
+            Self::Senders => "SENDERS",
             Self::Services => "SERVICES",
             Self::Slots => "SLOTS",
             Self::BackendsV4 => "BACKENDS_V4",
@@ -126,6 +129,11 @@ pub trait LbMaps: FamilyMaps<V4> + FamilyMaps<V6> {
     /// How much fits.
     fn capacities(&self) -> Capacities;
 
+    /// Who is a pod of the cluster.
+    fn read_senders(&self) -> Result<Senders, MapError>;
+    /// Replaces that, word by word: no list of backends depends on it.
+    fn put_senders(&mut self, senders: &Senders) -> Result<(), MapError>;
+
     /// Every service that is not all zero.
     fn read_services(&self) -> Result<Vec<(ServiceId, ServiceEntry)>, MapError>;
     /// Writes a service. The region in it is seen by readers as a whole, the old one or the new one.
@@ -143,6 +151,7 @@ pub trait LbMaps: FamilyMaps<V4> + FamilyMaps<V6> {
 /// services name.
 pub fn read_contents<M: LbMaps + ?Sized>(maps: &M) -> Result<MapContents, MapError> {
     let mut contents = MapContents {
+        senders: maps.read_senders()?,
         services: maps.read_services()?.into_iter().collect(),
         ..MapContents::default()
     };

@@ -105,6 +105,18 @@ impl Place {
         addresses.find(|address| Family::of(*address) == family)
     }
 
+    /// Whether pods of a family can be told from other senders.
+    pub fn knows_pods(&self, family: Family) -> bool {
+        let has_one =
+            |prefixes: &[IpNet]| prefixes.iter().any(|it| Family::of(it.addr()) == family);
+        match self.detect_local {
+            DetectLocal::ClusterCidr => has_one(&self.cluster_cidrs),
+            DetectLocal::NodeCidr => has_one(&self.pod_cidrs),
+            DetectLocal::Bridge(_) | DetectLocal::InterfacePrefix(_) => true,
+            DetectLocal::None => false,
+        }
+    }
+
     /// Where node ports are served, of one family.
     pub fn node_port_addresses(&self, family: Family) -> BTreeSet<IpAddr> {
         let primary = self.primary_address(family);

@@ -33,6 +33,7 @@ fn write<M: LbMaps>(change: &Change, maps: &mut M) -> Result<(), MapError> {
     match change {
         Change::V4(change) => write_family(change, maps),
         Change::V6(change) => write_family(change, maps),
+        Change::PutSenders(senders) => maps.put_senders(senders),
         Change::PutSlots(start, slots) => maps.put_slots(*start, slots),
         Change::PutService(id, entry) => maps.put_service(*id, entry),
         Change::RemoveService(id) => maps.remove_service(*id),
@@ -57,6 +58,7 @@ pub fn note(change: &Change, actual: &mut MapContents) {
     match change {
         Change::V4(change) => note_family(change, actual),
         Change::V6(change) => note_family(change, actual),
+        Change::PutSenders(senders) => actual.senders = *senders,
         Change::PutSlots(start, slots) => {
             actual.slots.extend((*start..).zip(slots.iter().copied()));
         }

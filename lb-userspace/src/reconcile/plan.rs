@@ -7,8 +7,8 @@
 //! are switched, each in one write, and only then goes what nobody needs any more: services that lose their last backend
 //! are switched after the frontends, some of which may have left them for another.
 use lb_common::{
-    BackendEntry, BackendId, BackendState, FrontendEntry, FrontendKey, IpFamily, ServiceEntry,
-    ServiceId, SlotEntry, SlotRegion, V4, V6,
+    BackendEntry, BackendId, BackendState, FrontendEntry, FrontendKey, IpFamily, Senders,
+    ServiceEntry, ServiceId, SlotEntry, SlotRegion, V4, V6,
 };
 
 use crate::{
@@ -36,6 +36,8 @@ pub enum Change {
     V4(FamilyChange<V4>),
     /// Of the IPv6 maps.
     V6(FamilyChange<V6>),
+    /// Who is a pod of the cluster.
+    PutSenders(Senders),
     /// Slots from an index on. No service names them yet, or each of them is good by itself.
     PutSlots(u32, Vec<SlotEntry>),
     /// A service is switched to its region.
@@ -44,7 +46,7 @@ pub enum Change {
     RemoveService(ServiceId),
 }
 
-/// What leads from `actual` to `desired`, for the keys in `scope` only. A key of the scope that `desired` lacks is
+/// What leads from `actual` to `desired`, for the keys in `scope` only, and always for the senders. A key of the scope that `desired` lacks is
 /// removed; backends are never removed, their state says `Free`.
 pub fn plan(actual: &MapContents, desired: &MapContents, scope: &Scope) -> Vec<Change> {
     let v4 = FamilyPlan::new(actual, desired, &scope.v4);
@@ -75,6 +77,9 @@ pub fn plan(actual: &MapContents, desired: &MapContents, scope: &Scope) -> Vec<C
     let as_v4 = |changes: Vec<FamilyChange<V4>>| changes.into_iter().map(Change::V4);
     let as_v6 = |changes: Vec<FamilyChange<V6>>| changes.into_iter().map(Change::V6);
     let mut changes = Vec::new();
+    if actual.senders != desired.senders {
+        changes.push(Change::PutSenders(desired.senders));
+    }
     changes.extend(as_v4(v4.put_backends).chain(as_v6(v6.put_backends)));
     changes.extend(slots);
     changes.extend(put_services);

@@ -219,6 +219,9 @@ impl<'a, F: QuestionFamily> Tables<F> for QuestionTables<'a> {
         self.note(Lookup::Backend(id, address, entry.state()));
         Some(entry)
     }
+    fn is_pod(&self, source: &F::Address) -> bool {
+        F::pods(&self.maps.senders).contains(source)
+    }
     fn device(&self, interface: u32) -> Option<DeviceEntry> {
         self.devices.get(&interface).copied()
     }

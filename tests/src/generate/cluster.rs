@@ -8,14 +8,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lb_common::{
     Algorithm, BackendEntry, BackendState, DeviceEntry, FrontendEntry, FrontendFlags, FrontendKey,
-    Port, ServiceEntry, V4, V6,
+    Port, Prefix, Senders, ServiceEntry, V4, V6,
 };
 
 use crate::{
     dissect::{TCP, UDP},
     memory_clock::MemoryClock,
     memory_tables::{MemoryFamily, MemoryTables},
-    reference::{Backend, Device, Service, World},
+    reference::{Backend, Device, Masqueraded, Service, World},
 };
 
 /// At which hook a packet is.
@@ -40,8 +40,8 @@ pub struct Kind {
     pub first_pod: usize,
     /// How many pods stand behind it.
     pub pods: usize,
-    /// Dialled from outside: backends see the node's address.
-    pub masquerades: bool,
+    /// Whose requests reach backends with the node's address.
+    pub masqueraded: Masqueraded,
 }
 
 const fn kind(is_v6: bool, protocol: u8, by_hash: bool, pods: usize) -> Kind {
@@ -51,21 +51,21 @@ const fn kind(is_v6: bool, protocol: u8, by_hash: bool, pods: usize) -> Kind {
         by_hash,
         first_pod: 0,
         pods,
-        masquerades: false,
+        masqueraded: Masqueraded::Nobody,
     }
 }
 
 /// Its pods are no clients: of the same masquerade port, only one of two clients can have its own.
-const fn from_outside(kind: Kind) -> Kind {
+const fn masquerading(masqueraded: Masqueraded, kind: Kind) -> Kind {
     Kind {
-        masquerades: true,
+        masqueraded,
         first_pod: 2,
         ..kind
     }
 }
 
 /// All services. Those of a family and protocol share pods and target port, so that reply tuples collide.
-pub const SERVICES: [Kind; 12] = [
+pub const SERVICES: [Kind; 14] = [
     kind(false, TCP, false, 3),
     kind(false, TCP, true, 3),
     kind(false, TCP, false, 1),
@@ -75,16 +75,18 @@ pub const SERVICES: [Kind; 12] = [
     kind(true, TCP, true, 3),
     kind(true, TCP, false, 1),
     kind(true, UDP, false, 3),
-    from_outside(kind(false, TCP, false, 2)),
-    from_outside(kind(false, UDP, true, 2)),
-    from_outside(kind(true, TCP, true, 2)),
+    masquerading(Masqueraded::Everybody, kind(false, TCP, false, 2)),
+    masquerading(Masqueraded::Everybody, kind(false, UDP, true, 2)),
+    masquerading(Masqueraded::Everybody, kind(true, TCP, true, 2)),
+    masquerading(Masqueraded::Strangers, kind(false, TCP, true, 2)),
+    masquerading(Masqueraded::Strangers, kind(true, UDP, false, 2)),
 ];
 /// How many pods there are; a few more than stand behind services.
 pub const PODS: usize = 4;
 /// How many clients there are; the last two are the first two pods.
 pub const CLIENTS: usize = 5;
 /// How many backend ids there are, counted from 0 (the ids themselves from 1).
-pub const BACKENDS: usize = 25;
+pub const BACKENDS: usize = 29;
 /// An uplink, with masquerade addresses of both families.
 pub const UPLINK: u32 = 1;
 /// A port of [`BRIDGE`], behind which the second pod is as well.
@@ -217,9 +219,22 @@ impl Cluster {
                 masquerade_v4: device.masquerade_v4.into(),
                 masquerade_v6: device.masquerade_v6.into(),
                 bridge: device.bridge,
+                ..DeviceEntry::default()
             };
             self.tables.devices.insert(interface, entry);
         }
+        self.tables.senders = Senders {
+            pods_v4: Prefix {
+                network: Ipv4Addr::new(10, 244, 0, 0).into(),
+                mask: Ipv4Addr::new(255, 255, 0, 0).into(),
+            },
+            pods_v6: Prefix {
+                network: Ipv6Addr::new(0xfd00, 0, 0, 244, 0, 0, 0, 0).into(),
+                mask: Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0xffff, 0, 0, 0, 0).into(),
+            },
+        };
+        // 0xfd and the first byte of IPv4 addresses differ.
+        self.world.pods = vec![vec![10, 244], vec![0xfd, 0, 0, 0, 0, 0, 0, 244]];
         for is_v6 in [false, true] {
             self.world
                 .neighbours
@@ -231,7 +246,7 @@ impl Cluster {
         let service = Service {
             candidates: Vec::new(),
             by_hash: kind.by_hash,
-            masquerades: kind.masquerades,
+            masqueraded: kind.masqueraded,
         };
         self.world.services.insert(id, service);
         self.world.frontends.insert((frontend, kind.protocol), id);
@@ -247,10 +262,10 @@ impl Cluster {
         self.tables.services.insert(id, entry);
         let entry = FrontendEntry {
             service_id: id,
-            flags: if kind.masquerades {
-                FrontendFlags::MASQUERADE
-            } else {
-                FrontendFlags::NONE
+            flags: match kind.masqueraded {
+                Masqueraded::Nobody => FrontendFlags::NONE,
+                Masqueraded::Strangers => FrontendFlags::MASQUERADE_STRANGERS,
+                Masqueraded::Everybody => FrontendFlags::MASQUERADE,
             },
         };
         let port = Port::new(frontend.port());

@@ -1,5 +1,5 @@
 //! What the reference is told of: backends, services, devices.
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lb_common::BackendState;
 
@@ -23,8 +23,29 @@ pub struct Service {
     pub candidates: Vec<u32>,
     /// Chosen by hash, not by chance.
     pub by_hash: bool,
-    /// Its clients are outside: backends see the node's address.
-    pub masquerades: bool,
+    /// Whose requests reach backends with the node's address.
+    pub masqueraded: Masqueraded,
+}
+
+/// Whose requests reach backends with the node's address, beside those of clients that are their own backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Masqueraded {
+    /// Nobody's.
+    #[default]
+    Nobody,
+    /// Those of all but pods.
+    Strangers,
+    /// Everybody's.
+    Everybody,
+}
+
+/// Whether an address begins so.
+pub(super) fn begins_with_one_of(address: IpAddr, starts: &[Vec<u8>]) -> bool {
+    let bytes = match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    starts.iter().any(|start| bytes.starts_with(start))
 }
 
 /// A device.

@@ -6,7 +6,7 @@ use std::{
 
 use lb_common::{BackendState, Counter, Ipv4Address, Ipv6Address, hash::address_class};
 
-use super::{Backend, Device, End, Passing, Service};
+use super::{Backend, Device, End, Masqueraded, Passing, Service, objects::begins_with_one_of};
 use crate::{
     dissect::{TCP, flag},
     memory_clock::JIFFIES_PER_SECOND,
@@ -81,6 +81,8 @@ pub struct World {
     pub backends: HashMap<u32, Backend>,
     /// Devices by interface index.
     pub devices: HashMap<u32, Device>,
+    /// How the addresses of pods begin.
+    pub pods: Vec<Vec<u8>>,
     /// (bridge, address) to Ethernet address.
     pub neighbours: HashMap<(u32, IpAddr), [u8; 6]>,
     /// What is remembered.
@@ -211,8 +213,13 @@ impl World {
     /// Remembers a new flow: both directions, unproven.
     pub(super) fn remember(&mut self, passing: &Passing<'_>, id: u32) {
         let backend = self.backends[&id].clone();
-        let is_outside = self.services[&backend.service].masquerades;
-        let masquerade = is_outside || backend.address.ip() == passing.key.source.ip();
+        let client = passing.key.source.ip();
+        let is_stranger = match self.services[&backend.service].masqueraded {
+            Masqueraded::Nobody => false,
+            Masqueraded::Strangers => !begins_with_one_of(client, &self.pods),
+            Masqueraded::Everybody => true,
+        };
+        let masquerade = is_stranger || backend.address.ip() == client;
         let request = Half {
             end: End::Destination,
             to: backend.address,

@@ -1,6 +1,7 @@
 //! Maps that write down what is done to them.
 use lb_common::{
-    BackendEntry, BackendId, FrontendEntry, FrontendKey, ServiceEntry, ServiceId, SlotEntry,
+    BackendEntry, BackendId, FrontendEntry, FrontendKey, Senders, ServiceEntry, ServiceId,
+    SlotEntry,
 };
 use lb_userspace::maps::{
     Capacities, FamilyMaps, LbMaps, MapError, MapFamily, dump, fake::FakeMaps,
@@ -61,6 +62,13 @@ impl<F: MapFamily> FamilyMaps<F> for Recorded {
 impl LbMaps for Recorded {
     fn capacities(&self) -> Capacities {
         self.maps.capacities()
+    }
+    fn read_senders(&self) -> Result<Senders, MapError> {
+        self.maps.read_senders()
+    }
+    fn put_senders(&mut self, senders: &Senders) -> Result<(), MapError> {
+        self.writes.push("put senders".to_owned());
+        self.maps.put_senders(senders)
     }
     fn read_services(&self) -> Result<Vec<(ServiceId, ServiceEntry)>, MapError> {
         self.maps.read_services()

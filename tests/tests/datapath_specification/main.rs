@@ -10,6 +10,7 @@ mod flows;
 mod frames;
 mod masquerade;
 mod proof;
+mod senders;
 mod socket;
 mod talk;
 mod untouched;

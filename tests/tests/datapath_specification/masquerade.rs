@@ -19,7 +19,7 @@ use crate::{
     talk::{DNS, WEB, frontend, node, other_frontend, pod},
 };
 
-const OUT: Verdict = Verdict::Translated(Translation::MasqueradedRequest);
+pub(crate) const OUT: Verdict = Verdict::Translated(Translation::MasqueradedRequest);
 const BACK: Verdict = Verdict::Translated(Translation::MasqueradedReply);
 
 fn own_port() -> SocketAddr {
@@ -30,7 +30,7 @@ fn node_address(port: u16) -> SocketAddr {
 }
 
 /// Pod 1 is the only backend, and interface 1 has an address.
-fn lonely() -> HostDatapath {
+pub(crate) fn lonely() -> HostDatapath {
     let mut node = node();
     node.candidates(WEB, &[11]);
     node.candidates(DNS, &[21]);
@@ -42,18 +42,23 @@ fn lonely() -> HostDatapath {
     node
 }
 
-fn packet(protocol: u8, source: SocketAddr, destination: SocketAddr, flags: u8) -> Vec<u8> {
+pub(crate) fn packet(
+    protocol: u8,
+    source: SocketAddr,
+    destination: SocketAddr,
+    flags: u8,
+) -> Vec<u8> {
     eth()
         .between(protocol, source, destination)
         .flags(flags)
         .build()
 }
-fn ends(bytes: &[u8]) -> (SocketAddr, SocketAddr) {
+pub(crate) fn ends(bytes: &[u8]) -> (SocketAddr, SocketAddr) {
     assert_checksums(bytes, Link::Ethernet);
     let packet = dissect(bytes, Link::Ethernet).expect("a packet");
     (packet.source, packet.destination)
 }
-fn untouched(bytes: &[u8]) -> (Verdict, Vec<u8>) {
+pub(crate) fn untouched(bytes: &[u8]) -> (Verdict, Vec<u8>) {
     (Verdict::Pass(PassReason::NotOurs), bytes.to_vec())
 }
 

@@ -2,8 +2,8 @@
 use std::collections::BTreeSet;
 
 use lb_common::{
-    Algorithm, BackendId, FrontendEntry, FrontendKey, IpFamily, Port, Protocol, ServiceEntry,
-    ServiceId, SlotEntry, V4, V6,
+    Algorithm, BackendId, ClientScope, FrontendEntry, FrontendKey, IpFamily, Port, Protocol,
+    ServiceEntry, ServiceId, SlotEntry, V4, V6,
 };
 
 use crate::{
@@ -151,11 +151,11 @@ impl Frontend {
     /// The key in FRONTENDS, if the address is of this family.
     pub fn key<F: MapFamily>(&self) -> Option<FrontendKey<F>> {
         let address = F::address(self.address)?;
-        Some(FrontendKey::new(
-            address,
-            Port::new(self.port),
-            self.protocol.number(),
-        ))
+        let key = FrontendKey::new(address, Port::new(self.port), self.protocol.number());
+        Some(match self.scope {
+            ClientScope::Everybody => key,
+            ClientScope::Inside => key.inside(),
+        })
     }
 
     /// The frontend of a key, if it has a protocol that services are made of.
@@ -164,6 +164,7 @@ impl Frontend {
             address: key.address.into(),
             port: key.port.number(),
             protocol: Protocol::from_number(key.protocol)?,
+            scope: ClientScope::from_number(key.scope)?,
         })
     }
 

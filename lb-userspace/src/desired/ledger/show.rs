@@ -1,7 +1,7 @@
 //! What the ledger shows of itself.
 use std::collections::BTreeMap;
 
-use lb_common::{BackendId, BackendState, ServiceId};
+use lb_common::{BackendId, BackendState, ClientScope, ServiceId};
 
 use crate::{
     agent::RestingBackend,
@@ -37,8 +37,8 @@ impl Ledger {
             Shown {
                 key,
                 id: assigned.id,
-                frontends: owned.into_iter().map(|(frontend, _)| frontend).collect(),
-                taken,
+                frontends: for_everybody(owned).map(|(frontend, _)| frontend).collect(),
+                taken: for_everybody(taken).collect(),
                 slots: &assigned.slots,
             }
         })
@@ -107,6 +107,14 @@ impl Ledger {
         });
         warnings.collect()
     }
+}
+
+/// What clients inside the cluster get at the same addresses is not told twice.
+fn for_everybody(
+    frontends: Vec<(Frontend, &ServiceKey)>,
+) -> impl Iterator<Item = (Frontend, &ServiceKey)> {
+    let all = frontends.into_iter();
+    all.filter(|(frontend, _)| frontend.scope == ClientScope::Everybody)
 }
 
 /// How many frontends a warning names: two Services of 5,000 ports can want the same address.
