@@ -6,7 +6,7 @@ use std::{
 
 use bytemuck::Zeroable as _;
 use lb_common::{
-    BackendEntry, BackendId, Counter, DatapathConfig, DeviceEntry, FlowEntry, FlowFlags, FlowMarks,
+    BackendEntry, BackendId, Counter, DatapathConfig, DeviceEntry, FlowEntry, FlowMarks,
     FrontendEntry, FrontendKey, IpFamily, SenderFamily, Senders, ServiceEntry, ServiceId,
     SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple, V4, V6, hash::address_class,
 };
@@ -15,41 +15,11 @@ use lb_ebpf::{
     tables::{FlowHandle, FlowTable, StoreError, Tables},
 };
 
-/// A living entry. It stays readable after its removal, as an entry of a BPF map does for the running program; hence
-/// it is leaked (at most 44 bytes a flow, in a test).
-#[derive(Clone, Copy)]
-pub struct MemoryFlow<F: IpFamily>(&'static Cell<FlowEntry<F>>);
+/// A living entry; its cell is leaked (at most 44 bytes a flow, in a test).
+type MemoryFlow<F> = lb_userspace::trace::flow::MemoryFlow<'static, F>;
 
-impl<F: IpFamily> MemoryFlow<F> {
-    fn new(entry: FlowEntry<F>) -> Self {
-        Self(Box::leak(Box::new(Cell::new(entry))))
-    }
-    fn update(self, change: impl FnOnce(&mut FlowEntry<F>)) {
-        let mut entry = self.0.get();
-        change(&mut entry);
-        self.0.set(entry);
-    }
-}
-
-impl<F: IpFamily> FlowHandle<F> for MemoryFlow<F> {
-    fn entry(&self) -> FlowEntry<F> {
-        self.0.get()
-    }
-    fn set_last_seen(&self, jiffies: u32) {
-        self.update(|entry| entry.last_seen = jiffies);
-    }
-    fn set_flags(&self, flags: FlowFlags) {
-        self.update(|entry| entry.flags = flags);
-    }
-    fn challenge(&self, expected_ack: u32) {
-        self.update(|entry| {
-            entry.expected_ack = expected_ack;
-            entry.flags = entry
-                .flags
-                .with(FlowFlags::CHALLENGED)
-                .with(FlowFlags::REPLIED);
-        });
-    }
+fn leaked<F: IpFamily>(entry: FlowEntry<F>) -> MemoryFlow<F> {
+    MemoryFlow::new(Box::leak(Box::new(Cell::new(entry))))
 }
 
 /// One flow table.
@@ -78,8 +48,7 @@ impl<F: IpFamily> MemoryFlows<F> {
     /// Puts an entry, whatever is there and however full it is.
     pub fn put(&mut self, key: Tuple<F>, entry: FlowEntry<F>) {
         self.ticks += 1;
-        self.entries
-            .insert(key, (self.ticks, MemoryFlow::new(entry)));
+        self.entries.insert(key, (self.ticks, leaked(entry)));
     }
     /// Takes an entry out.
     pub fn remove(&mut self, key: &Tuple<F>) -> Option<FlowEntry<F>> {

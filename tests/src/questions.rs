@@ -15,11 +15,11 @@ use std::{
     process::{Command, Output},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     agent_process::program,
-    scenario::{Section, format, parse, repository},
+    scenario::{Section, play_by, repository},
     scratch::Scratch,
 };
 
@@ -28,32 +28,9 @@ use crate::{
 /// # Errors
 /// If an answer is not the expected one: the error shows both.
 pub fn play(file: &Path) -> Result<()> {
-    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let (prose, mut sections) = parse(&text);
     let folder = Scratch::new()?;
     let mut node = Vec::new();
-    let mut failures = Vec::new();
-    for section in &mut sections {
-        let head = section.head.join(" ");
-        let context = || format!("{}: -- {head} --", file.display());
-        let Some(came) = step(section, folder.path(), &mut node).with_context(context)? else {
-            continue;
-        };
-        if came != section.text {
-            let expected = std::mem::replace(&mut section.text, came.clone());
-            failures.push(format!("{}\nexpected:\n{expected}came:\n{came}", context()));
-        }
-    }
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        fs::write(file, format(&prose, &sections))?;
-        return Ok(());
-    }
-    ensure!(
-        failures.is_empty(),
-        "{}\nUPDATE_EXPECT=1 accepts what came",
-        failures.join("\n")
-    );
-    Ok(())
+    play_by(file, |section| step(section, folder.path(), &mut node))
 }
 
 /// Does what a section says; the text that came, if it is a question.

@@ -54,14 +54,25 @@ pub struct Section {
 /// # Errors
 /// If an expectation is not met: the error shows what was expected and what came, and where.
 pub fn play(file: &Path, scratch: &Path) -> anyhow::Result<()> {
+    let mut stage = Stage::new(scratch);
+    play_by(file, |section| stage.play(section))
+}
+
+/// Plays a file of sections: `step` plays one, and gives the text that came if it is an expectation.
+///
+/// # Errors
+/// As for [`play`].
+pub fn play_by(
+    file: &Path,
+    mut step: impl FnMut(&Section) -> anyhow::Result<Option<String>>,
+) -> anyhow::Result<()> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let (prose, sections) = parse(&text);
-    let mut stage = Stage::new(scratch);
     let mut played = Vec::new();
     let mut failures = Vec::new();
     for section in &sections {
         let context = || format!("{}: -- {} --", file.display(), section.head.join(" "));
-        let came = stage.play(section).with_context(context)?;
+        let came = step(section).with_context(context)?;
         let Some(came) = came else {
             played.push(section.clone());
             continue;
@@ -90,8 +101,7 @@ pub fn play(file: &Path, scratch: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The prose above the first section, and the sections.
-pub fn parse(text: &str) -> (String, Vec<Section>) {
+fn parse(text: &str) -> (String, Vec<Section>) {
     let (mut prose, mut sections) = (String::new(), Vec::<Section>::new());
     for line in text.split_inclusive('\n') {
         let head = line
@@ -113,8 +123,7 @@ pub fn parse(text: &str) -> (String, Vec<Section>) {
     (prose, sections)
 }
 
-/// The file of which [`parse`] makes this.
-pub fn format(prose: &str, sections: &[Section]) -> String {
+fn format(prose: &str, sections: &[Section]) -> String {
     let mut text = prose.to_owned();
     for section in sections {
         writeln!(text, "-- {} --", section.head.join(" ")).unwrap_or_default();

@@ -19,6 +19,7 @@ mod sources;
 mod tables;
 
 pub mod clock;
+pub mod flow;
 pub mod packet;
 
 use std::net::SocketAddr;

@@ -10,14 +10,15 @@ use std::{
 use bytemuck::Zeroable;
 use lb_common::{
     BackendEntry, BackendId, BackendState, Counter, DatapathConfig, DeviceEntry, FlowEntry,
-    FlowFlags, FlowMarks, FrontendEntry, FrontendKey, Port, ServiceEntry, ServiceId, SlotEntry,
+    FlowMarks, FrontendEntry, FrontendKey, Port, ServiceEntry, ServiceId, SlotEntry,
     SocketFlowEntry, SocketFlowKey, Tuple, V4, V6, hash::address_class,
 };
 use lb_ebpf::{
     headers::Wire,
-    tables::{FlowHandle, FlowTable, StoreError, Tables},
+    tables::{FlowTable, StoreError, Tables},
 };
 
+use super::flow::MemoryFlow;
 use crate::maps::{MapContents, MapFamily};
 
 /// Room for so many entries of flows. A packet leaves at most four, and two more for each backend that is tried.
@@ -50,43 +51,10 @@ pub(super) enum Lookup {
     Backend(BackendId, SocketAddr, BackendState),
 }
 
-/// An entry of a flow.
-#[derive(Clone, Copy)]
-pub(super) struct Remembered<'a, F: Wire>(&'a Cell<FlowEntry<F>>);
-
-impl<F: Wire> Remembered<'_, F> {
-    fn update(self, change: impl FnOnce(&mut FlowEntry<F>)) {
-        let mut entry = self.0.get();
-        change(&mut entry);
-        self.0.set(entry);
-    }
-}
-
-impl<F: Wire> FlowHandle<F> for Remembered<'_, F> {
-    fn entry(&self) -> FlowEntry<F> {
-        self.0.get()
-    }
-    fn set_last_seen(&self, jiffies: u32) {
-        self.update(|entry| entry.last_seen = jiffies);
-    }
-    fn set_flags(&self, flags: FlowFlags) {
-        self.update(|entry| entry.flags = flags);
-    }
-    fn challenge(&self, expected_ack: u32) {
-        self.update(|entry| {
-            entry.expected_ack = expected_ack;
-            entry.flags = entry
-                .flags
-                .with(FlowFlags::CHALLENGED)
-                .with(FlowFlags::REPLIED);
-        });
-    }
-}
-
 /// The flows of one family.
 pub(super) struct Flows<'a, F: Wire> {
     room: &'a [Cell<FlowEntry<F>>],
-    kept: Vec<(FlowTable, Tuple<F>, Remembered<'a, F>)>,
+    kept: Vec<(FlowTable, Tuple<F>, MemoryFlow<'a, F>)>,
     udp_clients: BTreeMap<F::Address, u64>,
     sockets: BTreeMap<SocketFlowKey<F>, SocketFlowEntry<F>>,
 }
@@ -100,7 +68,7 @@ impl<'a, F: Wire> Flows<'a, F> {
             sockets: BTreeMap::new(),
         }
     }
-    fn get(&self, table: FlowTable, key: &Tuple<F>) -> Option<Remembered<'a, F>> {
+    fn get(&self, table: FlowTable, key: &Tuple<F>) -> Option<MemoryFlow<'a, F>> {
         let mut kept = self.kept.iter();
         kept.find(|(its_table, its_key, _)| *its_table == table && its_key == key)
             .map(|(_, _, flow)| *flow)
@@ -119,7 +87,7 @@ impl<'a, F: Wire> Flows<'a, F> {
         self.room = rest;
         cell.set(*entry);
         self.remove(table, key);
-        self.kept.push((table, *key, Remembered(cell)));
+        self.kept.push((table, *key, MemoryFlow::new(cell)));
         Ok(())
     }
 }
@@ -189,7 +157,7 @@ fn socket_address<A: Into<IpAddr>>(address: A, port: Port) -> SocketAddr {
 }
 
 impl<'a, F: QuestionFamily> Tables<F> for QuestionTables<'a> {
-    type Flow = Remembered<'a, F>;
+    type Flow = MemoryFlow<'a, F>;
 
     fn udp_flows_per_client(&self) -> u32 {
         self.config.udp_flows_per_client
