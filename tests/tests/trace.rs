@@ -38,6 +38,7 @@ questions! {
     no_endpoints
     no_node_address
     outside
+    senders
 }
 
 /// One question about many Services, asked so often that flows which stayed behind would meet.

@@ -2,7 +2,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
-    BackendState, DropReason, FrontendEntry, FrontendFlags, FrontendKey, PassReason, Port, Protocol,
+    BackendState, ClientScope, DropReason, FrontendEntry, FrontendFlags, FrontendKey, PassReason,
+    Port, Protocol,
 };
 
 use super::{
@@ -78,7 +79,12 @@ impl Account<'_> {
 
     fn lookup<F: MapFamily>(&self, lookup: &Lookup) -> String {
         match lookup {
-            Lookup::Frontend(at, entry) => self.frontend(*at, *entry),
+            Lookup::Frontend(at, entry, ClientScope::Everybody) => self.frontend(*at, *entry),
+            Lookup::Frontend(at, entry, ClientScope::Inside) => format!(
+                "the client is inside the cluster: for it {at}/{} leads to all endpoints of {}",
+                self.question.protocol,
+                self.service(entry.service_id)
+            ),
             Lookup::Service(id, entry) => match entry.slots.length() {
                 0 => self.no_candidate(*id),
                 1 => format!("{} has one candidate", self.service(*id)),
@@ -105,12 +111,31 @@ impl Account<'_> {
             Some(Scope::External) => "an external address of ",
             None => "",
         };
-        let masquerade = if entry.flags.has(FrontendFlags::MASQUERADE) {
-            "; who dials it reaches its backends by the node's address"
-        } else {
-            ""
-        };
-        format!("{at}/{protocol} is {kind}{service}{masquerade}")
+        let notes = [
+            (
+                FrontendFlags::MASQUERADE,
+                "who dials it reaches its backends by the node's address",
+            ),
+            (
+                FrontendFlags::MASQUERADE_STRANGERS,
+                "who is no pod of the cluster reaches its backends by the node's address",
+            ),
+            (
+                FrontendFlags::INSIDE_ELSEWHERE,
+                "clients outside get this node's own endpoints",
+            ),
+            (
+                FrontendFlags::PROCESSES_ONLY,
+                "for processes of the node alone",
+            ),
+        ];
+        let notes = notes.iter().filter(|(flag, _)| entry.flags.has(*flag));
+        let mut sentence = format!("{at}/{protocol} is {kind}{service}");
+        for (_, note) in notes {
+            sentence.push_str("; ");
+            sentence.push_str(note);
+        }
+        sentence
     }
 
     fn service(&self, id: u32) -> String {
@@ -160,6 +185,7 @@ impl Account<'_> {
                 None => format!("{}/{}", key.port, key.protocol),
             })
             .collect();
+        names.dedup();
         if names.len() > PORTS {
             names.truncate(PORTS);
             names.push("and more".to_owned());

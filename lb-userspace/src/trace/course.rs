@@ -60,7 +60,7 @@ impl Tracer {
         let mut scratch = Scratch::default();
         let bytes = frame::opening(question.protocol, source, destination);
         let mut packet = MemoryPacket::new(bytes).at_interface(ENTERS);
-        tables.set_device(ENTERS, self.surroundings.entrance(question));
+        tables.set_device(ENTERS, self.surroundings.entrance(question, origin));
         let decision = match origin {
             Origin::Host => match dial::<F>(question, tables, &mut clock) {
                 SocketVerdict::Pass => Decision::Pass(PassReason::NotOurs),

@@ -1,7 +1,7 @@
 //! The devices and routes of the machine that an agent serves: which device a packet enters and leaves by.
 use std::{cell::RefCell, collections::BTreeMap, io, net::IpAddr, path::Path};
 
-use lb_common::DeviceEntry;
+use lb_common::{DeviceEntry, DeviceFlags};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
@@ -42,6 +42,12 @@ impl Live {
     pub(super) fn device(&self, name: &str) -> Option<DeviceEntry> {
         let index = if_nametoindex(name).ok()?;
         self.devices.get(&index).copied()
+    }
+
+    /// Whether pods are told from others by their devices.
+    pub(super) fn has_devices_of_pods(&self) -> bool {
+        let mut devices = self.devices.values();
+        devices.any(|device| device.flags.has(DeviceFlags::PODS))
     }
 
     /// What is known of the device with this index.

@@ -81,8 +81,10 @@ impl Tracer {
         let mut tables = QuestionTables::new(&self.maps, &self.config, &room);
         let course = self.course::<F>(question, origin, &mut tables);
         let lookups = tables.lookups();
-        let frontend = frontend_of(&lookups);
-        let service_id = service_of(&lookups);
+        // What is not translated is for no Service, whatever was found on the way.
+        let is_ours = !matches!(course.decision, Decision::Pass(_));
+        let frontend = frontend_of(&lookups).filter(|_| is_ours);
+        let service_id = service_of(&lookups).filter(|_| is_ours);
         let candidates = service_id.map_or_else(Vec::new, |id| candidates::<F>(&self.maps, id));
         let account = Account {
             tracer: self,
@@ -93,13 +95,12 @@ impl Tracer {
             course: &course,
         };
         let steps = account.steps::<F>();
-        let service = service_id.or(frontend.map(|(_, entry)| entry.service_id));
         let backend = backend_of(&course, &lookups);
         let (verdict, reason) = verdict(course.decision, candidates.is_empty());
         Answer {
             verdict,
             reason: reason.to_owned(),
-            service: service.and_then(|id| self.names.service(id)),
+            service: service_id.and_then(|id| self.names.service(id)),
             frontend: frontend.map(|(at, _)| at.to_string()),
             scope: frontend.and_then(|(at, entry)| self.names.scope(at, entry)),
             candidates,
@@ -115,7 +116,7 @@ impl Tracer {
 /// The frontend that the packet is for.
 fn frontend_of(lookups: &[Lookup]) -> Option<(SocketAddr, FrontendEntry)> {
     lookups.iter().rev().find_map(|lookup| match lookup {
-        Lookup::Frontend(at, entry) => Some((*at, *entry)),
+        Lookup::Frontend(at, entry, _) => Some((*at, *entry)),
         Lookup::Service(..) | Lookup::Backend(..) => None,
     })
 }

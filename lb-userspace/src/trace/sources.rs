@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use lb_common::DeviceEntry;
+use lb_common::{DeviceEntry, DeviceFlags};
 
 use super::{
     Names, Origin, Question, Tracer,
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     agent::{Agent, Event, Settings, Source, View},
     maps::{bpf::BpfMaps, fake::FakeMaps, read_contents},
-    model::{Family, Place, Warning},
+    model::{DetectLocal, Family, Place, Warning},
     watch::manifests::Folder,
 };
 
@@ -63,13 +63,37 @@ impl Surroundings {
             || self.live.as_ref().is_some_and(is_here)
     }
 
-    /// The device that a packet enters by.
-    pub(super) fn entrance(&self, question: &Question) -> DeviceEntry {
-        let named = question.interface.as_deref();
-        let found = self.live.as_ref().zip(named);
-        found
-            .and_then(|(live, name)| live.device(name))
-            .unwrap_or(self.device)
+    /// The device that a packet enters by. Where devices tell pods from others, a pod comes by one of theirs, whatever
+    /// its name; who else does is known by the name alone.
+    pub(super) fn entrance(&self, question: &Question, origin: Origin) -> DeviceEntry {
+        let name = question.interface.as_deref();
+        if let Some(found) = self
+            .live
+            .as_ref()
+            .zip(name)
+            .map(|(live, name)| live.device(name))
+        {
+            return found.unwrap_or(self.device);
+        }
+        let is_pod = origin == Origin::Pod;
+        let is_of_pods = match &self.place.detect_local {
+            DetectLocal::InterfacePrefix(prefix) => {
+                name.map_or(is_pod, |name| name.starts_with(prefix.as_str()))
+            }
+            DetectLocal::Bridge(bridge) => is_pod || name == Some(bridge.as_str()),
+            DetectLocal::ClusterCidr | DetectLocal::NodeCidr | DetectLocal::None => {
+                is_pod && self.live.as_ref().is_some_and(Live::has_devices_of_pods)
+            }
+        };
+        let flags = if is_of_pods {
+            DeviceFlags::PODS
+        } else {
+            DeviceFlags::NONE
+        };
+        DeviceEntry {
+            flags,
+            ..self.device
+        }
     }
 
     /// The device that a packet to this address leaves by.

@@ -9,8 +9,8 @@ use std::{
 
 use bytemuck::Zeroable;
 use lb_common::{
-    BackendEntry, BackendId, BackendState, Counter, DatapathConfig, DeviceEntry, FlowEntry,
-    FlowMarks, FrontendEntry, FrontendKey, Port, ServiceEntry, ServiceId, SlotEntry,
+    BackendEntry, BackendId, BackendState, ClientScope, Counter, DatapathConfig, DeviceEntry,
+    FlowEntry, FlowMarks, FrontendEntry, FrontendKey, Port, ServiceEntry, ServiceId, SlotEntry,
     SocketFlowEntry, SocketFlowKey, Tuple, V4, V6, hash::address_class,
 };
 use lb_ebpf::{
@@ -44,7 +44,7 @@ impl Default for Room {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
     /// FRONTENDS, of an address that is one.
-    Frontend(SocketAddr, FrontendEntry),
+    Frontend(SocketAddr, FrontendEntry, ClientScope),
     /// SERVICES.
     Service(ServiceId, ServiceEntry),
     /// BACKENDS.
@@ -167,6 +167,7 @@ impl<'a, F: QuestionFamily> Tables<F> for QuestionTables<'a> {
         self.note(Lookup::Frontend(
             socket_address(key.address, key.port),
             entry,
+            ClientScope::from_number(key.scope).unwrap_or_default(),
         ));
         Some(entry)
     }
