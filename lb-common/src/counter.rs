@@ -55,7 +55,7 @@ counters! {
     SocketReplies = 11, "socket_replies";
     /// Socket calls refused because the service has no backend.
     SocketRefused = 12, "socket_refused";
-    /// Packets dropped: the service has no backend.
+    /// Packets refused: the service has no backend.
     DropNoBackend = 16, "drop_no_backend";
     /// Packets dropped: a TCP segment that opens nothing and belongs to no known flow.
     DropNoFlow = 17, "drop_no_flow";
@@ -73,6 +73,8 @@ counters! {
     DropHalfRewritten = 23, "drop_half_rewritten";
     /// Packets dropped: the service changed under the reader more often than it tries again.
     DropServiceInMotion = 24, "drop_service_in_motion";
+    /// Packets dropped: the service has no backend on this node, where its policy is `Local`, but elsewhere it has.
+    DropNoLocalBackend = 25, "drop_no_local_backend";
 }
 
 /// Length of COUNTERS; unused numbers are room for counters to come.

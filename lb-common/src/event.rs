@@ -1,4 +1,4 @@
-//! The record in EVENTS, the ring buffer that shows a sample of what happens.
+//! The records of ring buffers: EVENTS shows a sample of what happens, REFUSALS asks the agent to tell senders.
 use bytemuck::{Pod, Zeroable};
 
 use crate::port::Port;
@@ -27,3 +27,22 @@ pub struct Event {
     pub interface: u32,
 }
 const _: () = assert!(size_of::<Event>() == 48);
+
+/// A packet that nobody will answer: its sender is to be told (ICMP port unreachable, RFC 792 and RFC 4443 section 3.1).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Refusal {
+    /// The packet's source: words in network order, IPv4 in the first.
+    pub source: [u32; 4],
+    /// The packet's destination.
+    pub destination: [u32; 4],
+    /// The first bytes of its transport header, by which the sender finds its socket: ports, and TCP's sequence number.
+    pub transport: [u8; 8],
+    /// 4 or 6.
+    pub version: u8,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub spare: [u8; 6],
+}
+const _: () = assert!(size_of::<Refusal>() == 48);

@@ -93,6 +93,8 @@ impl FrontendFlags {
     /// For the node's own processes alone: nobody else may have packets for a loopback address, and the kernel drops
     /// those who try as long as nobody translates them.
     pub const PROCESSES_ONLY: Self = Self(1 << 3);
+    /// If there is no backend, requests are dropped rather than refused: there are some for other clients.
+    pub const BACKENDS_ELSEWHERE: Self = Self(1 << 4);
 
     /// These flags and others.
     #[must_use]

@@ -54,6 +54,8 @@ macro_rules! for_each_map {
             COUNTERS: PerCpuArray<u32, u64>, 64;
             /// A sample of what happens.
             EVENTS: RingBuf<(), $crate::event::Event>, 262_144;
+            /// Packets whose senders are to be told that nobody will answer.
+            REFUSALS: RingBuf<(), $crate::event::Refusal>, 65_536;
         }
     };
 }

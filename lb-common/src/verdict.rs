@@ -47,7 +47,7 @@ pub enum PassReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum DropReason {
-    /// The service has no backend.
+    /// The service has no backend; the sender is told.
     NoBackend = 0,
     /// A TCP segment that opens nothing and belongs to no flow that is known.
     NoFlow = 1,
@@ -65,6 +65,8 @@ pub enum DropReason {
     HalfRewritten = 7,
     /// The service's entries changed under the reader more often than it tries again.
     ServiceInMotion = 8,
+    /// The service has backends, but none that this client may have: its policy is `Local`, and they are elsewhere.
+    NoLocalBackend = 9,
 }
 
 impl Verdict {
@@ -88,7 +90,7 @@ impl DropReason {
     /// of a fault of ours.
     #[inline(always)]
     pub const fn from_number(number: u32) -> Self {
-        const REASONS: [DropReason; 9] = [
+        const REASONS: [DropReason; 10] = [
             DropReason::NoBackend,
             DropReason::NoFlow,
             DropReason::FlowConflict,
@@ -98,6 +100,7 @@ impl DropReason {
             DropReason::NoMasqueradePort,
             DropReason::HalfRewritten,
             DropReason::ServiceInMotion,
+            DropReason::NoLocalBackend,
         ];
         let mut nth = 0;
         while nth < REASONS.len() {
@@ -122,6 +125,7 @@ impl DropReason {
             Self::NoMasqueradePort => Counter::DropNoMasqueradePort,
             Self::HalfRewritten => Counter::DropHalfRewritten,
             Self::ServiceInMotion => Counter::DropServiceInMotion,
+            Self::NoLocalBackend => Counter::DropNoLocalBackend,
         }
     }
 }

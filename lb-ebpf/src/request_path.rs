@@ -306,7 +306,12 @@ where
         || is_strange && frontend.flags.has(FrontendFlags::MASQUERADE_STRANGERS);
     let hash = tuple_hash(key);
     for _ in 0..BACKEND_TRIES {
-        let selected = select(tables, frontend.service_id, clock.random(), hash)?;
+        let selected = match select(tables, frontend.service_id, clock.random(), hash) {
+            Err(DropReason::NoBackend) if frontend.flags.has(FrontendFlags::BACKENDS_ELSEWHERE) => {
+                return Err(DropReason::NoLocalBackend);
+            }
+            selected => selected?,
+        };
         let flags = if masquerades || key.source == selected.backend.address {
             FlowFlags::MASQUERADE
         } else if on_bridge(packet, tables, key, selected.backend.address) != OnBridge::No {

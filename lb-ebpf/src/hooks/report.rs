@@ -1,11 +1,11 @@
 //! Counts verdicts, and shows a sample of them.
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::warn;
-use lb_common::{DropReason, Event, Verdict};
+use lb_common::{DropReason, Event, Refusal, Verdict};
 use lb_ebpf::{headers::Wire, parse::Parsed, pipeline::Observer};
 
 use super::{
-    maps::{EVENTS, config},
+    maps::{EVENTS, REFUSALS, config},
     tables::count,
 };
 
@@ -30,6 +30,9 @@ impl Observer for Reporter {
         if sample != 0 && before & (sample - 1) == 0 {
             write_event(parsed, counter as u32, self.interface);
         }
+        if verdict == Verdict::Drop(DropReason::NoBackend) {
+            ask_to_refuse(&self.context, parsed);
+        }
         if verdict == Verdict::Drop(DropReason::HalfRewritten) && before.is_multiple_of(WARN_SAMPLE)
         {
             warn_half_rewritten(&self.context, self.interface);
@@ -43,6 +46,27 @@ fn warn_half_rewritten(context: &TcContext, interface: u32) {
         context,
         "a packet on interface {} could not be rewritten to its end and was dropped", interface
     );
+}
+
+/// A full buffer loses the request: the sender tries again.
+#[inline(never)]
+fn ask_to_refuse<F: Wire>(context: &TcContext, parsed: &Parsed<F>) {
+    let Ok(transport) = context.load::<[u8; 8]>(parsed.l4_offset()) else {
+        return;
+    };
+    let Some(mut record) = REFUSALS.reserve::<Refusal>(0) else {
+        return;
+    };
+    let tuple = &parsed.tuple;
+    record.write(Refusal {
+        source: wide(tuple.source.as_ref()),
+        destination: wide(tuple.destination.as_ref()),
+        transport,
+        version: F::VERSION,
+        protocol: tuple.protocol_number(),
+        spare: [0; 6],
+    });
+    record.submit(0);
 }
 
 /// A full buffer loses the sample: it is one.

@@ -28,6 +28,7 @@ use crate::{
         lock::NodeLock,
         monitor::Monitor,
         probe::KernelAbilities,
+        refusals,
     },
     flows::{strays, sweep},
     health,
@@ -217,6 +218,7 @@ impl Node {
         let (events, inbox) = mpsc::channel(1024);
         forward_kernel_log(&mut self.datapath);
         events::forward(self.datapath.ebpf_mut());
+        refusals::answer(self.datapath.ebpf_mut());
         let (retired, ended) = strays::start(self.datapath.root().maps())
             .context("cannot start the thread that ends sockets")?;
         let (sweep_reports, swept) = watch::channel(sweep::SweepReport::default());

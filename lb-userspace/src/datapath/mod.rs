@@ -21,6 +21,7 @@ pub mod lock;
 pub mod monitor;
 pub mod pattern;
 pub mod probe;
+pub mod refusals;
 
 mod inventory;
 mod link;

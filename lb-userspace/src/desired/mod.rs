@@ -86,12 +86,21 @@ pub fn services(
     for family in Family::ALL {
         for port in &service.ports {
             for policy in [TrafficPolicy::Cluster, TrafficPolicy::Local] {
-                let frontends = frontends::frontends(service, port, family, policy, place);
+                let mut frontends = frontends::frontends(service, port, family, policy, place);
                 if frontends.is_empty() {
                     continue;
                 }
                 let members = slots::members(service, port, family, slices, policy, place);
                 let (backends, present) = members;
+                if backends.is_empty() && policy == TrafficPolicy::Local {
+                    let everywhere = TrafficPolicy::Cluster;
+                    let (elsewhere, _) =
+                        slots::members(service, port, family, slices, everywhere, place);
+                    if !elsewhere.is_empty() {
+                        let flags = frontends.values_mut();
+                        flags.for_each(|it| *it = it.with(FrontendFlags::BACKENDS_ELSEWHERE));
+                    }
+                }
                 let key = ServiceKey {
                     port: ServicePortName {
                         service: service.name.clone(),

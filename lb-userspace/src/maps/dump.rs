@@ -58,6 +58,7 @@ fn frontend_lines<F: MapFamily>(contents: &MapContents, lines: &mut Vec<String>)
             (FrontendFlags::MASQUERADE_STRANGERS, " masquerade-strangers"),
             (FrontendFlags::INSIDE_ELSEWHERE, " inside-elsewhere"),
             (FrontendFlags::PROCESSES_ONLY, " processes-only"),
+            (FrontendFlags::BACKENDS_ELSEWHERE, " backends-elsewhere"),
         ] {
             if entry.flags.has(flag) {
                 line.push_str(word);

@@ -243,7 +243,12 @@ const fn pass(reason: PassReason) -> &'static str {
 
 fn dropped(reason: DropReason) -> String {
     let because = match reason {
-        DropReason::NoBackend => "there is no backend for it",
+        DropReason::NoBackend => {
+            return "it is refused (ICMP port unreachable): there is no backend for it".to_owned();
+        }
+        DropReason::NoLocalBackend => {
+            "the policy is Local, there is no backend on this node, and other nodes have some"
+        }
         DropReason::NoFlow => "it opens nothing and belongs to no known flow",
         DropReason::FlowConflict => "other flows have the replies of every backend that was tried",
         DropReason::FlowNotStored => "there is no room to remember its flow",

@@ -166,6 +166,9 @@ fn verdict(decision: Decision, is_empty: bool) -> (Outcome, &'static str) {
     match decision {
         Decision::Pass(reason) => (Outcome::Pass, answer::pass_reason(reason)),
         Decision::Translated => (Outcome::Dnat, "candidate_chosen"),
+        Decision::Drop(DropReason::NoBackend) => {
+            (Outcome::Reject, answer::drop_reason(DropReason::NoBackend))
+        }
         Decision::Drop(reason) => (Outcome::Drop, answer::drop_reason(reason)),
         // The hooks tell the process that nobody listens, not why.
         Decision::Refused if is_empty => {
