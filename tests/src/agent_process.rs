@@ -66,6 +66,19 @@ impl Agent {
         Self::start_with(node, source, Vec::new())
     }
 
+    /// The same on several nodes, all at a time: each waits for the kernel to look through its programs.
+    pub fn start_all(nodes: &[Node], source: &[OsString]) -> Result<Vec<Self>> {
+        let new = |node| Self::new(Vec::new(), node, source.to_vec(), Vec::new());
+        let mut agents: Vec<Self> = nodes.iter().map(new).collect::<Result<_>>()?;
+        for agent in &mut agents {
+            agent.begin()?;
+        }
+        for agent in &mut agents {
+            agent.wait_until_ready()?;
+        }
+        Ok(agents)
+    }
+
     /// The same, with further arguments.
     pub fn start_with(node: &Node, source: Vec<OsString>, extra: Vec<OsString>) -> Result<Self> {
         Self::start_by(Vec::new(), node, source, extra)
@@ -100,8 +113,19 @@ impl Agent {
         source: Vec<OsString>,
         extra: Vec<OsString>,
     ) -> Result<Self> {
+        let mut agent = Self::new(launcher, node, source, extra)?;
+        agent.launch()?;
+        Ok(agent)
+    }
+
+    fn new(
+        launcher: Vec<OsString>,
+        node: &Node,
+        source: Vec<OsString>,
+        extra: Vec<OsString>,
+    ) -> Result<Self> {
         mount_bpf_file_system()?;
-        let mut agent = Self {
+        Ok(Self {
             node: node.clone(),
             program: program()?,
             launcher,
@@ -110,13 +134,16 @@ impl Agent {
             bpf_root: Path::new(BPF_FILE_SYSTEM).join(unique_tag()),
             scratch: Scratch::new()?,
             process: None,
-        };
-        agent.launch()?;
-        Ok(agent)
+        })
     }
 
     /// Starts the process (again) and waits until it is ready.
     pub fn launch(&mut self) -> Result<()> {
+        self.begin()?;
+        self.wait_until_ready()
+    }
+
+    fn begin(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the agent runs already");
         let own = self.command("run");
         let mut command = match self.launcher.split_first() {
@@ -134,7 +161,13 @@ impl Agent {
         let addresses = [self.node.v4().to_string(), self.node.v6().to_string()];
         command.args(addresses.iter().flat_map(|it| ["--node-ip", it]));
         let name = format!("waggle of {}", self.node.name());
-        let mut process = Process::start(&name, command, &self.scratch.path().join("log"))?;
+        let process = Process::start(&name, command, &self.scratch.path().join("log"))?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the agent does not run")?;
         process.wait_until(READY_WITHIN, || {
             sleep(Duration::from_millis(20));
             Ok(self.is_ready())

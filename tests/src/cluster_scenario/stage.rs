@@ -78,10 +78,7 @@ impl<S: ClusterState> Stage<S> {
         for (node, name, octet, labels) in PODS {
             self.add_pod(node, name, octet, labels)?;
         }
-        for node in self.cluster.nodes() {
-            let agent = Agent::start(node, self.state.agent_arguments())?;
-            self.agents.push(agent);
-        }
+        self.agents = Agent::start_all(self.cluster.nodes(), &self.state.agent_arguments())?;
         Ok(())
     }
 
