@@ -22,6 +22,8 @@ pub trait IpFamily: Copy + Debug + Eq + Ord + Hash + 'static {
     /// Everything that programs keep on their stack is aligned to 8: the compiler may then join its stores to whole
     /// words, and the verifier refuses a word on the stack that is not aligned.
     type Padding: Pod + Eq + Ord + Hash + Debug + Default;
+    /// Nobody's address: all zero.
+    const UNSPECIFIED: Self::Address;
     /// 4 or 6, as in the first nibble of the header.
     const VERSION: u8;
 }
@@ -80,6 +82,7 @@ macro_rules! address {
             type Address = $name;
             type WireAddress = [u8; $bytes];
             type Padding = [u32; $padding];
+            const UNSPECIFIED: $name = $name([0; $words]);
             const VERSION: u8 = $version;
         }
     };

@@ -15,6 +15,7 @@ pub mod family;
 pub mod port;
 pub mod tuple;
 
+pub mod affinity;
 pub mod backend;
 pub mod device;
 pub mod flow;
@@ -31,6 +32,7 @@ pub mod hash;
 pub mod maps;
 pub mod verdict;
 
+pub use affinity::{AffinityEntry, AffinityKey};
 pub use backend::{BackendEntry, BackendId, BackendState};
 pub use config::DatapathConfig;
 pub use counter::Counter;

@@ -42,6 +42,10 @@ macro_rules! for_each_map {
             SOCKET_FLOWS_V4: LruHashMap<$crate::socket_flow::SocketFlowKey<$crate::family::V4>, $crate::socket_flow::SocketFlowEntry<$crate::family::V4>>, 65_536;
             /// The same for IPv6.
             SOCKET_FLOWS_V6: LruHashMap<$crate::socket_flow::SocketFlowKey<$crate::family::V6>, $crate::socket_flow::SocketFlowEntry<$crate::family::V6>>, 65_536;
+            /// Client and service to the backend it was given last, for services that want a client to stay with one.
+            AFFINITY_V4: LruHashMap<$crate::affinity::AffinityKey<$crate::family::V4>, $crate::affinity::AffinityEntry>, 65_536;
+            /// The same for IPv6.
+            AFFINITY_V6: LruHashMap<$crate::affinity::AffinityKey<$crate::family::V6>, $crate::affinity::AffinityEntry>, 65_536;
             /// Interface index to what is known of the device.
             DEVICES: HashMap<u32, $crate::device::DeviceEntry>, 16_384;
             /// Which senders are pods of the cluster, at index 0.

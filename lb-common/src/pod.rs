@@ -7,6 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
+    affinity::AffinityKey,
     backend::BackendEntry,
     family::{V4, V6},
     flow::FlowEntry,
@@ -58,4 +59,5 @@ plain_old_data!(FlowEntry {
 } sizes 32, 48);
 plain_old_data!(SocketFlowKey { cookie, address, port, spare, padding } sizes 16, 32);
 plain_old_data!(Prefix { network, mask } sizes 8, 32);
+plain_old_data!(AffinityKey { client, service_id, padding } sizes 8, 24);
 plain_old_data!(SocketFlowEntry { address, port, spare, padding } sizes 8, 24);

@@ -50,7 +50,8 @@ pub enum Algorithm {
 
 /// Value of SERVICES, an array indexed by [`ServiceId`].
 ///
-/// The agent replaces a whole entry in one map update; what changes in a living entry is `slots` (one word) alone.
+/// The agent replaces a whole entry in one map update; what changes in a living entry are `slots` and
+/// `affinity_seconds`, a word each.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct ServiceEntry {
@@ -59,7 +60,9 @@ pub struct ServiceEntry {
     /// An [`Algorithm`] as a byte.
     pub algorithm: u8,
     /// Zero.
-    pub spare: [u8; 7],
+    pub spare: [u8; 3],
+    /// How long after its last new flow a client goes back to the backend it had; zero: it does not.
+    pub affinity_seconds: u32,
 }
 const _: () = assert!(size_of::<ServiceEntry>() == 16);
 

@@ -26,6 +26,7 @@ pub mod rewrite;
 pub mod scratch;
 pub mod select;
 
+pub mod affinity;
 pub mod ageing;
 pub mod detour;
 pub mod flow;

@@ -5,6 +5,7 @@ use lb_common::{
 };
 
 use crate::{
+    affinity::{self, Client},
     clock::Clock,
     detour::Detours,
     flow::{
@@ -17,7 +18,7 @@ use crate::{
     parse::{Link, Parsed},
     rewrite::rewrite,
     scratch::Entries,
-    select::{for_inside, select},
+    select::{Selected, for_inside, select},
     tables::{FlowHandle, FlowTable, Tables},
 };
 
@@ -305,12 +306,28 @@ where
     let masquerades = frontend.flags.has(FrontendFlags::MASQUERADE)
         || is_strange && frontend.flags.has(FrontendFlags::MASQUERADE_STRANGERS);
     let hash = tuple_hash(key);
+    let client = Client {
+        address: key.source,
+        service_id: frontend.service_id,
+        now,
+    };
+    recall(tables, &client, entries);
+    let mut created = Err(DropReason::FlowConflict);
     for _ in 0..BACKEND_TRIES {
-        let selected = match select(tables, frontend.service_id, clock.random(), hash) {
-            Err(DropReason::NoBackend) if frontend.flags.has(FrontendFlags::BACKENDS_ELSEWHERE) => {
-                return Err(DropReason::NoLocalBackend);
+        let kept = entries.kept;
+        let selected = if kept != 0
+            && let Some(backend) = tables.backend(kept)
+        {
+            Selected { id: kept, backend }
+        } else {
+            match select(tables, frontend.service_id, clock.random(), hash) {
+                Err(DropReason::NoBackend)
+                    if frontend.flags.has(FrontendFlags::BACKENDS_ELSEWHERE) =>
+                {
+                    return Err(DropReason::NoLocalBackend);
+                }
+                selected => selected?,
             }
-            selected => selected?,
         };
         let flags = if masquerades || key.source == selected.backend.address {
             FlowFlags::MASQUERADE
@@ -319,15 +336,44 @@ where
         } else {
             FlowFlags::NONE
         };
-        match create(tables, key, &selected, flags, entries, now) {
-            Err(DropReason::FlowConflict) => {}
-            Ok(()) if entries.own.flags.has(FlowFlags::MASQUERADE) => {
-                return masquerade::request(tables, key, entries, now);
-            }
-            created => return created,
+        created = create(tables, key, &selected, flags, entries, now);
+        if created != Err(DropReason::FlowConflict) {
+            break;
+        }
+        if entries.kept != 0 {
+            // This flow goes elsewhere; the client stays with the backend it has.
+            (entries.kept, entries.sticks) = (0, 0);
         }
     }
-    Err(DropReason::FlowConflict)
+    created?;
+    if entries.sticks != 0 {
+        affinity::note(
+            tables,
+            &client,
+            entries.own.backend_id,
+            entries.own.generation,
+        );
+    }
+    if entries.own.flags.has(FlowFlags::MASQUERADE) {
+        return masquerade::request(tables, key, entries, now);
+    }
+    Ok(())
+}
+
+/// Leaves in `entries` which backend the client has, and whether it shall have one. (What is read back from there is
+/// unknown to the verifier, so that the ways that lead here do not multiply with those that go on.)
+#[inline(always)]
+fn recall<F: Wire, T: Tables<F>>(tables: &T, client: &Client<F>, entries: &mut Entries<F>) {
+    (entries.kept, entries.sticks) = (0, 0);
+    let Some(service) = tables.service(client.service_id) else {
+        return;
+    };
+    if affinity::applies(&service) {
+        entries.sticks = 1;
+        if let Some(kept) = affinity::kept(tables, &service, client) {
+            entries.kept = kept.selected.id;
+        }
+    }
 }
 
 /// Whether the packet entered by a port of a bridge behind which the backend is as well. Then it must be bridged, not

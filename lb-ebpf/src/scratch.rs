@@ -4,7 +4,7 @@
 //! flow, and what is read back from it is unknown to the verifier. The many ways a packet can be parsed then end in one
 //! state, and what follows is verified once, not once for each chain of headers.
 use bytemuck::{Pod, Zeroable};
-use lb_common::{FlowEntry, FrontendEntry, Tuple, V4, V6};
+use lb_common::{BackendId, FlowEntry, FrontendEntry, Tuple, V4, V6};
 
 use crate::{headers::Wire, parse::Parsed};
 
@@ -37,6 +37,10 @@ pub struct Entries<F: Wire> {
     pub other: FlowEntry<F>,
     /// The frontend that the packet is for.
     pub frontend: FrontendEntry,
+    /// The backend that the client is to go back to; 0: none.
+    pub kept: BackendId,
+    /// Not 0: which backend the flow gets is remembered for the client.
+    pub sticks: u32,
 }
 
 impl Default for Scratch {
@@ -61,6 +65,8 @@ where
                 other_key: Tuple::zeroed(),
                 other: FlowEntry::zeroed(),
                 frontend: FrontendEntry::zeroed(),
+                kept: 0,
+                sticks: 0,
             },
         }
     }

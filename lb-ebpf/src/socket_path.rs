@@ -6,6 +6,7 @@ use lb_common::{
 };
 
 use crate::{
+    affinity::{self, Client},
     clock::Clock,
     select::{for_inside, select},
     tables::Tables,
@@ -68,7 +69,27 @@ where
         Choice::Connection => clock.random(),
         Choice::Datagram => socket_hash(call.cookie, call.address.as_ref(), call.port.word()),
     };
-    let selected = match select(tables, frontend.service_id, word, word) {
+    let client = Client {
+        address: F::UNSPECIFIED,
+        service_id: frontend.service_id,
+        now: clock.now(),
+    };
+    let service = tables.service(frontend.service_id);
+    let (kept, sticks) = match service {
+        Some(service) if affinity::applies(&service) => {
+            (affinity::kept(tables, &service, &client), true)
+        }
+        _ => (None, false),
+    };
+    let (selected, is_noted) = match kept {
+        // A datagram is no new flow, but a socket that sends on shall not lose its backend: once a second will do.
+        Some(kept) => (
+            Ok(kept.selected),
+            choice == Choice::Datagram && !client.now.is_after(kept.noted, 1),
+        ),
+        None => (select(tables, frontend.service_id, word, word), !sticks),
+    };
+    let selected = match selected {
         Ok(selected) => selected,
         Err(_nobody) => {
             tables.count(Counter::SocketRefused);
@@ -80,6 +101,10 @@ where
     if !tables.set_socket_flow(&SocketFlowKey::new(call.cookie, address, port), &remembered) {
         tables.count(DropReason::FlowNotStored.counter());
         return SocketVerdict::Refused;
+    }
+    if !is_noted {
+        let generation = selected.backend.generation;
+        affinity::note(tables, &client, selected.id, generation);
     }
     tables.count(Counter::SocketRequests);
     SocketVerdict::Translated(address, port)

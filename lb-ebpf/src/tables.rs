@@ -1,8 +1,8 @@
 //! What the datapath may ask of its maps. The kernel programs answer with BPF maps, tests with plain collections.
 use lb_common::{
-    BackendEntry, BackendId, Counter, DeviceEntry, FlowEntry, FlowFlags, FrontendEntry,
-    FrontendKey, IpFamily, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey,
-    Tuple,
+    AffinityEntry, AffinityKey, BackendEntry, BackendId, Counter, DeviceEntry, FlowEntry,
+    FlowFlags, FrontendEntry, FrontendKey, IpFamily, ServiceEntry, ServiceId, SlotEntry,
+    SocketFlowEntry, SocketFlowKey, Tuple,
 };
 
 /// Which of the two flow tables.
@@ -93,6 +93,11 @@ pub trait Tables<F: IpFamily> {
     fn socket_flow(&self, key: &SocketFlowKey<F>) -> Option<SocketFlowEntry<F>>;
     /// Writes `SOCKET_FLOWS`; false if the kernel refused.
     fn set_socket_flow(&mut self, key: &SocketFlowKey<F>, entry: &SocketFlowEntry<F>) -> bool;
+
+    /// `AFFINITY`.
+    fn affinity(&self, key: &AffinityKey<F>) -> Option<AffinityEntry>;
+    /// Writes `AFFINITY`; where the kernel refuses, the client is not remembered.
+    fn set_affinity(&mut self, key: &AffinityKey<F>, entry: &AffinityEntry);
 
     /// Adds one to a counter.
     fn count(&mut self, counter: Counter);

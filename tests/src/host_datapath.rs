@@ -87,6 +87,11 @@ impl HostDatapath {
         let service = self.tables.services.entry(service_id).or_default();
         service.algorithm = algorithm as u8;
     }
+    /// How long clients of a service stay with a backend.
+    pub fn stay(&mut self, service_id: ServiceId, seconds: u32) {
+        let service = self.tables.services.entry(service_id).or_default();
+        service.affinity_seconds = seconds;
+    }
     /// A backend, in a state.
     pub fn backend(
         &mut self,

@@ -9,7 +9,8 @@ use aya::{
 };
 use bytemuck::Pod;
 use lb_common::{
-    BackendEntry, Counter, FlowEntry, FrontendKey, Tuple, V4, V6, config::CONFIG_SYMBOL,
+    AffinityEntry, AffinityKey, BackendEntry, Counter, FlowEntry, FrontendKey, Tuple, V4, V6,
+    config::CONFIG_SYMBOL,
 };
 use lb_userspace::maps::bpf::Plain;
 
@@ -164,6 +165,22 @@ impl KernelProgram {
     {
         let flows: HashMap<_, Plain<Tuple<F>>, Plain<FlowEntry<F>>> = self.map(table)?;
         flows
+            .iter()
+            .map(|pair| pair.map(|(key, entry)| (key.0, entry.0)))
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("cannot read {table}"))
+    }
+
+    /// Which backend each client of a service has (`AFFINITY_V4`).
+    pub fn affinities<F: MemoryFamily>(
+        &mut self,
+        table: &str,
+    ) -> Result<BTreeMap<AffinityKey<F>, AffinityEntry>>
+    where
+        AffinityKey<F>: Pod,
+    {
+        let entries: HashMap<_, Plain<AffinityKey<F>>, Plain<AffinityEntry>> = self.map(table)?;
+        entries
             .iter()
             .map(|pair| pair.map(|(key, entry)| (key.0, entry.0)))
             .collect::<Result<_, _>>()

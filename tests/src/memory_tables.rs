@@ -6,9 +6,10 @@ use std::{
 
 use bytemuck::Zeroable as _;
 use lb_common::{
-    BackendEntry, BackendId, Counter, DatapathConfig, DeviceEntry, FlowEntry, FlowMarks,
-    FrontendEntry, FrontendKey, IpFamily, SenderFamily, Senders, ServiceEntry, ServiceId,
-    SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple, V4, V6, hash::address_class,
+    AffinityEntry, AffinityKey, BackendEntry, BackendId, Counter, DatapathConfig, DeviceEntry,
+    FlowEntry, FlowMarks, FrontendEntry, FrontendKey, IpFamily, SenderFamily, Senders,
+    ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple, V4, V6,
+    hash::address_class,
 };
 use lb_ebpf::{
     headers::Wire,
@@ -100,6 +101,8 @@ pub struct FamilyTables<F: IpFamily> {
     pub udp_clients: BTreeMap<F::Address, u64>,
     /// `SOCKET_FLOWS`.
     pub socket_flows: BTreeMap<SocketFlowKey<F>, SocketFlowEntry<F>>,
+    /// `AFFINITY`.
+    pub affinities: BTreeMap<AffinityKey<F>, AffinityEntry>,
     /// What another CPU stores in `OPENING_FLOWS` just before our next insert there, one for each insert; `None` lets
     /// an insert through undisturbed.
     pub raced: VecDeque<Option<(Tuple<F>, FlowEntry<F>)>>,
@@ -114,6 +117,7 @@ impl<F: IpFamily> Default for FamilyTables<F> {
             opening: MemoryFlows::new(1 << 20, true),
             udp_clients: BTreeMap::new(),
             socket_flows: BTreeMap::new(),
+            affinities: BTreeMap::new(),
             raced: VecDeque::new(),
         }
     }
@@ -321,6 +325,13 @@ impl<F: MemoryFamily> Tables<F> for MemoryTables {
         let flows = &mut F::own_mut(self).socket_flows;
         flows.insert(*key, *entry);
         true
+    }
+    fn affinity(&self, key: &AffinityKey<F>) -> Option<AffinityEntry> {
+        self.looked_up();
+        F::own(self).affinities.get(key).copied()
+    }
+    fn set_affinity(&mut self, key: &AffinityKey<F>, entry: &AffinityEntry) {
+        F::own_mut(self).affinities.insert(*key, *entry);
     }
     fn count(&mut self, counter: Counter) {
         *self.counters.entry(counter).or_default() += 1;

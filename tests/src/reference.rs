@@ -7,6 +7,7 @@
     clippy::expect_used,
     reason = "what cannot happen here is a mistake in the test, and fails it"
 )]
+mod affinity;
 mod objects;
 mod rewriting;
 mod state;
@@ -17,7 +18,7 @@ use lb_common::{Counter, DropReason, PassReason, Port, Translation, Tuple, V4, V
 use lb_ebpf::parse::Link;
 
 pub use self::{
-    objects::{Backend, Device, Masqueraded, Service},
+    objects::{Backend, Device, Masqueraded, Service, Stay},
     rewriting::{Change, End, Outcome},
     state::{Half, Key, World},
 };
@@ -155,11 +156,18 @@ impl World {
         if passing.observed.verdict == Verdict::Drop(DropReason::FlowConflict) && someone_is_taken {
             return passing.dropped(DropReason::FlowConflict);
         }
-        let chosen = self.chosen(passing, &service, &free);
+        let kept = self.kept(service_id, passing.key.source.ip());
+        let chosen = kept
+            .filter(|id| free.contains(id))
+            .or_else(|| self.chosen(passing, &service, &free));
         let Some(id) = chosen else {
             return passing.dropped(DropReason::FlowConflict);
         };
         self.remember(passing, id);
+        // Where a flow had to go elsewhere, the client stays with the one it has.
+        if kept.is_none_or(|kept| kept == id) {
+            self.stay(service_id, passing.key.source.ip(), id);
+        }
         self.count(Counter::FlowsOpened);
         let half = self
             .find(&passing.key, End::Destination)

@@ -15,7 +15,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use lb_common::{Counter, DatapathConfig, FlowEntry, IpFamily, Tuple, V4, V6, Verdict};
+use lb_common::{
+    AffinityEntry, AffinityKey, Counter, DatapathConfig, FlowEntry, IpFamily, Tuple, V4, V6,
+    Verdict,
+};
 use lb_ebpf::{parse::Link, scratch::Scratch};
 use proptest::{strategy::Strategy as _, strategy::ValueTree as _, test_runner::TestRunner};
 use tests::{
@@ -174,6 +177,10 @@ impl Both {
         for (table, expected) in ["FLOWS_V6", "OPENING_FLOWS_V6"].into_iter().zip(v6) {
             assert_same(table, &timeless(self.kernel.flows::<V6>(table)?), &expected);
         }
+        let v4 = &self.cluster.tables.v4.affinities;
+        assert_same_clients(&self.kernel.affinities::<V4>("AFFINITY_V4")?, v4);
+        let v6 = &self.cluster.tables.v6.affinities;
+        assert_same_clients(&self.kernel.affinities::<V6>("AFFINITY_V6")?, v6);
         for counter in [
             Counter::FlowsOpened,
             Counter::FlowsProven,
@@ -203,6 +210,19 @@ fn assert_same<F: IpFamily>(
     assert!(!host.is_empty(), "{table} is empty");
     for key in kernel.keys().chain(host.keys()) {
         assert_eq!(kernel.get(key), host.get(key), "{table}: {key:?}");
+    }
+}
+
+/// Clients have the same backends; the times differ.
+fn assert_same_clients<F: IpFamily>(
+    kernel: &BTreeMap<AffinityKey<F>, AffinityEntry>,
+    host: &BTreeMap<AffinityKey<F>, AffinityEntry>,
+) {
+    assert!(!host.is_empty(), "no client has a backend");
+    for key in kernel.keys().chain(host.keys()) {
+        let backend = |it: &AffinityEntry| (it.backend_id, it.generation);
+        let (kernel, host) = (kernel.get(key).map(backend), host.get(key).map(backend));
+        assert_eq!(kernel, host, "{key:?}");
     }
 }
 

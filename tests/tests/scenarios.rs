@@ -40,6 +40,7 @@ macro_rules! scenarios {
 
 scenarios! {
     address_exchange
+    affinity
     bad_input
     clusterip
     dual_stack

@@ -32,6 +32,7 @@ macro_rules! questions {
 }
 
 questions! {
+    affinity
     batch
     linter
     my_service_example

@@ -4,8 +4,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use lb_common::{
-    BackendEntry, DatapathConfig, FlowEntry, FrontendEntry, FrontendKey, SenderFamily,
-    SocketFlowEntry, SocketFlowKey, Tuple, V4, V6,
+    AffinityEntry, AffinityKey, BackendEntry, DatapathConfig, FlowEntry, FrontendEntry,
+    FrontendKey, SenderFamily, SocketFlowEntry, SocketFlowKey, Tuple, V4, V6,
 };
 
 macro_rules! declare {
@@ -49,10 +49,11 @@ pub trait FamilyMaps: SenderFamily {
     fn opening_flows() -> &'static LruHashMap<Tuple<Self>, FlowEntry<Self>>;
     fn udp_clients() -> &'static LruHashMap<Self::Address, u64>;
     fn socket_flows() -> &'static LruHashMap<SocketFlowKey<Self>, SocketFlowEntry<Self>>;
+    fn affinities() -> &'static LruHashMap<AffinityKey<Self>, AffinityEntry>;
 }
 
 macro_rules! family_maps {
-    ($family:ty: $frontends:ident, $backends:ident, $flows:ident, $opening:ident, $clients:ident, $sockets:ident) => {
+    ($family:ty: $frontends:ident, $backends:ident, $flows:ident, $opening:ident, $clients:ident, $sockets:ident, $affinities:ident) => {
         impl FamilyMaps for $family {
             #[inline(always)]
             fn frontends() -> &'static HashMap<FrontendKey<Self>, FrontendEntry> {
@@ -78,8 +79,12 @@ macro_rules! family_maps {
             fn socket_flows() -> &'static LruHashMap<SocketFlowKey<Self>, SocketFlowEntry<Self>> {
                 &$sockets
             }
+            #[inline(always)]
+            fn affinities() -> &'static LruHashMap<AffinityKey<Self>, AffinityEntry> {
+                &$affinities
+            }
         }
     };
 }
-family_maps!(V4: FRONTENDS_V4, BACKENDS_V4, FLOWS_V4, OPENING_FLOWS_V4, UDP_CLIENTS_V4, SOCKET_FLOWS_V4);
-family_maps!(V6: FRONTENDS_V6, BACKENDS_V6, FLOWS_V6, OPENING_FLOWS_V6, UDP_CLIENTS_V6, SOCKET_FLOWS_V6);
+family_maps!(V4: FRONTENDS_V4, BACKENDS_V4, FLOWS_V4, OPENING_FLOWS_V4, UDP_CLIENTS_V4, SOCKET_FLOWS_V4, AFFINITY_V4);
+family_maps!(V6: FRONTENDS_V6, BACKENDS_V6, FLOWS_V6, OPENING_FLOWS_V6, UDP_CLIENTS_V6, SOCKET_FLOWS_V6, AFFINITY_V6);

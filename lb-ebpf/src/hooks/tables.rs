@@ -3,9 +3,9 @@ use core::ptr;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use lb_common::{
-    BackendEntry, BackendId, Counter, DeviceEntry, FlowEntry, FlowFlags, FrontendEntry,
-    FrontendKey, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple,
-    hash::address_class,
+    AffinityEntry, AffinityKey, BackendEntry, BackendId, Counter, DeviceEntry, FlowEntry,
+    FlowFlags, FrontendEntry, FrontendKey, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry,
+    SocketFlowKey, Tuple, hash::address_class,
 };
 use lb_ebpf::{
     clock::Clock as _,
@@ -83,16 +83,18 @@ impl<F: FamilyMaps + Wire> Tables<F> for KernelTables {
     fn service(&self, id: ServiceId) -> Option<ServiceEntry> {
         let service = SERVICES.get_ptr(id)?;
         // SAFETY: an array's value lives as long as the map. The region is one aligned word: either old or new.
-        let (slots, algorithm) = unsafe {
+        let (slots, algorithm, affinity_seconds) = unsafe {
             (
                 ptr::addr_of!((*service).slots).read_volatile(),
                 ptr::addr_of!((*service).algorithm).read_volatile(),
+                ptr::addr_of!((*service).affinity_seconds).read_volatile(),
             )
         };
         Some(ServiceEntry {
             slots,
             algorithm,
-            spare: [0; 7],
+            spare: [0; 3],
+            affinity_seconds,
         })
     }
     #[inline(always)]
@@ -218,6 +220,16 @@ impl<F: FamilyMaps + Wire> Tables<F> for KernelTables {
         F::socket_flows()
             .insert(key, entry, u64::from(BPF_ANY))
             .is_ok()
+    }
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey<F>) -> Option<AffinityEntry> {
+        // SAFETY: copied out at once. Should the memory be given to another client meanwhile, the entry is still checked
+        // against the backend it names.
+        unsafe { F::affinities().get(key) }.copied()
+    }
+    #[inline(always)]
+    fn set_affinity(&mut self, key: &AffinityKey<F>, entry: &AffinityEntry) {
+        let _refused = F::affinities().insert(key, entry, u64::from(BPF_ANY));
     }
     #[inline(always)]
     fn count(&mut self, counter: Counter) {

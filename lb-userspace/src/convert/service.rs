@@ -1,5 +1,5 @@
 //! Service.
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive};
 
 use k8s_openapi::api::core::v1 as api;
 use lb_common::Protocol;
@@ -8,6 +8,11 @@ use crate::{
     convert::{Notes, object_name},
     model::{Created, Family, NotServed, Service, ServicePort, ServiceType, TrafficPolicy},
 };
+
+/// How long a client stays with an endpoint if the Service does not say so: Kubernetes' default, three hours.
+const AFFINITY_SECONDS: u32 = 10_800;
+/// What a Service may say: up to a day.
+const AFFINITY_RANGE: RangeInclusive<u32> = 1..=86_400;
 
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
@@ -21,6 +26,7 @@ pub fn service(object: &api::Service) -> Service {
     let (mut cluster_ips, mut ports) = (Vec::new(), Vec::new());
     let (mut balancer_ips, mut external_ips) = (Vec::new(), Vec::new());
     let mut health_check_port = None;
+    let mut affinity_seconds = 0;
     if not_served.is_none() {
         cluster_ips = addresses(spec, &mut notes);
         balancer_ips = balancer_addresses(object, spec, &mut notes);
@@ -28,6 +34,7 @@ pub fn service(object: &api::Service) -> Service {
         external_ips = distinct("externalIP", written.collect(), &mut notes);
         ports = service_ports(spec, &mut notes);
         health_check_port = health_check(spec, &mut notes);
+        affinity_seconds = affinity(spec, &mut notes);
         note_what_is_missing(spec, &mut notes);
     }
     let created = object.metadata.creation_timestamp.as_ref();
@@ -43,6 +50,7 @@ pub fn service(object: &api::Service) -> Service {
         publish_not_ready_addresses: spec.publish_not_ready_addresses.unwrap_or(false),
         internal_policy: traffic_policy(spec.internal_traffic_policy.as_deref()),
         external_policy: traffic_policy(spec.external_traffic_policy.as_deref()),
+        affinity_seconds,
         health_check_port,
         warnings: notes.finish(),
     }
@@ -91,6 +99,37 @@ fn health_check(spec: &api::ServiceSpec, notes: &mut Notes) -> Option<u16> {
     is_asked
         .then(|| notes.port("healthCheckNodePort", number))
         .flatten()
+}
+
+/// How long a client stays with a backend. Whatever is not `ClientIP` is none, as for kube-proxy.
+fn affinity(spec: &api::ServiceSpec, notes: &mut Notes) -> u32 {
+    match spec.session_affinity.as_deref() {
+        Some("ClientIP") => {}
+        None | Some("" | "None") => return 0,
+        Some(other) => {
+            notes.add(
+                format!(
+                    "has the unknown sessionAffinity `{other}`; its clients stay with no endpoint"
+                ),
+                "write ClientIP or None",
+            );
+            return 0;
+        }
+    }
+    let config = spec.session_affinity_config.as_ref();
+    let written = config.and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
+    let seconds = written.map_or(Ok(AFFINITY_SECONDS), u32::try_from);
+    if let Some(seconds) = seconds.ok().filter(|it| AFFINITY_RANGE.contains(it)) {
+        return seconds;
+    }
+    notes.add(
+        format!(
+            "has the sessionAffinity timeout {} s; it gets the default, {AFFINITY_SECONDS} s",
+            written.unwrap_or_default()
+        ),
+        "write a number of seconds from 1 to 86400",
+    );
+    AFFINITY_SECONDS
 }
 
 fn addresses(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<IpAddr> {
@@ -211,9 +250,6 @@ fn note_what_is_missing(spec: &api::ServiceSpec, notes: &mut Notes) {
     let mut missing = Vec::new();
     if ranges(spec).next().is_some() {
         missing.push("loadBalancerSourceRanges, so its load balancer's addresses are left out");
-    }
-    if spec.session_affinity.as_deref() == Some("ClientIP") {
-        missing.push("sessionAffinity");
     }
     if !missing.is_empty() {
         notes.add(

@@ -96,8 +96,8 @@ fn what_nobody_could_dial_is_said() {
             "has a second IPv4 clusterIP, 10.96.0.2; it is left out",
         ),
         (
-            json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}], "sessionAffinity": "ClientIP"}),
-            "asks for what this version does not have: sessionAffinity",
+            json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}], "sessionAffinity": "Cookie"}),
+            "has the unknown sessionAffinity `Cookie`; its clients stay with no endpoint",
         ),
     ];
     for (spec, problem) in cases {
@@ -107,19 +107,12 @@ fn what_nobody_could_dial_is_said() {
 
 #[test]
 fn what_a_service_asks_for_and_does_not_get_is_said_once_and_its_cluster_address_is_served() {
-    use ServiceType::{LoadBalancer, NodePort};
-    let cases = [
-        (
-            json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0/24"]}),
-            LoadBalancer,
-            "loadBalancerSourceRanges, so its load balancer's addresses are left out",
-        ),
-        (
-            json!({"type": "NodePort", "sessionAffinity": "ClientIP"}),
-            NodePort,
-            "sessionAffinity",
-        ),
-    ];
+    use ServiceType::LoadBalancer;
+    let cases = [(
+        json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0/24"]}),
+        LoadBalancer,
+        "loadBalancerSourceRanges, so its load balancer's addresses are left out",
+    )];
     for (mut spec, kind, missing) in cases {
         spec["clusterIP"] = json!("10.96.0.1");
         spec["ports"] = json!([{"port": 80}]);
@@ -132,7 +125,7 @@ fn what_a_service_asks_for_and_does_not_get_is_said_once_and_its_cluster_address
     // What is the default, or served, is no reason for a warning.
     let served = convert(&json!({
         "type": "NodePort", "externalTrafficPolicy": "Local", "clusterIP": "10.96.0.1", "ports": [{"port": 80}],
-        "sessionAffinity": "None", "internalTrafficPolicy": "Local",
+        "sessionAffinity": "ClientIP", "internalTrafficPolicy": "Local",
         "trafficDistribution": "PreferClose", "externalIPs": ["192.0.2.1"],
     }));
     assert_eq!(problems(&served), [""; 0]);
@@ -242,5 +235,56 @@ fn a_port_for_health_checks_counts_with_a_load_balancer_and_the_policy_local() {
             complaints,
             "{kind} {policy} {port}"
         );
+    }
+}
+
+#[test]
+fn clients_stay_as_long_as_the_service_says_if_it_says_so_rightly_else_three_hours() {
+    let timeout = |seconds: i64| json!({"clientIP": {"timeoutSeconds": seconds}});
+    let bad = |seconds: i64| {
+        Some(format!(
+            "has the sessionAffinity timeout {seconds} s; it gets the default, 10800 s"
+        ))
+    };
+    let cases = [
+        (json!({}), 0, None),
+        (json!({"sessionAffinity": "None"}), 0, None),
+        (json!({"sessionAffinity": ""}), 0, None),
+        (
+            json!({"sessionAffinity": "None", "sessionAffinityConfig": timeout(5)}),
+            0,
+            None,
+        ),
+        (json!({"sessionAffinity": "ClientIP"}), 10_800, None),
+        (
+            json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {}}),
+            10_800,
+            None,
+        ),
+        (
+            json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {}}}),
+            10_800,
+            None,
+        ),
+    ];
+    let written = [
+        (1, 1, None),
+        (86_400, 86_400, None),
+        (0, 10_800, bad(0)),
+        (-1, 10_800, bad(-1)),
+        (86_401, 10_800, bad(86_401)),
+        (i64::from(i32::MAX), 10_800, bad(i64::from(i32::MAX))),
+    ];
+    let written = written.map(|(seconds, expected, problem)| {
+        let spec =
+            json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": timeout(seconds)});
+        (spec, expected, problem)
+    });
+    for (mut spec, expected, problem) in cases.into_iter().chain(written) {
+        spec["clusterIP"] = json!("10.96.0.1");
+        spec["ports"] = json!([{"port": 80}]);
+        let service = convert(&spec);
+        assert_eq!(service.affinity_seconds, expected, "{spec}");
+        assert_eq!(problems(&service), Vec::from_iter(problem), "{spec}");
     }
 }

@@ -51,6 +51,7 @@ struct Assigned {
     region: SlotRegion,
     /// The backends in its slots.
     slots: Vec<BackendId>,
+    affinity_seconds: u32,
     frontends: BTreeMap<Frontend, FrontendFlags>,
 }
 

@@ -48,6 +48,8 @@ pub struct DesiredService {
     pub frontends: BTreeMap<Frontend, FrontendFlags>,
     /// Who takes new flows, in slot order; no address twice.
     pub backends: Vec<DesiredBackend>,
+    /// How long a client stays with the backend it has; zero: it does not.
+    pub affinity_seconds: u32,
     /// Everybody its slices name, eligible or not, and whether their pod is terminating.
     pub present: BTreeMap<IpAddr, Presence>,
 }
@@ -115,6 +117,7 @@ pub fn services(
                     created: service.created,
                     frontends,
                     backends,
+                    affinity_seconds: service.affinity_seconds,
                     present,
                 });
             }

@@ -48,6 +48,7 @@ fn service(name: &str, address: &str) -> Service {
         not_served: None,
         publish_not_ready_addresses: false,
         kind: ServiceType::ClusterIp,
+        affinity_seconds: 0,
         health_check_port: None,
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,

@@ -2,8 +2,8 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use lb_common::{
-    BackendEntry, BackendId, FrontendEntry, FrontendKey, IpFamily, Ipv4Address, Ipv6Address,
-    SenderFamily, Senders, ServiceEntry, ServiceId, SlotEntry, V4, V6,
+    BackendEntry, BackendId, FrontendEntry, FrontendKey, IpFamily, SenderFamily, Senders,
+    ServiceEntry, ServiceId, SlotEntry, V4, V6,
 };
 
 use crate::{maps::MapName, model::Family};
@@ -60,8 +60,6 @@ pub trait MapFamily: SenderFamily {
     fn of(contents: &MapContents) -> &FamilyContents<Self>;
     /// Its part of the contents.
     fn of_mut(contents: &mut MapContents) -> &mut FamilyContents<Self>;
-    /// The address of nobody.
-    const UNSPECIFIED: Self::Address;
     /// The address, if it is one of this family.
     fn address(address: IpAddr) -> Option<Self::Address>;
 }
@@ -70,7 +68,6 @@ impl MapFamily for V4 {
     const FAMILY: Family = Family::V4;
     const FRONTENDS: MapName = MapName::FrontendsV4;
     const BACKENDS: MapName = MapName::BackendsV4;
-    const UNSPECIFIED: Self::Address = Ipv4Address([0]);
     fn of(contents: &MapContents) -> &FamilyContents<Self> {
         &contents.v4
     }
@@ -89,7 +86,6 @@ impl MapFamily for V6 {
     const FAMILY: Family = Family::V6;
     const FRONTENDS: MapName = MapName::FrontendsV6;
     const BACKENDS: MapName = MapName::BackendsV6;
-    const UNSPECIFIED: Self::Address = Ipv6Address([0; 4]);
     fn of(contents: &MapContents) -> &FamilyContents<Self> {
         &contents.v6
     }

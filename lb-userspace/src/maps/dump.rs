@@ -1,5 +1,8 @@
 //! The text form of the maps: one line an entry, sorted. The same text stands in scenarios and failure messages.
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+};
 
 use lb_common::{
     BackendEntry, BackendState, ClientScope, FrontendFlags, FrontendKey, IpFamily, Protocol,
@@ -15,10 +18,11 @@ pub fn lines(contents: &MapContents) -> Vec<String> {
     frontend_lines::<V4>(contents, &mut lines);
     frontend_lines::<V6>(contents, &mut lines);
     for (id, entry) in &contents.services {
-        lines.push(format!(
-            "service {id} backends={}",
-            slots(contents, entry.slots)
-        ));
+        let mut line = format!("service {id} backends={}", slots(contents, entry.slots));
+        if entry.affinity_seconds != 0 {
+            let _infallible = write!(line, " affinity={}s", entry.affinity_seconds);
+        }
+        lines.push(line);
     }
     backend_lines::<V4>(contents, &mut lines);
     backend_lines::<V6>(contents, &mut lines);

@@ -31,6 +31,9 @@ pub struct Service {
     pub internal_policy: TrafficPolicy,
     /// Which endpoints serve clients that dial a node port, `balancer_ips` or `external_ips`.
     pub external_policy: TrafficPolicy,
+    /// How long after its last new flow a client goes back to the backend it had (`sessionAffinity: ClientIP`); zero: it
+    /// does not.
+    pub affinity_seconds: u32,
     /// Where its load balancer asks nodes whether they have endpoints of it: only with the external policy `Local`.
     pub health_check_port: Option<u16>,
     /// What was left out of it.

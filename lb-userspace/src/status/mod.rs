@@ -106,7 +106,6 @@ pub struct Status {
 
 /// What a user of Services may miss.
 pub const UNSUPPORTED: &[&str] = &[
-    "session affinity",
     "loadBalancerSourceRanges: a load balancer that has some is left out",
     "node ports at other addresses than the node's first, and at its loopback address",
     "SCTP, fragments, and ICMP errors about translated packets",

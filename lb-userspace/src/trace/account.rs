@@ -3,7 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
     BackendState, ClientScope, DropReason, FrontendEntry, FrontendFlags, FrontendKey, PassReason,
-    Port, Protocol,
+    Port, Protocol, ServiceEntry,
 };
 
 use super::{
@@ -85,11 +85,7 @@ impl Account<'_> {
                 self.question.protocol,
                 self.service(entry.service_id)
             ),
-            Lookup::Service(id, entry) => match entry.slots.length() {
-                0 => self.no_candidate(*id),
-                1 => format!("{} has one candidate", self.service(*id)),
-                count => format!("{} has {count} candidates", self.service(*id)),
-            },
+            Lookup::Service(id, entry) => self.candidates(*id, *entry),
             Lookup::Backend(id, at, state) => {
                 let name = self.tracer.names.backend(F::FAMILY, *id);
                 let name = name.map_or_else(String::new, |name| format!(" ({name})"));
@@ -100,6 +96,20 @@ impl Account<'_> {
                     format!("{at}{name} takes no new flows: it is {state}")
                 }
             }
+        }
+    }
+
+    fn candidates(&self, id: u32, entry: ServiceEntry) -> String {
+        let candidates = match entry.slots.length() {
+            0 => return self.no_candidate(id),
+            1 => format!("{} has one candidate", self.service(id)),
+            count => format!("{} has {count} candidates", self.service(id)),
+        };
+        match entry.affinity_seconds {
+            0 => candidates,
+            seconds => format!(
+                "{candidates}; a client gets the one it had again, for {seconds} s after its last new flow"
+            ),
         }
     }
 

@@ -9,9 +9,10 @@ use std::{
 
 use bytemuck::Zeroable;
 use lb_common::{
-    BackendEntry, BackendId, BackendState, ClientScope, Counter, DatapathConfig, DeviceEntry,
-    FlowEntry, FlowMarks, FrontendEntry, FrontendKey, Port, ServiceEntry, ServiceId, SlotEntry,
-    SocketFlowEntry, SocketFlowKey, Tuple, V4, V6, hash::address_class,
+    AffinityEntry, AffinityKey, BackendEntry, BackendId, BackendState, ClientScope, Counter,
+    DatapathConfig, DeviceEntry, FlowEntry, FlowMarks, FrontendEntry, FrontendKey, Port,
+    ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple, V4, V6,
+    hash::address_class,
 };
 use lb_ebpf::{
     headers::Wire,
@@ -57,6 +58,7 @@ pub(super) struct Flows<'a, F: Wire> {
     kept: Vec<(FlowTable, Tuple<F>, MemoryFlow<'a, F>)>,
     udp_clients: BTreeMap<F::Address, u64>,
     sockets: BTreeMap<SocketFlowKey<F>, SocketFlowEntry<F>>,
+    affinities: BTreeMap<AffinityKey<F>, AffinityEntry>,
 }
 
 impl<'a, F: Wire> Flows<'a, F> {
@@ -66,6 +68,7 @@ impl<'a, F: Wire> Flows<'a, F> {
             kept: Vec::new(),
             udp_clients: BTreeMap::new(),
             sockets: BTreeMap::new(),
+            affinities: BTreeMap::new(),
         }
     }
     fn get(&self, table: FlowTable, key: &Tuple<F>) -> Option<MemoryFlow<'a, F>> {
@@ -246,6 +249,12 @@ impl<'a, F: QuestionFamily> Tables<F> for QuestionTables<'a> {
     fn set_socket_flow(&mut self, key: &SocketFlowKey<F>, entry: &SocketFlowEntry<F>) -> bool {
         F::flows_mut(self).sockets.insert(*key, *entry);
         true
+    }
+    fn affinity(&self, key: &AffinityKey<F>) -> Option<AffinityEntry> {
+        F::flows(self).affinities.get(key).copied()
+    }
+    fn set_affinity(&mut self, key: &AffinityKey<F>, entry: &AffinityEntry) {
+        F::flows_mut(self).affinities.insert(*key, *entry);
     }
     // The question's answer says more than a counter.
     fn count(&mut self, _: Counter) {}

@@ -42,6 +42,8 @@ pub struct Kind {
     pub pods: usize,
     /// Whose requests reach backends with the node's address.
     pub masqueraded: Masqueraded,
+    /// How long clients stay with a backend; 0: they do not.
+    pub affinity_seconds: u32,
 }
 
 const fn kind(is_v6: bool, protocol: u8, by_hash: bool, pods: usize) -> Kind {
@@ -52,6 +54,15 @@ const fn kind(is_v6: bool, protocol: u8, by_hash: bool, pods: usize) -> Kind {
         first_pod: 0,
         pods,
         masqueraded: Masqueraded::Nobody,
+        affinity_seconds: 0,
+    }
+}
+
+/// Its clients stay with a backend, for a minute.
+const fn keeping(kind: Kind) -> Kind {
+    Kind {
+        affinity_seconds: 60,
+        ..kind
     }
 }
 
@@ -65,7 +76,7 @@ const fn masquerading(masqueraded: Masqueraded, kind: Kind) -> Kind {
 }
 
 /// All services. Those of a family and protocol share pods and target port, so that reply tuples collide.
-pub const SERVICES: [Kind; 14] = [
+pub const SERVICES: [Kind; 17] = [
     kind(false, TCP, false, 3),
     kind(false, TCP, true, 3),
     kind(false, TCP, false, 1),
@@ -80,13 +91,16 @@ pub const SERVICES: [Kind; 14] = [
     masquerading(Masqueraded::Everybody, kind(true, TCP, true, 2)),
     masquerading(Masqueraded::Strangers, kind(false, TCP, true, 2)),
     masquerading(Masqueraded::Strangers, kind(true, UDP, false, 2)),
+    keeping(kind(false, TCP, false, 3)),
+    keeping(kind(false, UDP, true, 3)),
+    keeping(kind(true, TCP, false, 3)),
 ];
 /// How many pods there are; a few more than stand behind services.
 pub const PODS: usize = 4;
 /// How many clients there are; the last two are the first two pods.
 pub const CLIENTS: usize = 5;
 /// How many backend ids there are, counted from 0 (the ids themselves from 1).
-pub const BACKENDS: usize = 29;
+pub const BACKENDS: usize = 38;
 /// An uplink, with masquerade addresses of both families.
 pub const UPLINK: u32 = 1;
 /// A port of [`BRIDGE`], behind which the second pod is as well.
@@ -244,9 +258,10 @@ impl Cluster {
 
     fn add_service(&mut self, id: u32, frontend: SocketAddr, kind: &Kind) {
         let service = Service {
-            candidates: Vec::new(),
             by_hash: kind.by_hash,
             masqueraded: kind.masqueraded,
+            affinity_seconds: kind.affinity_seconds,
+            ..Service::default()
         };
         self.world.services.insert(id, service);
         self.world.frontends.insert((frontend, kind.protocol), id);
@@ -257,6 +272,7 @@ impl Cluster {
         };
         let entry = ServiceEntry {
             algorithm: algorithm as u8,
+            affinity_seconds: kind.affinity_seconds,
             ..ServiceEntry::default()
         };
         self.tables.services.insert(id, entry);

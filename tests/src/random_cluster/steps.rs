@@ -94,6 +94,7 @@ fn service() -> impl Strategy<Value = Service> {
                     balancer_ips: has_balancer.then_some(balancer).into_iter().collect(),
                     external_ips: Vec::new(),
                     external_policy,
+                    affinity_seconds: if families == 3 { 600 } else { 0 },
                     health_check_port: None,
                     warnings: Vec::new(),
                 }

@@ -1,5 +1,8 @@
 //! What the reference is told of: backends, services, devices.
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use lb_common::BackendState;
 
@@ -25,6 +28,21 @@ pub struct Service {
     pub by_hash: bool,
     /// Whose requests reach backends with the node's address.
     pub masqueraded: Masqueraded,
+    /// How long clients stay with a backend; 0: they do not.
+    pub affinity_seconds: u32,
+    /// Which backend each client has.
+    pub clients: HashMap<IpAddr, Stay>,
+}
+
+/// A client that has a backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Stay {
+    /// The backend.
+    pub backend: u32,
+    /// Its generation then.
+    pub generation: u32,
+    /// When the client last opened a flow, in jiffies.
+    pub since: u32,
 }
 
 /// Whose requests reach backends with the node's address, beside those of clients that are their own backend.

@@ -57,7 +57,8 @@ fn a_slot_of_a_foreign_service_is_not_believed() {
             slots: SlotRegion::new(start, 1),
             ..node.tables.services[&WEB]
         };
-        let readings = std::iter::repeat_n(stale, readings).collect();
+        // The first reading asks for affinity only.
+        let readings = std::iter::repeat_n(stale, 1 + readings).collect();
         node.tables.service_readings.replace(readings);
         talk(&mut node, TCP, 1000).ask_with(SYN, 0)
     };

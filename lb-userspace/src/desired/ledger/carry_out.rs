@@ -35,6 +35,7 @@ impl Ledger {
             if let Some(region) = *region {
                 self.move_to(&wanted.key, region, slots);
             }
+            self.set_affinity(&wanted.key, wanted.affinity_seconds);
             self.set_frontends(&wanted.key, wanted.created, &wanted.frontends);
         }
     }
@@ -101,6 +102,7 @@ impl Ledger {
             created: Created::Unknown,
             region: SlotRegion::EMPTY,
             slots: Vec::new(),
+            affinity_seconds: 0,
             frontends: BTreeMap::new(),
         };
         self.services.insert(key.clone(), assigned);
@@ -146,6 +148,16 @@ impl Ledger {
             old
         };
         self.regions.retire(assigned.id, left);
+    }
+
+    fn set_affinity(&mut self, key: &ServiceKey, seconds: u32) {
+        let Some(assigned) = self.services.get_mut(key) else {
+            return;
+        };
+        if assigned.affinity_seconds != seconds {
+            assigned.affinity_seconds = seconds;
+            self.touched.services.insert(assigned.id);
+        }
     }
 
     fn set_frontends(

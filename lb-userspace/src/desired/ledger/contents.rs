@@ -107,7 +107,8 @@ impl Ledger {
             let entry = ServiceEntry {
                 slots: assigned.region,
                 algorithm: Algorithm::Random as u8,
-                spare: [0; 7],
+                spare: [0; 3],
+                affinity_seconds: assigned.affinity_seconds,
             };
             contents.services.insert(*id, entry);
             let slot = |backend_id: &BackendId| SlotEntry {

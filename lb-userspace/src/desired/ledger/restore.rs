@@ -5,7 +5,7 @@
 //! known any more: a process takes longer to start than a packet to pass, and a slot names its owner.
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::{BackendId, FrontendEntry, FrontendFlags, ServiceId, SlotRegion};
+use lb_common::{BackendId, FrontendEntry, FrontendFlags, ServiceEntry, ServiceId, SlotRegion};
 
 use crate::{
     desired::{DesiredService, Frontend, Ledger, Limits, claims::Claimant},
@@ -25,6 +25,7 @@ pub(super) struct Restored {
 struct RestoredService {
     region: SlotRegion,
     slots: Vec<BackendId>,
+    affinity_seconds: u32,
     frontends: BTreeMap<Frontend, FrontendFlags>,
 }
 
@@ -35,7 +36,7 @@ impl Ledger {
         ledger.restore_family::<lb_common::V4>(actual);
         ledger.restore_family::<lb_common::V6>(actual);
         for (id, entry) in &actual.services {
-            ledger.restore_service(*id, entry.slots, actual);
+            ledger.restore_service(*id, *entry, actual);
         }
         // Ids that only frontends or backends name: nobody else may get them before those are gone.
         let frontends = ledger.restored.frontends.values().map(|it| it.service_id);
@@ -60,13 +61,13 @@ impl Ledger {
         ledger
     }
 
-    fn restore_service(&mut self, id: ServiceId, region: SlotRegion, actual: &MapContents) {
+    fn restore_service(&mut self, id: ServiceId, entry: ServiceEntry, actual: &MapContents) {
         if !self.ids.reserve(id) {
             return;
         }
         // A region that is not one (out of range, or in use by another) is replaced with the first plan.
-        let region = if self.regions.reserve(region) {
-            region
+        let region = if self.regions.reserve(entry.slots) {
+            entry.slots
         } else {
             SlotRegion::EMPTY
         };
@@ -78,6 +79,7 @@ impl Ledger {
             RestoredService {
                 region,
                 slots,
+                affinity_seconds: entry.affinity_seconds,
                 frontends: BTreeMap::new(),
             },
         );
@@ -132,6 +134,7 @@ impl Ledger {
                 created: service.created,
                 region: restored.region,
                 slots: restored.slots,
+                affinity_seconds: restored.affinity_seconds,
                 frontends: restored.frontends,
             };
             self.services.insert(service.key.clone(), assigned);
