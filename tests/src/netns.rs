@@ -31,7 +31,7 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv6/conf/default/accept_dad", "0"),
     ("net/ipv6/conf/default/dad_transmits", "0"),
     ("net/ipv6/conf/default/router_solicitations", "0"),
-    ("net/ipv4/ip_local_port_range", "30000 60999"),
+    ("net/ipv4/ip_local_port_range", "32768 60999"),
 ];
 
 /// A network namespace; clones share it.
