@@ -1,6 +1,7 @@
 //! Others have programs on the same devices: ours stand where they must, and nobody's are touched.
 
 use anyhow::{Result, ensure};
+use lb_common::maps::LAYOUT_VERSION;
 use serde_json::Value;
 use tests::expect::{tcp_meets_exactly, udp_meets_exactly};
 use tests::lone_agent::{LoneAgent, attached, attached_by_tcx, has_tcx};
@@ -140,7 +141,11 @@ fn cleanup_leaves_nothing_and_a_second_one_finds_nothing() -> Result<()> {
     ensure!(attached(&lone.namespace, "eth0")? == [1, 1]);
     lone.agent.terminate()?;
     let root = lone.agent.bpf_root().to_owned();
-    ensure!(root.join("v1/FRONTENDS_V4").exists() && root.join("links/connect4").exists());
+    ensure!(
+        root.join(format!("v{LAYOUT_VERSION}/FRONTENDS_V4"))
+            .exists()
+            && root.join("links/connect4").exists()
+    );
     let said = lone.agent.waggle("cleanup")?;
     for part in ["eth0", "connect4", "FRONTENDS_V4"] {
         ensure!(

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use lb_common::maps::LAYOUT_VERSION;
 use serde_json::Value;
 use tests::agent_process::program;
 use tests::lone_agent::{LoneAgent, attached};
@@ -111,7 +112,12 @@ fn maps_of_another_size_are_refused_and_left_alone() -> Result<()> {
     let output = other.args(lone.agent.flags().split_whitespace()).output()?;
     let parts = ["FLOWS_V4", "262144", "5000", "waggle cleanup"];
     refused(&output, 1, &parts)?;
-    ensure!(lone.agent.bpf_root().join("v1/FLOWS_V4").exists());
+    ensure!(
+        lone.agent
+            .bpf_root()
+            .join(format!("v{LAYOUT_VERSION}/FLOWS_V4"))
+            .exists()
+    );
     lone.agent.launch()
 }
 
