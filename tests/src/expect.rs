@@ -90,6 +90,18 @@ pub fn udp_socket(bind: SocketAddr) -> Result<UdpSocket> {
     Ok(socket)
 }
 
+/// The node's own address of each family.
+pub fn addresses_of(node: &Node) -> [IpAddr; 2] {
+    [node.v4().into(), node.v6().into()]
+}
+
+/// Whom the pods take for their client, asked by HTTP over a new connection.
+pub fn seen_as(namespace: &Namespace, frontend: SocketAddr) -> Result<IpAddr> {
+    let url = format!("http://{frontend}/peer");
+    let arguments = ["-sSf", "--max-time", "10", "--noproxy", "*", &url];
+    Ok(namespace.output("curl", &arguments)?.trim().parse()?)
+}
+
 /// Whether a client address is one of the node's own, as a masquerade makes it.
 pub fn is_address_of(node: &Node, address: IpAddr) -> bool {
     match address {

@@ -7,8 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tests::client::http_get_on;
 use tests::cluster_state::ClusterState as _;
-use tests::expect::{is_address_of, tcp_meets_exactly, udp_meets_exactly};
-use tests::netns::Namespace;
+use tests::expect::{addresses_of, is_address_of, seen_as, tcp_meets_exactly, udp_meets_exactly};
 use tests::service_cluster::{HTTP_PORT, ServiceCluster, ServingPod, UDP_PORT, with_services};
 use tests::socket_option::connect_from;
 use tests::topology::{Node, PodNetwork};
@@ -53,10 +52,6 @@ fn open(cluster: &mut ServiceCluster, policy: &str) -> Result<Vec<ServingPod>> {
     Ok(pods)
 }
 
-fn addresses_of(node: &Node) -> [IpAddr; 2] {
-    [node.v4().into(), node.v6().into()]
-}
-
 /// Both address families of the node port and of the balancer, for HTTP and for UDP.
 fn frontends(node: &Node) -> Result<Vec<(SocketAddr, SocketAddr)>> {
     let of_node = addresses_of(node).map(|address| {
@@ -69,13 +64,6 @@ fn frontends(node: &Node) -> Result<Vec<(SocketAddr, SocketAddr)>> {
         frontends.push((SocketAddr::new(address, 80), SocketAddr::new(address, 53)));
     }
     Ok(frontends)
-}
-
-/// Whom the pods take for their client.
-fn seen_as(namespace: &Namespace, frontend: SocketAddr) -> Result<IpAddr> {
-    let url = format!("http://{frontend}/peer");
-    let arguments = ["-sSf", "--max-time", "10", "--noproxy", "*", &url];
-    Ok(namespace.output("curl", &arguments)?.trim().parse()?)
 }
 
 fn the_outside_meets_all_pods_over(network: PodNetwork) -> Result<()> {

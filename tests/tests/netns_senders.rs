@@ -1,14 +1,13 @@
 //! Who is a pod of the cluster and who is a stranger (`--cluster-cidr`, `--detect-local-mode`, `--masquerade-all`):
 //! strangers at a ClusterIP are masqueraded, and the policy `Local` of external addresses binds strangers alone.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use tests::cluster_state::ClusterState as _;
-use tests::expect::{is_address_of, tcp_meets_exactly, udp_meets_exactly};
-use tests::netns::Namespace;
+use tests::expect::{addresses_of, is_address_of, seen_as, tcp_meets_exactly, udp_meets_exactly};
 use tests::service_cluster::{HTTP_PORT, ServiceCluster, ServingPod, UDP_PORT, with_services};
-use tests::topology::{Node, PodNetwork};
+use tests::topology::PodNetwork;
 
 const CLUSTER_CIDR: &str = "--cluster-cidr=10.244.0.0/16,fd00:10:244::/48";
 const NODE_PORT_HTTP: u16 = 30_080;
@@ -48,21 +47,10 @@ spec:
     Ok(pods)
 }
 
-fn addresses_of(node: &Node) -> [IpAddr; 2] {
-    [node.v4().into(), node.v6().into()]
-}
-
 fn cluster_addresses() -> Result<Vec<SocketAddr>> {
     let addresses = CLUSTER_IPS.into_iter();
     let addresses = addresses.map(|it| Ok(SocketAddr::new(it.parse()?, 80)));
     addresses.collect()
-}
-
-/// Whom the pods take for their client.
-fn seen_as(namespace: &Namespace, frontend: SocketAddr) -> Result<IpAddr> {
-    let url = format!("http://{frontend}/peer");
-    let arguments = ["-sSf", "--max-time", "10", "--noproxy", "*", &url];
-    Ok(namespace.output("curl", &arguments)?.trim().parse()?)
 }
 
 #[test]
