@@ -173,6 +173,7 @@ fn dialled(service: &Service, port: &ServicePort) -> Vec<(Frontend, TrafficPolic
     let addresses = service.balancer_ips.iter().chain(&service.external_ips);
     let mut external: Vec<_> = addresses.map(|address| (*address, port.port)).collect();
     external.extend(port.node_port.map(|number| (NODE_ADDRESS, number)));
+    external.retain(|(address, _)| service.cluster_ip(Family::of(*address)).is_some());
     for (address, number) in external {
         let frontend = at(address, number, ClientScope::Everybody);
         dialled.push((frontend, service.external_policy));

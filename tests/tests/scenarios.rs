@@ -52,6 +52,7 @@ scenarios! {
     pods_by_labels
     restart
     restart_with_a_broken_file
+    short_forms
     terminating
     too_many_endpoints
     two_slices

@@ -96,3 +96,62 @@ fn the_same_question_has_the_same_answer_however_often_it_is_asked() -> Result<(
     );
     Ok(())
 }
+
+/// A Service of 5,000 ports with ten endpoints, and one whose slice has a thousand.
+#[test]
+fn a_service_of_many_ports_and_one_of_many_endpoints_are_served_beside_others() -> Result<()> {
+    let folder = Scratch::new()?;
+    let slice = |service: &str, pods: u16, ports: Value| {
+        let endpoints = (0..pods).map(|pod| {
+            let [high, low] = pod.to_be_bytes();
+            json!({"addresses": [format!("10.244.{high}.{low}")]})
+        });
+        let endpoints: Vec<Value> = endpoints.collect();
+        json!({"kind": "EndpointSlice", "metadata": {"name": service,
+            "labels": {"kubernetes.io/service-name": service}}, "addressType": "IPv4",
+            "ports": ports, "endpoints": endpoints})
+    };
+    let service = |name: &str, address: &str, ports: Value| json!({"kind": "Service", "metadata": {"name": name}, "spec": {"clusterIP": address, "ports": ports}});
+    let ports: Vec<Value> = (1..=5_000)
+        .map(|port| json!({"name": format!("p{port}"), "port": port}))
+        .collect();
+    let (many, one) = (json!(ports), json!([{"port": 80}]));
+    let objects = [
+        service("ports", "10.96.0.1", many.clone()),
+        slice("ports", 10, many),
+        service("endpoints", "10.96.0.2", one.clone()),
+        slice("endpoints", 1_000, one.clone()),
+        service("other", "10.96.0.3", one.clone()),
+        slice("other", 3, one),
+    ];
+    folder.write("all.json", objects.map(|it| it.to_string()).join("\n"))?;
+    let asked = [
+        "10.96.0.1:1",
+        "10.96.0.1:5000",
+        "10.96.0.2:80",
+        "10.96.0.3:80",
+    ];
+    let questions = asked.map(|to| {
+        json!({"in": "pod", "proto": "tcp", "src": "10.244.9.9:40000", "dst": to}).to_string()
+    });
+    folder.write("questions", questions.join("\n"))?;
+    let output = trace(folder.path(), ["--batch", "questions"])?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && said.is_empty(), "{said}");
+    let answers: Vec<Value> = std::str::from_utf8(&output.stdout)?
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    let candidates = answers
+        .iter()
+        .map(|it| it["candidates"].as_array().map(Vec::len));
+    ensure!(
+        candidates.eq([10, 10, 1_000, 3].map(Some)),
+        "{:?}",
+        answers
+            .iter()
+            .map(|it| it["candidates"].as_array().map(Vec::len))
+            .collect::<Vec<_>>()
+    );
+    Ok(())
+}

@@ -219,10 +219,10 @@ mod tests {
     #[test]
     fn node_ports_that_no_address_is_known_for_are_told_of() {
         let moment = Duration::from_secs(1);
-        for (kind, address, expected) in [
-            ("NodePort", None, 1),
-            ("NodePort", Some("192.0.2.1"), 0),
-            ("ClusterIP", None, 0),
+        for (node_port, address, expected) in [
+            (Some(30080), None, 1),
+            (Some(30080), Some("192.0.2.1"), 0),
+            (None, None, 0),
         ] {
             let place = Place {
                 addresses: address.iter().map(|it| it.parse().unwrap()).collect(),
@@ -230,7 +230,7 @@ mod tests {
             };
             let mut agent = Agent::new(settings(place), FakeMaps::default()).unwrap();
             let object = json!({"metadata": {"name": "web"}, "spec": {
-                "type": kind, "clusterIP": "10.96.0.1", "ports": [{"port": 80, "nodePort": 30080}],
+                "type": "NodePort", "clusterIP": "10.96.0.1", "ports": [{"port": 80, "nodePort": node_port}],
             }});
             let service = convert::service(&serde_json::from_value(object).unwrap());
             agent.handle(Event::ServicesListed(vec![service]), moment);
@@ -239,7 +239,7 @@ mod tests {
             assert_eq!(
                 told.count(),
                 expected,
-                "{kind} at {address:?}: {warnings:?}"
+                "{node_port:?} at {address:?}: {warnings:?}"
             );
         }
     }

@@ -104,8 +104,8 @@ fn print<T: serde::Serialize>(
     table: impl FnOnce(bool) -> String,
 ) -> Result<()> {
     let text = match format {
-        Format::Table => table(false),
-        Format::Wide => table(true),
+        Format::Table => table::harmless(&table(false)).into_owned(),
+        Format::Wide => table::harmless(&table(true)).into_owned(),
         Format::Json => serde_json::to_string_pretty(value)? + "\n",
         Format::Yaml => serde_saphyr::to_string(value)?,
     };
@@ -136,7 +136,7 @@ fn exit(result: Result<bool>) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("waggle: {error:#}");
+            eprintln!("waggle: {}", table::harmless(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

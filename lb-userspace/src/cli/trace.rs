@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use lb_common::Protocol;
 use serde_json::json;
 
-use super::{Paths, get::missing};
+use super::{Paths, get::missing, table};
 use crate::{
     agent,
     config::{NodeOptions, Settings},
@@ -120,7 +120,7 @@ fn answer(arguments: &Arguments) -> Result<bool> {
     if let Some(question) = question {
         let answer = tracer.ask(&question);
         let text = match arguments.output {
-            Format::Text => answer.text(),
+            Format::Text => table::harmless(&answer.text()).into_owned(),
             Format::Json => serde_json::to_string_pretty(&answer)? + "\n",
         };
         out.write_all(text.as_bytes())?;

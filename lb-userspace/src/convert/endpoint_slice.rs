@@ -85,7 +85,7 @@ fn endpoint(object: &api::Endpoint, family: Family, notes: &mut Notes) -> Option
         );
         return None;
     };
-    let address: IpAddr = notes.address("endpoint address", text, Some(family))?;
+    let address: IpAddr = notes.endpoint_address("endpoint address", text, Some(family))?;
     let conditions = object.conditions.as_ref();
     let ready = conditions.and_then(|it| it.ready).unwrap_or(true);
     let target = object.target_ref.as_ref().map(|target| Target {
@@ -95,7 +95,7 @@ fn endpoint(object: &api::Endpoint, family: Family, notes: &mut Notes) -> Option
     Some(Endpoint {
         address,
         ready,
-        serving: conditions.and_then(|it| it.serving).unwrap_or(ready),
+        serving: conditions.and_then(|it| it.serving).unwrap_or(true),
         terminating: conditions.and_then(|it| it.terminating).unwrap_or(false),
         node: object.node_name.clone(),
         hints: object.hints.as_ref().map(hints).unwrap_or_default(),
@@ -130,7 +130,11 @@ mod tests {
     fn absent_conditions_mean_what_kubernetes_says_they_mean() {
         let cases = [
             (json!({}), (true, true, false)),
-            (json!({"ready": false}), (false, false, false)),
+            (json!({"ready": false}), (false, true, false)),
+            (
+                json!({"ready": false, "terminating": true}),
+                (false, true, true),
+            ),
             (
                 json!({"ready": false, "serving": true, "terminating": true}),
                 (false, true, true),
@@ -153,18 +157,19 @@ mod tests {
         let cases = [
             ("IPv4", "fd00::1", "is IPv6 where IPv4 is announced"),
             ("IPv6", "10.0.0.1", "is IPv4 where IPv6 is announced"),
+            ("IPv6", "::ffff:10.0.0.1", "is IPv4 where IPv6 is announced"),
+            ("IPv4", "169.254.169.254", "is a link-local address"),
+            ("IPv6", "fe80::1", "is a link-local address"),
+            ("IPv6", "::", "is the unspecified address"),
+            ("IPv6", "ff02::1", "is a multicast address"),
             ("IPv4", "127.0.0.1", "is a loopback address"),
             ("IPv6", "::1", "is a loopback address"),
             ("IPv4", "0.0.0.0", "is the unspecified address"),
             ("IPv4", "224.0.0.5", "is a multicast address"),
             ("IPv4", "255.255.255.255", "is the broadcast address"),
-            (
-                "IPv6",
-                "::ffff:10.0.0.1",
-                "is an IPv4 address written as IPv6",
-            ),
             ("IPv4", "10.0.0", "is no IP address"),
             ("FQDN", "example.org", "has addressType `FQDN`"),
+            ("IPv7", "10.0.0.1", "has addressType `IPv7`"),
         ];
         for (address_type, address, problem) in cases {
             let endpoints = json!([{"addresses": [address]}]);
@@ -184,6 +189,25 @@ mod tests {
     }
 
     #[test]
+    fn an_address_in_an_unusual_form_is_taken_and_named() {
+        for (address, problem) in [
+            (
+                "010.0.0.1",
+                "endpoint address 010.0.0.1 has leading zeros; it is read in decimal, as 10.0.0.1",
+            ),
+            (
+                "::ffff:10.0.0.1",
+                "endpoint address ::ffff:10.0.0.1 is an IPv4 address written as IPv6; it is taken, as 10.0.0.1",
+            ),
+        ] {
+            let endpoints = json!([{"addresses": [address]}]);
+            let slice = convert("IPv4", &endpoints, &json!([]));
+            assert_eq!(slice.endpoints[0].address.to_string(), "10.0.0.1");
+            assert_eq!(slice.warnings[0].problem, problem);
+        }
+    }
+
+    #[test]
     fn of_many_wrong_endpoints_the_first_are_named_and_the_rest_is_counted() {
         let endpoints: Vec<Value> = (0..70).map(|_| json!({"addresses": ["::1"]})).collect();
         let slice = convert("IPv6", &json!(endpoints), &json!([]));
@@ -193,13 +217,21 @@ mod tests {
 
     #[test]
     fn a_port_that_cannot_be_used_is_left_out() {
-        let ports = json!([{"name": "a", "port": 0}, {"name": "b"}, {"name": "c", "port": 8080}]);
+        let ports = json!([{"name": "a", "port": 0}, {"name": "b"}, {"name": null, "port": 8080},
+            {"name": "d", "port": 1, "protocol": "QUIC"}, {"name": "e", "port": -1}]);
         let slice = convert("IPv4", &json!([]), &ports);
+        let ports: Vec<_> = slice.ports.iter().map(|it| (&*it.name, it.port)).collect();
+        assert_eq!(ports, [("", 8080)], "no name is the empty name");
+        let problems: Vec<_> = slice.warnings.iter().map(|it| &*it.problem).collect();
         assert_eq!(
-            slice.ports.iter().map(|port| port.port).collect::<Vec<_>>(),
-            [8080]
+            problems,
+            [
+                "port `a` is 0; the port is left out",
+                "port `b` has no number (every port), which cannot be translated; it is left out",
+                "port `d` has the unknown protocol `QUIC`; the port is left out",
+                "port `e` is -1; the port is left out",
+            ]
         );
-        assert_eq!(slice.warnings.len(), 2);
     }
 
     #[test]

@@ -75,7 +75,7 @@ fn port(object: &api::EndpointPort, notes: &mut Notes) -> Option<EndpointPort> {
 }
 
 fn endpoint(object: &api::EndpointAddress, ready: bool, notes: &mut Notes) -> Option<Endpoint> {
-    let address: IpAddr = notes.address("endpoint address", &object.ip, None)?;
+    let address: IpAddr = notes.endpoint_address("endpoint address", &object.ip, None)?;
     let target = object.target_ref.as_ref().map(|target| Target {
         name: target.name.clone().unwrap_or_default(),
         uid: target.uid.clone().unwrap_or_default(),

@@ -1,13 +1,12 @@
 //! From Kubernetes' types to the model. Total: nothing fails, what cannot be taken is left out and said.
 //!
 //! One bad port never takes its Service down, one bad address never its slice.
+mod address;
 mod endpoint_slice;
 mod endpoints;
 mod node;
 mod pods;
 mod service;
-
-use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lb_common::Protocol;
@@ -18,7 +17,7 @@ pub use node::node;
 pub use pods::{pod_uid, select};
 pub use service::service;
 
-use crate::model::{Family, ObjectName, Warning};
+use crate::model::{ObjectName, Warning};
 
 /// How many warnings one object may give before the rest is only counted: 70,000 endpoints may all be wrong alike.
 const SHOWN: usize = 5;
@@ -48,7 +47,7 @@ impl Notes {
         }
     }
 
-    fn add(&mut self, problem: impl Into<String>, remedy: impl Into<String>) {
+    fn add(&mut self, problem: impl AsRef<str>, remedy: impl AsRef<str>) {
         if self.warnings.len() < SHOWN {
             self.warnings
                 .push(Warning::new(&self.subject, problem, remedy));
@@ -101,50 +100,5 @@ impl Notes {
             );
         }
         port
-    }
-
-    /// An address that packets can be sent to, of the right family if there is a right one.
-    fn address(&mut self, of: &str, text: &str, family: Option<Family>) -> Option<IpAddr> {
-        let Ok(address) = text.parse::<IpAddr>() else {
-            self.add(
-                format!("{of} `{text}` is no IP address; it is left out"),
-                "write an IPv4 or IPv6 address",
-            );
-            return None;
-        };
-        let is = Family::of(address);
-        if let Some(family) = family.filter(|family| *family != is) {
-            self.add(
-                format!("{of} {address} is {is} where {family} is announced; it is left out"),
-                format!("put it where {is} is announced"),
-            );
-            return None;
-        }
-        if let Some(kind) = unreachable_kind(address) {
-            self.add(
-                format!("{of} {address} is {kind}; it is left out"),
-                "write an address that packets can be sent to from every node",
-            );
-            return None;
-        }
-        Some(address)
-    }
-}
-
-fn unreachable_kind(address: IpAddr) -> Option<&'static str> {
-    let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
-    let mapped = matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some());
-    if address.is_unspecified() {
-        Some("the unspecified address")
-    } else if address.is_loopback() {
-        Some("a loopback address")
-    } else if address.is_multicast() {
-        Some("a multicast address")
-    } else if broadcast {
-        Some("the broadcast address")
-    } else if mapped {
-        Some("an IPv4 address written as IPv6")
-    } else {
-        None
     }
 }

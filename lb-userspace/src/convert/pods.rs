@@ -102,7 +102,7 @@ fn addresses(pod: &api::Pod, notes: &mut Notes) -> Vec<IpAddr> {
         "address of Pod {}",
         pod.metadata.name.as_deref().unwrap_or_default()
     );
-    let parse = |text| notes.address(&of, text, None);
+    let parse = |text| notes.endpoint_address(&of, text, None);
     let mut addresses: Vec<IpAddr> = written.into_iter().filter_map(parse).collect();
     addresses.dedup();
     addresses
@@ -142,7 +142,9 @@ fn ports_of(spec: &api::ServiceSpec, pod: &api::Pod, notes: &mut Notes) -> Vec<E
             continue;
         };
         let number = match &port.target_port {
-            None => Some(port.port),
+            // The API server writes the port in place of nothing, of 0 and of an empty name.
+            None | Some(IntOrString::Int(0)) => Some(port.port),
+            Some(IntOrString::String(name)) if name.is_empty() => Some(port.port),
             Some(IntOrString::Int(number)) => Some(*number),
             Some(IntOrString::String(name)) => {
                 let number = container_port(pod, name, protocol);

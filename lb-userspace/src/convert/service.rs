@@ -32,14 +32,22 @@ pub fn service(object: &api::Service) -> Service {
         balancer_ips = balancer_addresses(object, spec, &mut notes);
         let written = spec.external_ips.iter().flatten().map(String::as_str);
         external_ips = distinct("externalIP", written.collect(), &mut notes);
+        for (of, outside) in [
+            ("load balancer address", &mut balancer_ips),
+            ("externalIP", &mut external_ips),
+        ] {
+            keep_families_of(&cluster_ips, of, outside, &mut notes);
+        }
         ports = service_ports(spec, &mut notes);
         health_check_port = health_check(spec, &mut notes);
         affinity_seconds = affinity(spec, &mut notes);
+        note_unknown_words(spec, &mut notes);
         note_what_is_missing(spec, &mut notes);
     }
     let created = object.metadata.creation_timestamp.as_ref();
     Service {
         name,
+        uid: object.metadata.uid.clone().unwrap_or_default(),
         created: created.map_or(Created::Unknown, |time| Created::At(time.0.as_second())),
         kind: service_type(spec.type_.as_deref()),
         cluster_ips,
@@ -133,16 +141,12 @@ fn affinity(spec: &api::ServiceSpec, notes: &mut Notes) -> u32 {
 }
 
 fn addresses(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<IpAddr> {
-    let mut written: Vec<&str> = spec
-        .cluster_ips
-        .iter()
-        .flatten()
-        .map(String::as_str)
-        .collect();
+    let all = spec.cluster_ips.iter().flatten().map(String::as_str);
+    let mut written: Vec<&str> = all.filter(|address| !address.is_empty()).collect();
     if written.is_empty() {
-        written = spec.cluster_ip.iter().map(String::as_str).collect();
+        let only = spec.cluster_ip.as_deref();
+        written = only.into_iter().filter(|it| !it.is_empty()).collect();
     }
-    written.retain(|address| !address.is_empty());
     if written.is_empty() {
         notes.add(
             "has no clusterIP, so nobody can dial it; it is not served",
@@ -181,11 +185,23 @@ fn balancer_addresses(
     let status = object.status.as_ref();
     let ingress = status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_deref());
     // A load balancer in the mode Proxy dials node ports: who dials its address means itself (KEP-1860).
-    let reaches_us = |it: &&api::LoadBalancerIngress| it.ip_mode.as_deref() != Some("Proxy");
-    let is_open = spec.type_.as_deref() == Some("LoadBalancer") && ranges(spec).next().is_none();
-    let ingress = ingress.into_iter().flatten().filter(|_| is_open);
-    let written = ingress.filter(reaches_us).filter_map(|it| it.ip.as_deref());
-    distinct("load balancer address", written.collect(), notes)
+    let is_open = ranges(spec).next().is_none();
+    let mut written = Vec::new();
+    for balancer in ingress.into_iter().flatten().filter(|_| is_open) {
+        let address = balancer.ip.as_deref().filter(|it| !it.is_empty());
+        match balancer.ip_mode.as_deref() {
+            None | Some("VIP") => written.extend(address),
+            Some("Proxy") => {}
+            Some(mode) => notes.add(
+                format!(
+                    "has the load balancer address {} with the unknown ipMode `{mode}`; it is left out",
+                    address.unwrap_or_default()
+                ),
+                "write VIP or Proxy",
+            ),
+        }
+    }
+    distinct("load balancer address", written, notes)
 }
 
 /// Usable addresses, none twice.
@@ -196,6 +212,29 @@ fn distinct(of: &str, written: Vec<&str>, notes: &mut Notes) -> Vec<IpAddr> {
         addresses.extend(address.filter(|it| !addresses.contains(it)));
     }
     addresses
+}
+
+/// A family in which a Service has no cluster address it does not serve.
+fn keep_families_of(
+    cluster_ips: &[IpAddr],
+    of: &str,
+    outside: &mut Vec<IpAddr>,
+    notes: &mut Notes,
+) {
+    outside.retain(|address| {
+        let family = Family::of(*address);
+        let is_served = cluster_ips.iter().any(|it| Family::of(*it) == family);
+        // Who has no cluster address at all is told so once.
+        if !is_served && !cluster_ips.is_empty() {
+            notes.add(
+                format!(
+                    "{of} {address} is {family}, and the Service has no {family} clusterIP; it is left out"
+                ),
+                format!("give it a clusterIP of {family}, or take the address out"),
+            );
+        }
+        is_served
+    });
 }
 
 /// From where its load balancer may be dialled, if not from everywhere.
@@ -232,9 +271,15 @@ fn service_ports(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<ServicePort>
             );
             continue;
         }
-        let has_node_ports = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"));
-        let node_port = port.node_port.filter(|it| has_node_ports && *it != 0);
+        let node_port = port.node_port.filter(|it| *it != 0);
         let node_port = node_port.and_then(|it| notes.port(&format!("the nodePort of {of}"), it));
+        let kind = spec.type_.as_deref().filter(|it| !it.is_empty());
+        if let (Some(node_port), None | Some("ClusterIP")) = (node_port, kind) {
+            notes.add(
+                format!("{of} has nodePort {node_port}, though it is of type ClusterIP; the nodePort is served, as by kube-proxy"),
+                "write type: NodePort, or take the nodePort out",
+            );
+        }
         ports.push(ServicePort {
             name,
             protocol,
@@ -243,6 +288,46 @@ fn service_ports(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<ServicePort>
         });
     }
     ports
+}
+
+/// Words that this version does not know: what is made of them is what kube-proxy makes of them.
+fn note_unknown_words(spec: &api::ServiceSpec, notes: &mut Notes) {
+    const POLICIES: &[&str] = &["Cluster", "Local"];
+    let words: [(&str, &Option<String>, &[&str], &str); 4] = [
+        (
+            "type",
+            &spec.type_,
+            &["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"],
+            "it is served at all its addresses",
+        ),
+        (
+            "internalTrafficPolicy",
+            &spec.internal_traffic_policy,
+            POLICIES,
+            "it counts as Cluster",
+        ),
+        (
+            "externalTrafficPolicy",
+            &spec.external_traffic_policy,
+            POLICIES,
+            "it counts as Cluster",
+        ),
+        (
+            "trafficDistribution",
+            &spec.traffic_distribution,
+            &["PreferSameZone", "PreferSameNode", "PreferClose"],
+            "the hints of its slices count alone",
+        ),
+    ];
+    for (what, written, known, so) in words {
+        let written = written.as_deref().filter(|it| !it.is_empty());
+        if let Some(word) = written.filter(|it| !known.contains(it)) {
+            notes.add(
+                format!("has the unknown {what} `{word}`; {so}"),
+                format!("write one of {}", known.join(", ")),
+            );
+        }
+    }
 }
 
 /// What the Service asks for and does not get yet.

@@ -2,6 +2,9 @@ use serde_json::json;
 
 use super::*;
 
+#[path = "service_bad_input.rs"]
+mod bad_input;
+
 fn convert(spec: &serde_json::Value) -> Service {
     let object = json!({"metadata": {"name": "web"}, "spec": spec});
     service(&serde_json::from_value(object).unwrap())
@@ -95,10 +98,6 @@ fn what_nobody_could_dial_is_said() {
             json!({"clusterIPs": ["10.96.0.1", "10.96.0.2"], "ports": [{"port": 80}]}),
             "has a second IPv4 clusterIP, 10.96.0.2; it is left out",
         ),
-        (
-            json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}], "sessionAffinity": "Cookie"}),
-            "has the unknown sessionAffinity `Cookie`; its clients stay with no endpoint",
-        ),
     ];
     for (spec, problem) in cases {
         assert_eq!(problems(&convert(&spec)), [problem]);
@@ -137,11 +136,12 @@ fn the_outside_reaches_load_balancers_that_pass_packets_on_and_external_ips() {
         {"ip": "203.0.113.1"},
         {"ip": "203.0.113.2", "ipMode": "VIP"},
         {"ip": "203.0.113.3", "ipMode": "Proxy"},
+        {"ip": ""},
         {"hostname": "lb.example.org"},
         {"ip": "2001:db8::1"},
     ]);
     let of = |kind: &str, more: &serde_json::Value| {
-        let mut spec = json!({"clusterIP": "10.96.0.1", "type": kind, "externalIPs": ["198.51.100.1", "203.0.113.1"],
+        let mut spec = json!({"clusterIPs": ["10.96.0.1", "fd00::1"], "type": kind, "externalIPs": ["198.51.100.1", "203.0.113.1"],
             "ports": [{"port": 80, "nodePort": 30080}]});
         spec.as_object_mut()
             .unwrap()
@@ -173,9 +173,13 @@ fn the_outside_reaches_load_balancers_that_pass_packets_on_and_external_ips() {
     );
     assert_eq!(
         of("NodePort", &nothing),
-        (is(&external), Some(30080), cluster, 0)
+        (is(&all), Some(30080), cluster, 0)
     );
-    assert_eq!(of("ClusterIP", &nothing), (is(&external), None, cluster, 0));
+    // As for kube-proxy, the type decides nothing.
+    assert_eq!(
+        of("ClusterIP", &nothing),
+        (is(&all), Some(30080), cluster, 1)
+    );
     let policy = json!({"externalTrafficPolicy": "Local"});
     assert_eq!(
         of("LoadBalancer", &policy),

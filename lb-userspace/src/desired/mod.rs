@@ -85,7 +85,9 @@ pub fn services(
     if service.not_served.is_some() {
         return desired;
     }
-    for family in Family::ALL {
+    // Where a Service has no cluster address it has nothing else, as for kube-proxy: its node port stays the node's.
+    let families = Family::ALL.into_iter();
+    for family in families.filter(|family| service.cluster_ip(*family).is_some()) {
         for port in &service.ports {
             for policy in [TrafficPolicy::Cluster, TrafficPolicy::Local] {
                 let mut frontends = frontends::frontends(service, port, family, policy, place);

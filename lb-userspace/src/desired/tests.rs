@@ -34,6 +34,7 @@ fn endpoint((address, ready, serving, terminating): State, uid: &str) -> Endpoin
 
 fn service(name: &str, address: &str) -> Service {
     Service {
+        uid: String::new(),
         name: ServiceName::new("default", name),
         created: Created::Unknown,
         cluster_ips: vec![address.parse().unwrap()],

@@ -2,6 +2,7 @@
 mod endpoint;
 mod name;
 mod node;
+mod printable;
 mod service;
 mod snapshot;
 mod warning;
@@ -9,6 +10,7 @@ mod warning;
 pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, Hints, Target};
 pub use name::{ObjectName, ServiceName, ServicePortName, SliceName};
 pub use node::{DetectLocal, Node, NodePortAddresses, Place};
+pub use printable::{is_acted_on, printable};
 pub use service::{Created, NotServed, Service, ServicePort, ServiceType, TrafficPolicy};
 pub use snapshot::{Dirty, Snapshot};
 pub use warning::Warning;

@@ -3,6 +3,8 @@ use std::fmt;
 
 use lb_common::Protocol;
 
+use crate::model::printable;
+
 /// Namespace and name of a Kubernetes object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
@@ -29,7 +31,12 @@ impl ObjectName {
 
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        write!(
+            f,
+            "{}/{}",
+            printable(&self.namespace),
+            printable(&self.name)
+        )
     }
 }
 
@@ -49,7 +56,8 @@ impl fmt::Display for ServicePortName {
         if self.port.is_empty() {
             write!(f, "{}/{}", self.service, self.protocol)
         } else {
-            write!(f, "{}:{}/{}", self.service, self.port, self.protocol)
+            let port = printable(&self.port);
+            write!(f, "{}:{port}/{}", self.service, self.protocol)
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::model::{Family, ServiceName, Warning};
 pub struct Service {
     /// Namespace and name.
     pub name: ServiceName,
+    /// Its uid, which no other object ever has; empty if nobody gave it one.
+    pub uid: String,
     /// When it was made.
     pub created: Created,
     /// Its type. Whatever it is, the cluster addresses are served.

@@ -254,10 +254,10 @@ mod tests {
                 nodeport_addresses,
                 ..Place::default()
             });
-            for (name, kind) in [("web", "ClusterIP"), ("door", "NodePort")] {
+            for (name, node_port) in [("web", None), ("door", Some(30080))] {
                 let object = serde_json::json!({
                     "metadata": {"name": name},
-                    "spec": {"type": kind, "clusterIP": "10.96.0.1", "ports": [{"port": 80, "nodePort": 30080}]},
+                    "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80, "nodePort": node_port}]},
                 });
                 let object = serde_json::from_value(object).unwrap();
                 assert!(

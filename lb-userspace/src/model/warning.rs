@@ -3,6 +3,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::printable;
+
 /// Something that was not taken as it was given.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Warning {
@@ -15,16 +17,16 @@ pub struct Warning {
 }
 
 impl Warning {
-    /// A warning.
+    /// A warning, fit to be printed whatever the names in it are.
     pub fn new(
-        subject: impl Into<String>,
-        problem: impl Into<String>,
-        remedy: impl Into<String>,
+        subject: impl AsRef<str>,
+        problem: impl AsRef<str>,
+        remedy: impl AsRef<str>,
     ) -> Self {
         Self {
-            subject: subject.into(),
-            problem: problem.into(),
-            remedy: remedy.into(),
+            subject: printable(subject.as_ref()).into_owned(),
+            problem: printable(problem.as_ref()).into_owned(),
+            remedy: printable(remedy.as_ref()).into_owned(),
         }
     }
 }

@@ -83,6 +83,7 @@ fn service() -> impl Strategy<Value = Service> {
                 });
                 let balancer = IpAddr::V4(Ipv4Addr::new(203, 0, 113, address));
                 Service {
+                    uid: String::new(),
                     created,
                     kind: ServiceType::ClusterIp,
                     name: service_name(name),

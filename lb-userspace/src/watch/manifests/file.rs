@@ -61,8 +61,7 @@ pub(super) struct Problem {
 
 #[derive(Deserialize)]
 struct List {
-    #[serde(default)]
-    items: Vec<Value>,
+    items: Option<Vec<Value>>,
 }
 
 /// All objects of a YAML file (which may be JSON), or the first thing that is wrong with it. Objects of kinds that the
@@ -117,7 +116,7 @@ pub(super) fn parse_json(text: &str) -> Result<Vec<Object>, Problem> {
     Ok(objects)
 }
 
-/// The objects of a document: one, or those of a List.
+/// The objects of a document: one, or those of a List, whose items may be Lists: both parsers know how deep is too deep.
 fn from_document(value: Value) -> Result<Vec<Object>, String> {
     let is_list = value["kind"]
         .as_str()
@@ -127,9 +126,9 @@ fn from_document(value: Value) -> Result<Vec<Object>, String> {
     }
     let list: List = serde_json::from_value(value).map_err(|error| error.to_string())?;
     let mut objects = Vec::new();
-    for (index, item) in list.items.into_iter().enumerate() {
-        let object = from_value(item);
-        objects.extend(object.map_err(|what| format!("item {} of the List: {what}", index + 1))?);
+    for (index, item) in list.items.into_iter().flatten().enumerate() {
+        let found = from_document(item);
+        objects.extend(found.map_err(|what| format!("item {} of the List: {what}", index + 1))?);
     }
     Ok(objects)
 }
@@ -320,6 +319,25 @@ mod tests {
         }
         let problem = parse_json("{\"kind\": \"Pod\",\n}").unwrap_err();
         assert_eq!((problem.document, problem.line), (1, Some(2)));
+    }
+
+    #[test]
+    fn lists_of_lists_are_lists() {
+        let text = "kind: List\nitems:\n- kind: ServiceList\n  items: [{kind: Service, metadata: {name: web}}]\n\
+                    - {kind: List, items: null}\n- {kind: PodList}\n";
+        assert_eq!(names(&parse_yaml(text).unwrap()), ["web"]);
+        let wrong = text.replace("name: web", "nome: web");
+        let problem = parse_yaml(&wrong).unwrap_err().what;
+        assert_eq!(
+            problem,
+            "item 1 of the List: item 1 of the List: it has no `metadata.name`"
+        );
+        let (open, close) = (
+            r#"{"kind":"List","items":["#.repeat(5_000),
+            "]}".repeat(5_000),
+        );
+        let problem = parse_json(&format!("{open}{close}")).unwrap_err();
+        assert!(problem.what.contains("recursion limit"), "{problem:?}");
     }
 
     #[test]

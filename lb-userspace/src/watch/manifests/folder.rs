@@ -1,7 +1,8 @@
 //! The folder as a whole: which files there are, the last good state of each, and what follows from all of them.
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -12,9 +13,6 @@ use crate::{
     model::{EndpointSlice, ObjectName, Service, ServiceName, Warning},
     watch::manifests::file::{Object, Problem, parse_json, parse_yaml},
 };
-
-/// Folders inside folders are followed so deep: a link may lead back up.
-const DEPTH: usize = 16;
 
 /// 70,000 endpoints take some 5 MiB.
 const LARGEST_FILE: u64 = 256 << 20;
@@ -298,17 +296,25 @@ fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Every manifest in the folder and below, by path. Hidden files are left out: editors and config map volumes put their
-/// own there.
+/// own there. A folder to which links lead back counts once.
 fn list(root: &Path) -> Result<BTreeSet<PathBuf>, (PathBuf, io::Error)> {
     let mut found = BTreeSet::new();
-    let mut folders = vec![(root.to_owned(), 0)];
-    while let Some((folder, depth)) = folders.pop() {
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
+    let mut seen = BTreeSet::new();
+    let mut folders = VecDeque::from([root.to_owned()]);
+    while let Some(folder) = folders.pop_front() {
+        let identity = fs::metadata(&folder).map(|about| (about.dev(), about.ino()));
+        let entries = identity.and_then(|identity| {
+            let is_new = seen.insert(identity);
+            is_new.then(|| fs::read_dir(&folder)).transpose()
+        });
+        let entries = match entries {
+            Ok(Some(entries)) => entries,
+            Ok(None) => continue,
             // A folder that vanishes while we look has no files.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && depth > 0 => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && folder != root => continue,
             Err(error) => return Err((folder, error)),
         };
+        let mut inside = BTreeSet::new();
         for entry in entries {
             let entry = entry.map_err(|error| (folder.clone(), error))?;
             if entry.file_name().as_encoded_bytes().starts_with(b".") {
@@ -318,12 +324,13 @@ fn list(root: &Path) -> Result<BTreeSet<PathBuf>, (PathBuf, io::Error)> {
             let is_manifest = path
                 .extension()
                 .is_some_and(|it| it == "yaml" || it == "yml" || it == "json");
-            if path.is_dir() && depth < DEPTH {
-                folders.push((path, depth + 1));
+            if path.is_dir() {
+                inside.insert(path);
             } else if is_manifest {
                 found.insert(path);
             }
         }
+        folders.extend(inside);
     }
     Ok(found)
 }

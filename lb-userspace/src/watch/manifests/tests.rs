@@ -238,3 +238,65 @@ fn files_that_would_keep_the_reader_busy_are_named_and_the_others_go_on() {
     }
     assert!(read.read().objects.unwrap().is_complete);
 }
+
+#[test]
+fn links_that_lead_back_are_followed_once_and_what_they_lead_to_is_there_once() {
+    let folder = Temporary::new("links");
+    folder.write("service.yaml", SERVICE);
+    folder.write("a/pod.yaml", POD);
+    for link in ["back", "a/back", "a/up", "a/down"] {
+        let to = if link == "a/down" {
+            "../a"
+        } else {
+            folder.path().to_str().unwrap()
+        };
+        std::os::unix::fs::symlink(to, folder.path().join(link)).unwrap();
+    }
+    let reading = Folder::new(folder.path().to_owned()).read();
+    assert_eq!(reading.warnings, Some(Vec::new()));
+    assert_eq!(endpoints(&reading), ["10.0.0.1"]);
+}
+
+#[test]
+fn empty_binary_huge_and_foreign_files_are_told_apart_and_the_others_go_on() {
+    let folder = Temporary::new("odd");
+    let with_windows_ends = format!("\u{feff}{}", SERVICE.replace('\n', "\r\n"));
+    folder.write("windows.yaml", &with_windows_ends);
+    for (name, text) in [
+        ("empty.yaml", ""),
+        ("empty.json", "\n"),
+        ("blank.yaml", "---\r\n# nothing\r\n---\n...\n"),
+        (
+            "anchors.yaml",
+            "base: &base {app: web}\nkind: Pod\nmetadata: {name: b, labels: {<<: *base}}\nstatus: {podIP: 10.0.0.2}\n",
+        ),
+        ("other.yaml", "kind: Deployment\nspec: {replicas: three}\n"),
+        ("text.yaml", "just words\n"),
+        ("broken.json", "{]"),
+    ] {
+        folder.write(name, text);
+    }
+    fs::write(
+        folder.path().join("binary.yaml"),
+        [0x7f, 0x45, 0x4c, 0x46, 0xff, 0xfe],
+    )
+    .unwrap();
+    fs::write(folder.path().join("zeros.yaml"), [0; 4096]).unwrap();
+    let huge = fs::File::create(folder.path().join("huge.yaml")).unwrap();
+    huge.set_len(300 << 20).unwrap();
+    let reading = Folder::new(folder.path().to_owned()).read();
+    assert_eq!(reading.objects.as_ref().unwrap().services.len(), 1);
+    assert_eq!(endpoints(&reading), ["10.0.0.2"]);
+    let told = warnings(&reading);
+    let expected = [
+        "binary.yaml, document 1, line 1: it is no UTF-8 text",
+        "broken.json, document 1, line 1",
+        "huge.yaml: cannot be read: it is larger than 256 MiB",
+        "text.yaml, document 1",
+        "zeros.yaml, document 1",
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    for (told, expected) in told.iter().zip(expected) {
+        assert!(told.starts_with(expected), "{told}, not {expected}");
+    }
+}
