@@ -55,6 +55,8 @@ counters! {
     SocketReplies = 11, "socket_replies";
     /// Socket calls refused because the service has no backend.
     SocketRefused = 12, "socket_refused";
+    /// ICMP errors about translated packets that were translated with the packet they quote.
+    IcmpErrors = 13, "icmp_errors";
     /// Packets refused: the service has no backend.
     DropNoBackend = 16, "drop_no_backend";
     /// Packets dropped: a TCP segment that opens nothing and belongs to no known flow.
@@ -75,6 +77,10 @@ counters! {
     DropServiceInMotion = 24, "drop_service_in_motion";
     /// Packets dropped: the service has no backend on this node, where its policy is `Local`, but elsewhere it has.
     DropNoLocalBackend = 25, "drop_no_local_backend";
+    /// Packets dropped: an ICMP redirect about packets that are translated.
+    DropRedirect = 26, "drop_redirect";
+    /// Packets dropped: an ICMP error that quotes a translated packet at a place that cannot be written.
+    DropQuoteOutOfReach = 27, "drop_quote_out_of_reach";
 }
 
 /// Length of COUNTERS; unused numbers are room for counters to come.

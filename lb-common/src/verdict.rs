@@ -13,7 +13,7 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
-/// Which of the four rewrites was done.
+/// Which rewrite was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Translation {
@@ -25,6 +25,8 @@ pub enum Translation {
     MasqueradedRequest = 2,
     /// The node's address to the client, on ingress from the backend.
     MasqueradedReply = 3,
+    /// An ICMP error, and the packet it quotes, at either hook.
+    IcmpError = 4,
 }
 
 /// Why a packet is not ours.
@@ -67,6 +69,10 @@ pub enum DropReason {
     ServiceInMotion = 8,
     /// The service has backends, but none that this client may have: its policy is `Local`, and they are elsewhere.
     NoLocalBackend = 9,
+    /// An ICMP redirect about packets that are translated.
+    Redirect = 10,
+    /// An ICMP error about a translated packet, which it quotes at a place that cannot be written.
+    QuoteOutOfReach = 11,
 }
 
 impl Verdict {
@@ -80,6 +86,7 @@ impl Verdict {
             Self::Translated(Translation::Reply) => Some(Counter::Replies),
             Self::Translated(Translation::MasqueradedRequest) => Some(Counter::MasqueradedRequests),
             Self::Translated(Translation::MasqueradedReply) => Some(Counter::MasqueradedReplies),
+            Self::Translated(Translation::IcmpError) => Some(Counter::IcmpErrors),
             Self::Drop(reason) => Some(reason.counter()),
         }
     }
@@ -90,7 +97,7 @@ impl DropReason {
     /// of a fault of ours.
     #[inline(always)]
     pub const fn from_number(number: u32) -> Self {
-        const REASONS: [DropReason; 10] = [
+        const REASONS: [DropReason; 12] = [
             DropReason::NoBackend,
             DropReason::NoFlow,
             DropReason::FlowConflict,
@@ -101,6 +108,8 @@ impl DropReason {
             DropReason::HalfRewritten,
             DropReason::ServiceInMotion,
             DropReason::NoLocalBackend,
+            DropReason::Redirect,
+            DropReason::QuoteOutOfReach,
         ];
         let mut nth = 0;
         while nth < REASONS.len() {
@@ -126,6 +135,8 @@ impl DropReason {
             Self::HalfRewritten => Counter::DropHalfRewritten,
             Self::ServiceInMotion => Counter::DropServiceInMotion,
             Self::NoLocalBackend => Counter::DropNoLocalBackend,
+            Self::Redirect => Counter::DropRedirect,
+            Self::QuoteOutOfReach => Counter::DropQuoteOutOfReach,
         }
     }
 }

@@ -1,17 +1,18 @@
-//! What only few packets go through: the first ones of a flow, and those with extension headers.
+//! What only few packets go through: the first ones of a flow, those with extension headers, ICMP.
 //!
 //! Each detour takes what it needs from the scratch memory and leaves its results there. So the kernel's programs can make
 //! it a function of its own that the verifier knows nothing about but its result: ways before, in and after a detour add
 //! up, where in one piece they would multiply. Elsewhere it is a plain call.
-use lb_common::{DropReason, V6};
+use lb_common::{DropReason, FlowSide, V6, Verdict};
 
 use crate::{
     clock::Clock,
+    icmp::{self, Icmp},
     masquerade::MasqueradeAddress,
     packet::{Forwarding, Packet},
-    parse::{self, ParseError, Parsed},
+    parse::{self, Link, ParseError, Parsed},
     reply_path, request_path,
-    scratch::Entries,
+    scratch::{Entries, FamilyScratch},
     tables::Tables,
 };
 
@@ -22,6 +23,15 @@ pub trait Extensions: Packet {
     fn skip_extensions(&self, parsed: &mut Parsed<V6>) -> Result<(), ParseError> {
         parse::skip_extensions(self, parsed)
     }
+}
+
+/// Where in the node a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which end of a packet is rewritten here: destinations on ingress, sources on egress.
+    pub side: FlowSide,
+    /// How the device frames packets.
+    pub link: Link,
 }
 
 /// A packet that can take the detours of a family.
@@ -60,5 +70,22 @@ pub trait Detours<F: MasqueradeAddress>: Extensions + Forwarding<F> {
         clock: &mut C,
     ) -> Result<(), DropReason> {
         reply_path::advance(self, parsed, entries, tables, clock)
+    }
+}
+
+/// A packet that can take the ways of a family that packets without ports go.
+pub trait Asides<F: Icmp>: Detours<F> {
+    /// [`icmp::message`].
+    #[inline(always)]
+    fn icmp_message<T: Tables<F>>(
+        &mut self,
+        place: Place,
+        scratch: &mut FamilyScratch<F>,
+        tables: &mut T,
+    ) -> Verdict
+    where
+        Self: Sized,
+    {
+        icmp::message(self, place, scratch, tables)
     }
 }

@@ -30,6 +30,8 @@ pub mod affinity;
 pub mod ageing;
 pub mod detour;
 pub mod flow;
+pub mod icmp;
+pub mod icmp_error;
 pub mod masquerade;
 pub mod reply_path;
 pub mod request_path;

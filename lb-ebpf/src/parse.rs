@@ -18,6 +18,10 @@ const EXTENSION_HEADERS: usize = 6;
 /// services see.
 const OFFSET_MASK: usize = 0x3ff;
 
+/// ICMP (RFC 792) and `ICMPv6` (RFC 4443): their protocol numbers.
+const ICMP_V4: u8 = 1;
+const ICMP_V6: u8 = 58;
+
 /// How a device frames its packets: a property of the attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
@@ -41,6 +45,10 @@ pub enum Network {
 pub enum ParseError {
     /// The packet is not ours.
     NotOurs(PassReason),
+    /// It is ICMP: there are addresses, and the offsets of both headers, but no ports.
+    Icmp,
+    /// It is a later fragment: there are addresses and the offset of the IP header, but no ports.
+    LaterFragment,
     /// A header lies beyond the directly readable part: pull and try again, or the packet ends there.
     OutOfReach,
 }
@@ -84,6 +92,18 @@ impl<F: Wire> Parsed<F> {
     #[inline(always)]
     pub fn is_udp(&self) -> bool {
         is_udp(&self.tuple)
+    }
+    /// Whether the transport protocol is the family's ICMP.
+    #[inline(always)]
+    fn is_icmp(protocol: u8) -> bool {
+        let icmp = if F::VERSION == 4 { ICMP_V4 } else { ICMP_V6 };
+        protocol == icmp
+    }
+    /// `offset` is below two VLAN tags' and a quoting packet's headers, which were parsed before.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "see above")]
+    fn set_l3_offset(&mut self, offset: usize) {
+        self.l3_offset = offset as u16;
     }
     /// Nothing parsed yet.
     pub fn zero() -> Self
@@ -152,45 +172,68 @@ fn ethernet<P: Packet>(packet: &P) -> Result<Network, ParseError> {
 
 /// Walks from the IP header to the transport header: what differs between the families.
 pub trait Parse: Wire {
-    /// Fills `parsed` from the IP header at `l3_offset` on; after an error it holds nothing.
-    fn parse<P: Extensions>(
+    /// Fills in addresses and gives the offset and the protocol of what follows the IP headers.
+    fn walk<P: Extensions>(
         packet: &P,
         l3_offset: usize,
         parsed: &mut Parsed<Self>,
-    ) -> Result<(), ParseError>;
-}
+    ) -> Result<(usize, u8), ParseError>;
 
-impl Parse for V4 {
+    /// Fills `parsed` from the IP header at `l3_offset` on; after an error it holds what that says, or nothing.
     #[inline(always)]
     fn parse<P: Extensions>(
         packet: &P,
         l3_offset: usize,
         parsed: &mut Parsed<Self>,
     ) -> Result<(), ParseError> {
+        let (l4_offset, protocol) = Self::walk(packet, l3_offset, parsed)?;
+        finish(packet, l3_offset, l4_offset, protocol, parsed)
+    }
+
+    /// The same for a packet that another one quotes: of its transport header at least 8 bytes are there (RFC 792,
+    /// RFC 4443 section 2.4).
+    #[inline(always)]
+    fn parse_quote<P: Extensions>(
+        packet: &P,
+        l3_offset: usize,
+        parsed: &mut Parsed<Self>,
+    ) -> Result<(), ParseError> {
+        let (l4_offset, protocol) = Self::walk(packet, l3_offset, parsed)?;
+        finish_quote(packet, l3_offset, l4_offset, protocol, parsed)
+    }
+}
+
+impl Parse for V4 {
+    #[inline(always)]
+    fn walk<P: Extensions>(
+        packet: &P,
+        l3_offset: usize,
+        parsed: &mut Parsed<Self>,
+    ) -> Result<(usize, u8), ParseError> {
         let ip = packet
             .header::<Ipv4Header>(l3_offset)
             .ok_or(ParseError::OutOfReach)?;
         if ip.version_length >> 4 != 4 || ip.length() < size_of::<Ipv4Header>() {
             return Err(ParseError::NotOurs(PassReason::Malformed));
         }
-        if ip.is_later_fragment() {
-            return Err(ParseError::NotOurs(PassReason::LaterFragment));
-        }
         parsed.tuple.source = ip.source();
         parsed.tuple.destination = ip.destination();
         parsed.fragment = u8::from(ip.is_fragment());
-        let l4_offset = l3_offset + ip.length();
-        finish(packet, l3_offset, l4_offset, ip.protocol, parsed)
+        if ip.is_later_fragment() {
+            parsed.set_l3_offset(l3_offset);
+            return Err(ParseError::LaterFragment);
+        }
+        Ok((l3_offset + ip.length(), ip.protocol))
     }
 }
 
 impl Parse for V6 {
     #[inline(always)]
-    fn parse<P: Extensions>(
+    fn walk<P: Extensions>(
         packet: &P,
         l3_offset: usize,
         parsed: &mut Parsed<Self>,
-    ) -> Result<(), ParseError> {
+    ) -> Result<(usize, u8), ParseError> {
         let ip = packet
             .header::<Ipv6Header>(l3_offset)
             .ok_or(ParseError::OutOfReach)?;
@@ -203,13 +246,13 @@ impl Parse for V6 {
         let l4_offset = l3_offset + size_of::<Ipv6Header>();
         let protocol = ip.next_header;
         if protocol == Protocol::Tcp.number() || protocol == Protocol::Udp.number() {
-            return finish(packet, l3_offset, l4_offset, protocol, parsed);
+            return Ok((l4_offset, protocol));
         }
         parsed.tuple.protocol = u32::from(protocol);
+        parsed.set_l3_offset(l3_offset);
         parsed.set_l4_offset(l4_offset);
         packet.skip_extensions(parsed)?;
-        let (l4_offset, protocol) = (parsed.l4_offset(), parsed.tuple.protocol_number());
-        finish(packet, l3_offset, l4_offset, protocol, parsed)
+        Ok((parsed.l4_offset(), parsed.tuple.protocol_number()))
     }
 }
 
@@ -233,7 +276,7 @@ pub fn skip_extensions<P: Packet + ?Sized>(
                     .header::<FragmentHeader>(offset)
                     .ok_or(ParseError::OutOfReach)?;
                 if fragment.is_later() {
-                    return Err(ParseError::NotOurs(PassReason::LaterFragment));
+                    return Err(ParseError::LaterFragment);
                 }
                 parsed.fragment |= u8::from(!fragment.is_atomic());
             }
@@ -275,19 +318,53 @@ fn finish<F: Wire, P: Packet>(
             .ok_or(ParseError::OutOfReach)?;
         (udp.ports, TcpFlags::default())
     } else {
-        return Err(ParseError::NotOurs(PassReason::OtherProtocol));
+        parsed.set_l3_offset(l3_offset);
+        parsed.set_l4_offset(l4_offset);
+        return Err(if Parsed::<F>::is_icmp(protocol) {
+            ParseError::Icmp
+        } else {
+            ParseError::NotOurs(PassReason::OtherProtocol)
+        });
     };
+    note(l3_offset, l4_offset, protocol, ports, parsed);
+    parsed.tcp_flags = tcp_flags;
+    Ok(())
+}
+
+/// The same where only the first 8 bytes of the transport header are asked for.
+#[inline(always)]
+fn finish_quote<F: Wire, P: Packet>(
+    packet: &P,
+    l3_offset: usize,
+    l4_offset: usize,
+    protocol: u8,
+    parsed: &mut Parsed<F>,
+) -> Result<(), ParseError> {
+    if l4_offset > OFFSET_MASK {
+        return Err(ParseError::NotOurs(PassReason::Malformed));
+    }
+    if protocol != Protocol::Tcp.number() && protocol != Protocol::Udp.number() {
+        return Err(ParseError::NotOurs(PassReason::OtherProtocol));
+    }
+    let ports = packet
+        .header::<UdpHeader>(l4_offset)
+        .ok_or(ParseError::OutOfReach)?
+        .ports;
+    note(l3_offset, l4_offset, protocol, ports, parsed);
+    Ok(())
+}
+
+#[inline(always)]
+fn note<F: Wire>(
+    l3_offset: usize,
+    l4_offset: usize,
+    protocol: u8,
+    ports: Ports,
+    parsed: &mut Parsed<F>,
+) {
     parsed.tuple.source_port = Port::from_wire(ports.source);
     parsed.tuple.destination_port = Port::from_wire(ports.destination);
     parsed.tuple.protocol = u32::from(protocol);
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "two VLAN tags lie before it at most"
-    )]
-    {
-        parsed.l3_offset = l3_offset as u16;
-    }
+    parsed.set_l3_offset(l3_offset);
     parsed.set_l4_offset(l4_offset);
-    parsed.tcp_flags = tcp_flags;
-    Ok(())
 }

@@ -1,21 +1,22 @@
 //! From bytes to a verdict: parse, once more after a pull if need be, then the path of the family.
 use core::hint::black_box;
 
-use lb_common::{PassReason, V4, V6, Verdict};
+use lb_common::{FlowSide, PassReason, V4, V6, Verdict};
 
 use crate::{
     clock::Clock,
-    detour::{Detours, Extensions},
+    detour::{Asides, Extensions, Place},
     headers::Wire,
+    icmp::Icmp,
     parse::{Link, Network, Parse, ParseError, Parsed, network},
     reply_path, request_path,
-    scratch::Scratch,
+    scratch::{FamilyScratch, Scratch},
     tables::Tables,
 };
 
 /// Who wants to know about verdicts on packets that have a tuple.
 pub trait Observer {
-    /// Called once for a parsed packet, with the tuple it came with.
+    /// Called once for a parsed packet, with the tuple it came with; for an ICMP error, with that of the packet it quotes.
     fn observe<F: Wire>(&mut self, parsed: &Parsed<F>, verdict: Verdict);
 }
 
@@ -26,21 +27,28 @@ enum Family {
     V6,
 }
 
+/// A packet without ports, or whose ports are nobody's concern.
+#[derive(Clone, Copy)]
+enum Aside {
+    /// An ICMP message: its family's scratch memory has its addresses and offsets.
+    Icmp(Family),
+    /// It passes.
+    NotOurs(PassReason),
+}
+
 #[inline(always)]
 fn parse_once<P: Extensions>(
     packet: &P,
     link: Link,
     scratch: &mut Scratch,
-) -> Result<Family, ParseError> {
-    match network(packet, link)? {
-        Network::V4(l3_offset) => {
-            V4::parse(packet, l3_offset, &mut scratch.v4.parsed)?;
-            Ok(Family::V4)
-        }
-        Network::V6(l3_offset) => {
-            V6::parse(packet, l3_offset, &mut scratch.v6.parsed)?;
-            Ok(Family::V6)
-        }
+) -> Result<Family, (Family, ParseError)> {
+    match network(packet, link).map_err(|error| (Family::V4, error))? {
+        Network::V4(l3_offset) => V4::parse(packet, l3_offset, &mut scratch.v4.parsed)
+            .map(|()| Family::V4)
+            .map_err(|error| (Family::V4, error)),
+        Network::V6(l3_offset) => V6::parse(packet, l3_offset, &mut scratch.v6.parsed)
+            .map(|()| Family::V6)
+            .map_err(|error| (Family::V6, error)),
     }
 }
 
@@ -49,15 +57,58 @@ fn parse<P: Extensions>(
     packet: &mut P,
     link: Link,
     scratch: &mut Scratch,
-) -> Result<Family, PassReason> {
+) -> Result<Family, Aside> {
     let first = match parse_once(packet, link, scratch) {
-        Err(ParseError::OutOfReach) if packet.pull() => parse_once(packet, link, scratch),
+        Err((_, ParseError::OutOfReach)) if packet.pull() => parse_once(packet, link, scratch),
         other => other,
     };
-    first.map_err(|error| match error {
-        ParseError::NotOurs(reason) => reason,
-        ParseError::OutOfReach => PassReason::Malformed,
+    first.map_err(|(family, error)| match error {
+        ParseError::Icmp => Aside::Icmp(family),
+        ParseError::LaterFragment => Aside::NotOurs(PassReason::LaterFragment),
+        ParseError::NotOurs(reason) => Aside::NotOurs(reason),
+        ParseError::OutOfReach => Aside::NotOurs(PassReason::Malformed),
     })
+}
+
+/// What becomes of a packet without a tuple of its own.
+#[inline(always)]
+fn aside<P, T, O>(
+    packet: &mut P,
+    place: Place,
+    aside: Aside,
+    scratch: &mut Scratch,
+    tables: &mut T,
+    observer: &mut O,
+) -> Verdict
+where
+    P: Asides<V4> + Asides<V6>,
+    T: Tables<V4> + Tables<V6>,
+    O: Observer,
+{
+    match aside {
+        Aside::NotOurs(reason) => Verdict::Pass(reason),
+        Aside::Icmp(Family::V4) => icmp(packet, place, &mut scratch.v4, tables, observer),
+        Aside::Icmp(Family::V6) => icmp(packet, place, &mut scratch.v6, tables, observer),
+    }
+}
+
+#[inline(always)]
+fn icmp<F, P, T, O>(
+    packet: &mut P,
+    place: Place,
+    scratch: &mut FamilyScratch<F>,
+    tables: &mut T,
+    observer: &mut O,
+) -> Verdict
+where
+    F: Icmp,
+    P: Asides<F>,
+    T: Tables<F>,
+    O: Observer,
+{
+    let verdict = packet.icmp_message(place, scratch, tables);
+    observer.observe(&scratch.parsed, verdict);
+    verdict
 }
 
 /// What becomes of a packet that enters by an attached device.
@@ -71,7 +122,7 @@ pub fn ingress<P, T, C, O>(
     observer: &mut O,
 ) -> Verdict
 where
-    P: Detours<V4> + Detours<V6>,
+    P: Asides<V4> + Asides<V6>,
     T: Tables<V4> + Tables<V6>,
     C: Clock,
     O: Observer,
@@ -92,7 +143,17 @@ where
             observer.observe(parsed, verdict);
             verdict
         }
-        Err(reason) => Verdict::Pass(reason),
+        Err(what) => {
+            let side = FlowSide::Destination;
+            aside(
+                packet,
+                Place { side, link },
+                what,
+                scratch,
+                tables,
+                observer,
+            )
+        }
     }
 }
 
@@ -107,7 +168,7 @@ pub fn egress<P, T, C, O>(
     observer: &mut O,
 ) -> Verdict
 where
-    P: Detours<V4> + Detours<V6>,
+    P: Asides<V4> + Asides<V6>,
     T: Tables<V4> + Tables<V6>,
     C: Clock,
     O: Observer,
@@ -127,6 +188,16 @@ where
             observer.observe(parsed, verdict);
             verdict
         }
-        Err(reason) => Verdict::Pass(reason),
+        Err(what) => {
+            let side = FlowSide::Source;
+            aside(
+                packet,
+                Place { side, link },
+                what,
+                scratch,
+                tables,
+                observer,
+            )
+        }
     }
 }

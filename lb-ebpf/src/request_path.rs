@@ -71,15 +71,37 @@ where
         return Verdict::Translated(Translation::MasqueradedReply);
     }
     if flags.has(FlowFlags::BRIDGED)
-        && link == Link::Ethernet
-        && let OnBridge::At(neighbour) = on_bridge(packet, tables, &parsed.tuple, address)
+        && let Err(reason) = bridge(packet, link, tables, parsed.tuple.source, address)
     {
-        let Some(ethernet) = packet.header_mut::<EthernetHeader>(0) else {
-            return Verdict::Drop(DropReason::HalfRewritten);
-        };
-        ethernet.destination = neighbour.0;
+        return Verdict::Drop(reason);
     }
     Verdict::Translated(Translation::Request)
+}
+
+/// Sends a packet for a backend behind the bridge that it entered by to that neighbour. An error means that bytes have
+/// changed before: the packet must not go on.
+#[inline(always)]
+pub fn bridge<F, P, T>(
+    packet: &mut P,
+    link: Link,
+    tables: &T,
+    source: F::Address,
+    backend: F::Address,
+) -> Result<(), DropReason>
+where
+    F: Wire,
+    P: Packet + Forwarding<F>,
+    T: Tables<F>,
+{
+    if link == Link::Ethernet
+        && let OnBridge::At(neighbour) = on_bridge(packet, tables, source, backend)
+    {
+        packet
+            .header_mut::<EthernetHeader>(0)
+            .ok_or(DropReason::HalfRewritten)?
+            .destination = neighbour.0;
+    }
+    Ok(())
 }
 
 /// The packet's flow, and where that must be known to find it, the frontend it is for. A packet that belongs to no proven
@@ -331,7 +353,7 @@ where
         };
         let flags = if masquerades || key.source == selected.backend.address {
             FlowFlags::MASQUERADE
-        } else if on_bridge(packet, tables, key, selected.backend.address) != OnBridge::No {
+        } else if on_bridge(packet, tables, key.source, selected.backend.address) != OnBridge::No {
             FlowFlags::BRIDGED
         } else {
             FlowFlags::NONE
@@ -379,7 +401,12 @@ fn recall<F: Wire, T: Tables<F>>(tables: &T, client: &Client<F>, entries: &mut E
 /// Whether the packet entered by a port of a bridge behind which the backend is as well. Then it must be bridged, not
 /// routed: the reply will be, and host conntrack must see both directions or neither.
 #[inline(always)]
-fn on_bridge<F, P, T>(packet: &mut P, tables: &T, key: &Tuple<F>, backend: F::Address) -> OnBridge
+fn on_bridge<F, P, T>(
+    packet: &mut P,
+    tables: &T,
+    source: F::Address,
+    backend: F::Address,
+) -> OnBridge
 where
     F: Wire,
     P: Packet + Forwarding<F> + ?Sized,
@@ -389,5 +416,5 @@ where
     if bridge == 0 {
         return OnBridge::No;
     }
-    packet.on_bridge(bridge, key.source, backend)
+    packet.on_bridge(bridge, source, backend)
 }

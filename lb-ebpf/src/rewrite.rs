@@ -13,6 +13,12 @@ const TCP_CHECKSUM: usize = 16;
 /// Offset of the checksum in a UDP header.
 const UDP_CHECKSUM: usize = 6;
 
+/// Where the checksum lies in a transport header.
+#[inline(always)]
+pub const fn checksum_offset(is_udp: bool) -> usize {
+    if is_udp { UDP_CHECKSUM } else { TCP_CHECKSUM }
+}
+
 /// Gives the packet another source or destination.
 ///
 /// The bounds of everything that is written were proven by the parse; the checksum helper comes first, because it ends
@@ -34,7 +40,7 @@ pub fn rewrite<F: Wire, P: Packet>(
     let ports = ChecksumDelta::NONE.replace_half(old_port.word(), port.word());
     let is_udp = parsed.is_udp();
     let checksum = L4Checksum {
-        offset: parsed.l4_offset() + if is_udp { UDP_CHECKSUM } else { TCP_CHECKSUM },
+        offset: parsed.l4_offset() + checksum_offset(is_udp),
         zero_is_none: is_udp,
         unbalanced: <F as IpFamily>::VERSION == 6,
     };

@@ -24,6 +24,23 @@ pub struct FamilyScratch<F: Wire> {
     pub parsed: Parsed<F>,
     /// Flow entries at hand.
     pub entries: Entries<F>,
+    /// An ICMP message that speaks of another packet: then `parsed` is that packet.
+    pub message: Message<F>,
+}
+
+/// An ICMP message.
+#[derive(Clone, Copy)]
+pub struct Message<F: Wire> {
+    /// Who sends it.
+    pub source: F::Address,
+    /// Who receives it.
+    pub destination: F::Address,
+    /// Bytes before its IP header.
+    l3_offset: u32,
+    /// Bytes before its ICMP header.
+    offset: u32,
+    /// Bytes before its end.
+    end: u32,
 }
 
 /// Flow entries that are looked at or made.
@@ -41,6 +58,36 @@ pub struct Entries<F: Wire> {
     pub kept: BackendId,
     /// Not 0: which backend the flow gets is remembered for the client.
     pub sticks: u32,
+}
+
+/// Offsets are kept as they were parsed: a packet's are below this.
+const OFFSET_MASK: u32 = 0x3ff;
+
+impl<F: Wire> Message<F> {
+    /// Notes where the message is: its IP header, its ICMP header, its end.
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "offsets in a packet of less than 64 KiB and its headers"
+    )]
+    pub fn set_place(&mut self, l3_offset: usize, offset: usize, end: usize) {
+        (self.l3_offset, self.offset, self.end) = (l3_offset as u32, offset as u32, end as u32);
+    }
+    /// Bytes before its IP header. Masked to a number that the verifier believes to lie in a packet.
+    #[inline(always)]
+    pub fn l3_offset(&self) -> usize {
+        (self.l3_offset & OFFSET_MASK) as usize
+    }
+    /// Bytes before its ICMP header; masked likewise.
+    #[inline(always)]
+    pub fn offset(&self) -> usize {
+        (self.offset & OFFSET_MASK) as usize
+    }
+    /// Bytes before its end.
+    #[inline(always)]
+    pub fn end(&self) -> usize {
+        self.end as usize
+    }
 }
 
 impl Default for Scratch {
@@ -67,6 +114,13 @@ where
                 frontend: FrontendEntry::zeroed(),
                 kept: 0,
                 sticks: 0,
+            },
+            message: Message {
+                source: F::Address::zeroed(),
+                destination: F::Address::zeroed(),
+                l3_offset: 0,
+                offset: 0,
+                end: 0,
             },
         }
     }

@@ -10,6 +10,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use lb_common::Counter;
 use nix::sys::signal::Signal;
 
 use crate::now;
@@ -231,6 +232,15 @@ impl Agent {
             bail!("{command:?}: {}: {text}{said}", output.status);
         }
         Ok(text)
+    }
+
+    /// How often its datapath has counted something.
+    pub fn counted(&self, counter: Counter) -> Result<u64> {
+        let status: serde_json::Value = serde_json::from_str(&self.waggle("status -o json")?)?;
+        let counters = status["counters"].as_array().context("counters")?;
+        let entry = counters.iter().find(|it| it["name"] == counter.name());
+        let value = entry.and_then(|entry| entry["value"].as_u64());
+        Ok(value.unwrap_or_default())
     }
 
     /// Waits until `waggle <words>` prints something that `is_as_wanted`.

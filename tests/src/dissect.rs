@@ -16,6 +16,11 @@ pub const TCP: u8 = 6;
 /// Protocol number of UDP.
 pub const UDP: u8 = 17;
 
+/// Protocol number of ICMP over IPv4.
+pub const ICMP_V4: u8 = 1;
+/// Protocol number of ICMP over IPv6.
+pub const ICMP_V6: u8 = 58;
+
 /// TCP control bits.
 pub mod flag {
     /// No more data.

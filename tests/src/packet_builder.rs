@@ -7,7 +7,7 @@
 )]
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::dissect::{TCP, UDP, flag, internet_checksum, pseudo_header};
+use crate::dissect::{ICMP_V4, ICMP_V6, TCP, UDP, flag, internet_checksum, pseudo_header};
 
 /// What follows the IP header.
 #[derive(Clone, Debug)]
@@ -20,6 +20,11 @@ enum Transport {
     },
     Udp {
         has_checksum: bool,
+    },
+    Icmp {
+        kind: u8,
+        code: u8,
+        rest: [u8; 4],
     },
     Other(u8),
 }
@@ -166,6 +171,12 @@ impl PacketBuilder {
         self.transport = Transport::Udp { has_checksum: true };
         self
     }
+    /// An ICMP message of the family, with the payload behind its 8 bytes of header.
+    #[must_use]
+    pub fn icmp(mut self, kind: u8, code: u8, rest: [u8; 4]) -> Self {
+        self.transport = Transport::Icmp { kind, code, rest };
+        self
+    }
     /// Another protocol: nothing but the payload follows.
     #[must_use]
     pub fn other(mut self, protocol: u8) -> Self {
@@ -275,6 +286,8 @@ impl PacketBuilder {
         match self.transport {
             Transport::Tcp { .. } => TCP,
             Transport::Udp { .. } => UDP,
+            Transport::Icmp { .. } if self.source.is_ipv4() => ICMP_V4,
+            Transport::Icmp { .. } => ICMP_V6,
             Transport::Other(number) => number,
         }
     }
@@ -305,11 +318,18 @@ impl PacketBuilder {
                 }
                 6
             }
+            Transport::Icmp { kind, code, rest } => {
+                bytes = [&[*kind, *code, 0, 0][..], rest].concat();
+                2
+            }
             Transport::Other(_) => return self.payload.clone(),
         };
         bytes.extend(&self.payload);
         let protocol = self.protocol();
-        let pseudo = pseudo_header(self.source, self.destination, protocol, bytes.len());
+        let pseudo = match protocol {
+            ICMP_V4 => Vec::new(),
+            _ => pseudo_header(self.source, self.destination, protocol, bytes.len()),
+        };
         let mut checksum = internet_checksum(&[&pseudo, &bytes]);
         if checksum == 0 && protocol == UDP {
             checksum = 0xffff;

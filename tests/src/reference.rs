@@ -358,6 +358,7 @@ impl<'a> Passing<'a> {
         let end = match translation {
             Translation::Request | Translation::MasqueradedReply => End::Destination,
             Translation::Reply | Translation::MasqueradedRequest => End::Source,
+            Translation::IcmpError => unreachable!("has no key of its own"),
         };
         Outcome {
             verdict: Verdict::Translated(translation),

@@ -85,23 +85,58 @@ pub fn add_to_udp(socket: &UdpSocket, extra: Extra) -> Result<()> {
     add(socket, extra)
 }
 
+/// Has a UDP socket refuse datagrams that a packet cannot hold, and mark all as not to be fragmented.
+pub fn never_fragment(socket: &UdpSocket) -> Result<()> {
+    let (ip, ipv6) = (libc::IPPROTO_IP, libc::IPPROTO_IPV6);
+    if socket.local_addr()?.is_ipv4() {
+        let value = libc::IP_PMTUDISC_DO.to_ne_bytes();
+        set(socket, ip, libc::IP_MTU_DISCOVER, &value)
+    } else {
+        let value = libc::IPV6_PMTUDISC_DO.to_ne_bytes();
+        set(socket, ipv6, libc::IPV6_MTU_DISCOVER, &value)
+    }
+}
+
+/// The path MTU that a connected socket knows of.
+pub fn path_mtu(socket: &UdpSocket) -> Result<u32> {
+    let (level, name) = if socket.local_addr()?.is_ipv4() {
+        (libc::IPPROTO_IP, libc::IP_MTU)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU)
+    };
+    Ok(u32::from_ne_bytes(get(socket, level, name)?))
+}
+
 /// The socket's cookie (`bpf_get_socket_cookie`).
 pub fn cookie(socket: &impl AsFd) -> Result<u64> {
-    let mut value = 0_u64;
-    let mut length = libc::socklen_t::try_from(size_of::<u64>())?;
+    Ok(u64::from_ne_bytes(get(
+        socket,
+        libc::SOL_SOCKET,
+        libc::SO_COOKIE,
+    )?))
+}
+
+fn get<const LENGTH: usize>(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+) -> Result<[u8; LENGTH]> {
+    let mut value = [0; LENGTH];
+    let mut length = libc::socklen_t::try_from(LENGTH)?;
     let descriptor = socket.as_fd().as_raw_fd();
     // SAFETY: both pointers are to locals that outlive the call, and `length` is the size of `value`.
     let result = unsafe {
         libc::getsockopt(
             descriptor,
-            libc::SOL_SOCKET,
-            libc::SO_COOKIE,
-            (&raw mut value).cast(),
+            level,
+            name,
+            value.as_mut_ptr().cast(),
             &raw mut length,
         )
     };
     if result != 0 {
-        return Err(std::io::Error::last_os_error()).context("getsockopt(SO_COOKIE)");
+        return Err(std::io::Error::last_os_error())
+            .with_context(|| format!("getsockopt({level}, {name})"));
     }
     Ok(value)
 }

@@ -5,6 +5,7 @@
 )]
 
 mod ethernet;
+mod icmp;
 mod ipv4;
 mod ipv6;
 mod transport;
@@ -13,6 +14,7 @@ use lb_common::{IpFamily, Ipv4Address, Ipv6Address, V4, V6};
 
 pub use self::{
     ethernet::{EtherType, EthernetHeader, VlanTag},
+    icmp::{ChecksumField, IcmpHeader, NeighbourOption, icmp_type},
     ipv4::Ipv4Header,
     ipv6::{ExtensionHeader, FragmentHeader, Ipv6Header, next_header},
     transport::{Ports, TcpFlags, TcpHeader, UdpHeader},
@@ -29,6 +31,8 @@ pub trait IpHeader<F: IpFamily>: Header {
     fn set_source(&mut self, address: F::Address);
     /// Changes the receiver; the header checksum is the caller's next step.
     fn set_destination(&mut self, address: F::Address);
+    /// Where the datagram ends, in bytes from where this header starts.
+    fn end(&self) -> usize;
     /// Folds a change into the header checksum; IPv6 has none.
     fn adjust_checksum(&mut self, delta: ChecksumDelta);
 }
@@ -62,10 +66,13 @@ headers!(
     Ports: 4,
     TcpHeader: 20,
     UdpHeader: 8,
+    IcmpHeader: 8,
+    NeighbourOption: 2,
+    ChecksumField: 2,
 );
 
 macro_rules! ip_header {
-    ($header:ty, $family:ty, $address:ty, |$this:ident, $delta:ident| $checksum:expr) => {
+    ($header:ty, $family:ty, $address:ty, |$end:ident| $length:expr, |$this:ident, $delta:ident| $checksum:expr) => {
         impl IpHeader<$family> for $header {
             #[inline(always)]
             fn source(&self) -> $address {
@@ -84,6 +91,11 @@ macro_rules! ip_header {
                 self.destination = address.into();
             }
             #[inline(always)]
+            fn end(&self) -> usize {
+                let $end = self;
+                $length
+            }
+            #[inline(always)]
             fn adjust_checksum(&mut self, $delta: ChecksumDelta) {
                 let $this = self;
                 $checksum;
@@ -91,7 +103,19 @@ macro_rules! ip_header {
         }
     };
 }
-ip_header!(Ipv4Header, V4, Ipv4Address, |header, delta| {
-    header.checksum = delta.apply(header.checksum);
-});
-ip_header!(Ipv6Header, V6, Ipv6Address, |_header, _delta| {});
+ip_header!(
+    Ipv4Header,
+    V4,
+    Ipv4Address,
+    |header| usize::from(u16::from_be_bytes(header.total_length)),
+    |header, delta| {
+        header.checksum = delta.apply(header.checksum);
+    }
+);
+ip_header!(
+    Ipv6Header,
+    V6,
+    Ipv6Address,
+    |header| size_of::<Ipv6Header>() + usize::from(u16::from_be_bytes(header.payload_length)),
+    |_header, _delta| {}
+);

@@ -1,13 +1,14 @@
 //! The detours as global functions: the verifier looks at each by itself, once for every program that calls it, with
 //! nothing known of the caller (kernel commit 51c39bb1d5d1). What they work on they find in the scratch memory.
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
-use lb_common::{DropReason, PassReason, V4, V6};
+use lb_common::{DropReason, FlowSide, PassReason, Translation, V4, V6, Verdict};
 use lb_ebpf::{
     clock::Clock,
-    detour::{Detours, Extensions},
-    parse::{ParseError, Parsed, skip_extensions},
+    detour::{Asides, Detours, Extensions, Place},
+    icmp,
+    parse::{Link, ParseError, Parsed, skip_extensions},
     reply_path, request_path,
-    scratch::Entries,
+    scratch::{Entries, FamilyScratch},
     tables::Tables,
 };
 
@@ -47,8 +48,8 @@ pub extern "C" fn skip_extensions_v6(skb: *mut __sk_buff) -> u32 {
     match skip_extensions(&packet, &mut scratch.v6.parsed) {
         Ok(()) => DONE,
         Err(ParseError::OutOfReach) => OUT_OF_REACH,
-        Err(ParseError::NotOurs(PassReason::LaterFragment)) => LATER_FRAGMENT,
-        Err(ParseError::NotOurs(_)) => MALFORMED,
+        Err(ParseError::LaterFragment) => LATER_FRAGMENT,
+        Err(ParseError::NotOurs(_) | ParseError::Icmp) => MALFORMED,
     }
 }
 
@@ -58,14 +59,72 @@ impl Extensions for SkbPacket {
         Err(match skip_extensions_v6(self.0.skb.skb) {
             DONE => return Ok(()),
             OUT_OF_REACH => ParseError::OutOfReach,
-            LATER_FRAGMENT => ParseError::NotOurs(PassReason::LaterFragment),
+            LATER_FRAGMENT => ParseError::LaterFragment,
             _ => ParseError::NotOurs(PassReason::Malformed),
         })
     }
 }
 
+/// A place as a number.
+const EGRESS: u32 = 1;
+const ETHERNET: u32 = 2;
+
+#[inline(always)]
+fn place(number: u32) -> Place {
+    Place {
+        side: if number & EGRESS == 0 {
+            FlowSide::Destination
+        } else {
+            FlowSide::Source
+        },
+        link: if number & ETHERNET == 0 {
+            Link::Ip
+        } else {
+            Link::Ethernet
+        },
+    }
+}
+
+#[inline(always)]
+fn place_number(place: Place) -> u32 {
+    let side = match place.side {
+        FlowSide::Destination => 0,
+        FlowSide::Source => EGRESS,
+    };
+    let link = match place.link {
+        Link::Ip => 0,
+        Link::Ethernet => ETHERNET,
+    };
+    side | link
+}
+
+/// What a detour returns that decides what becomes of a packet.
+const PASSED: u32 = 0;
+const TRANSLATED: u32 = 1;
+/// And the reason's number.
+const DROPPED: u32 = 2;
+
+/// Of translations there is one, of reasons to pass none that matters any more.
+#[inline(always)]
+fn verdict_number(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Pass(_) => PASSED,
+        Verdict::Translated(_) => TRANSLATED,
+        Verdict::Drop(reason) => DROPPED + reason as u32,
+    }
+}
+
+#[inline(always)]
+fn verdict(number: u32, translation: Translation) -> Verdict {
+    match number {
+        PASSED => Verdict::Pass(PassReason::NotOurs),
+        TRANSLATED => Verdict::Translated(translation),
+        number => Verdict::Drop(DropReason::from_number(number - DROPPED)),
+    }
+}
+
 macro_rules! detours {
-    ($family:ident, $scratch:ident: $($method:ident is $global:ident, $path:expr;)*) => {
+    ($family:ident, $scratch:ident, $icmp:ident: $($method:ident is $global:ident, $path:expr;)*) => {
         $(
             #[unsafe(no_mangle)]
             #[inline(never)]
@@ -78,6 +137,16 @@ macro_rules! detours {
                 number($path(&mut packet, parsed, entries, &mut KernelTables, &mut KernelClock))
             }
         )*
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $icmp(skb: *mut __sk_buff, at: u32) -> u32 {
+            let Some(scratch) = scratch() else {
+                return PASSED;
+            };
+            let mut packet = SkbPacket(TcContext::new(skb));
+            let scratch = &mut scratch.$scratch;
+            verdict_number(icmp::message(&mut packet, place(at), scratch, &mut KernelTables))
+        }
         impl Detours<$family> for SkbPacket {
             $(
                 #[inline(always)]
@@ -92,14 +161,25 @@ macro_rules! detours {
                 }
             )*
         }
+        impl Asides<$family> for SkbPacket {
+            #[inline(always)]
+            fn icmp_message<T: Tables<$family>>(
+                &mut self,
+                place: Place,
+                _scratch: &mut FamilyScratch<$family>,
+                _tables: &mut T,
+            ) -> Verdict {
+                verdict($icmp(self.0.skb.skb, place_number(place)), Translation::IcmpError)
+            }
+        }
     };
 }
-detours!(V4, v4:
+detours!(V4, v4, icmp_v4:
     open is open_v4, request_path::open;
     advance_request is advance_request_v4, request_path::advance;
     advance_reply is advance_reply_v4, reply_path::advance;
 );
-detours!(V6, v6:
+detours!(V6, v6, icmp_v6:
     open is open_v6, request_path::open;
     advance_request is advance_request_v6, request_path::advance;
     advance_reply is advance_reply_v6, reply_path::advance;

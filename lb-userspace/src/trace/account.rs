@@ -266,6 +266,8 @@ fn dropped(reason: DropReason) -> String {
         DropReason::NoMasqueradeAddress => "the node has no address to send it from",
         DropReason::NoMasqueradePort => "no port is free to send it from",
         DropReason::HalfRewritten => "it could be changed in part only",
+        DropReason::Redirect => "it is an ICMP redirect about packets that are translated",
+        DropReason::QuoteOutOfReach => "it is an ICMP error too long to be translated",
         DropReason::ServiceInMotion => {
             "the service's tables contradict each other: an agent is changing them, or something is wrong with them"
         }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use lb_common::{IpFamily, V4, V6};
 use lb_ebpf::{
     checksum::{ChecksumDelta, adjust_in_place},
-    detour::{Detours, Extensions},
+    detour::{Asides, Detours, Extensions},
     packet::{EthernetAddress, Forwarding, Header, L4Checksum, OnBridge, Packet},
 };
 
@@ -111,6 +111,8 @@ impl<F: IpFamily> Forwarding<F> for MemoryPacket {
 impl Extensions for MemoryPacket {}
 impl Detours<V4> for MemoryPacket {}
 impl Detours<V6> for MemoryPacket {}
+impl Asides<V4> for MemoryPacket {}
+impl Asides<V6> for MemoryPacket {}
 
 #[cfg(test)]
 mod tests {

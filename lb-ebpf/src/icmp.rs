@@ -1,0 +1,188 @@
+//! ICMP messages that speak of another packet, which they quote: errors and redirects.
+//!
+//! A message about a packet of a flow goes the way of that flow's answers, so the turned tuple of the quoted packet finds
+//! the very entry by which an answer would be translated at the same hook. An error is translated by it (see
+//! [`crate::icmp_error`]). A redirect is dropped, as netfilter does: to whom the sender believes it is talking, the
+//! router that redirects it does not know.
+use lb_common::{DropReason, PassReason, Port, V4, V6, Verdict};
+
+use crate::{
+    detour::{Detours, Place},
+    flow::find,
+    headers::{IcmpHeader, IpHeader as _, NeighbourOption, icmp_type},
+    icmp_error,
+    masquerade::MasqueradeAddress,
+    packet::Packet,
+    parse::{Parse, ParseError},
+    scratch::FamilyScratch,
+    tables::{FlowHandle as _, Tables},
+};
+
+/// How many options of a redirect are looked at for the packet it is about; Linux sends at most one before it.
+const REDIRECT_OPTIONS: usize = 3;
+
+/// Bytes of an ICMP redirect of IPv6 before its options: header, target, destination.
+const REDIRECT_V6: usize = 40;
+
+/// Where a message quotes a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quote {
+    /// Nowhere: it speaks of no packet.
+    None,
+    /// An error, with the packet at this offset.
+    OfError(usize),
+    /// A redirect, with the packet at this offset.
+    OfRedirect(usize),
+}
+
+/// What differs between the families' ICMP.
+pub trait Icmp: MasqueradeAddress + Parse {
+    /// Where the message of type `kind`, whose header is at `offset`, quotes a packet.
+    fn quote<P: Packet>(packet: &P, kind: u8, offset: usize) -> Quote;
+}
+
+impl Icmp for V4 {
+    #[inline(always)]
+    fn quote<P: Packet>(_packet: &P, kind: u8, offset: usize) -> Quote {
+        let quoted = offset + size_of::<IcmpHeader>();
+        match kind {
+            icmp_type::UNREACHABLE | icmp_type::TIME_EXCEEDED | icmp_type::PARAMETER_PROBLEM => {
+                Quote::OfError(quoted)
+            }
+            icmp_type::REDIRECT => Quote::OfRedirect(quoted),
+            _ => Quote::None,
+        }
+    }
+}
+
+impl Icmp for V6 {
+    #[inline(always)]
+    fn quote<P: Packet>(packet: &P, kind: u8, offset: usize) -> Quote {
+        match kind {
+            icmp_type::FIRST_V6..=icmp_type::LAST_V6 => {
+                Quote::OfError(offset + size_of::<IcmpHeader>())
+            }
+            icmp_type::REDIRECT_V6 => redirected(packet, offset + REDIRECT_V6),
+            _ => Quote::None,
+        }
+    }
+}
+
+/// Finds the option that holds the redirected packet; options begin at `offset`.
+#[inline(always)]
+fn redirected<P: Packet>(packet: &P, offset: usize) -> Quote {
+    let mut at = offset;
+    for _ in 0..REDIRECT_OPTIONS {
+        let Some(option) = packet.header::<NeighbourOption>(at) else {
+            return Quote::None;
+        };
+        if option.kind == NeighbourOption::REDIRECTED {
+            return Quote::OfRedirect(at + 8);
+        }
+        if option.length == 0 {
+            return Quote::None;
+        }
+        at += usize::from(option.length) * 8;
+    }
+    Quote::None
+}
+
+/// What becomes of an ICMP message, of which `scratch.parsed` has the addresses and offsets. Afterwards that is the packet
+/// the message quotes, if it quotes one.
+#[inline(always)]
+pub fn message<F, P, T>(
+    packet: &mut P,
+    place: Place,
+    scratch: &mut FamilyScratch<F>,
+    tables: &mut T,
+) -> Verdict
+where
+    F: Icmp,
+    P: Detours<F>,
+    T: Tables<F>,
+{
+    // The parse has seen the IP headers, and no more.
+    packet.pull();
+    let offset = scratch.parsed.l4_offset();
+    let Some(header) = packet.header::<IcmpHeader>(offset) else {
+        return Verdict::Pass(PassReason::Malformed);
+    };
+    match F::quote(packet, header.kind, offset) {
+        Quote::None => Verdict::Pass(PassReason::OtherProtocol),
+        Quote::OfError(at) => match read(packet, at, scratch) {
+            Ok(()) => error(packet, place, scratch, tables),
+            Err(reason) => Verdict::Pass(reason),
+        },
+        Quote::OfRedirect(at) => match read(packet, at, scratch) {
+            Ok(()) => redirect(scratch, tables),
+            Err(reason) => Verdict::Pass(reason),
+        },
+    }
+}
+
+/// Notes whose message it is, and reads the packet that it quotes at `quoted`.
+#[inline(always)]
+fn read<F: Icmp, P: Detours<F>>(
+    packet: &P,
+    quoted: usize,
+    scratch: &mut FamilyScratch<F>,
+) -> Result<(), PassReason> {
+    let (parsed, message) = (&mut scratch.parsed, &mut scratch.message);
+    let l3_offset = parsed.l3_offset();
+    let ip = packet.header::<F::IpHeader>(l3_offset);
+    let end = ip.ok_or(PassReason::Malformed)?.end();
+    message.source = parsed.tuple.source;
+    message.destination = parsed.tuple.destination;
+    message.set_place(l3_offset, parsed.l4_offset(), l3_offset + end);
+    F::parse_quote(packet, quoted, parsed).map_err(|error| match error {
+        ParseError::NotOurs(reason) => reason,
+        ParseError::Icmp => PassReason::OtherProtocol,
+        ParseError::LaterFragment => PassReason::LaterFragment,
+        ParseError::OutOfReach => PassReason::Malformed,
+    })
+}
+
+/// An error: to be translated, if answers to the quoted packet are.
+#[inline(always)]
+fn error<F, P, T>(
+    packet: &mut P,
+    place: Place,
+    scratch: &mut FamilyScratch<F>,
+    tables: &mut T,
+) -> Verdict
+where
+    F: Icmp,
+    P: Detours<F>,
+    T: Tables<F>,
+{
+    // Whoever gets the error must have sent the packet.
+    if scratch.message.destination != scratch.parsed.tuple.source {
+        return Verdict::Pass(PassReason::NotOurs);
+    }
+    let entries = &mut scratch.entries;
+    entries.other_key = scratch.parsed.tuple.reversed();
+    let Some(found) = find(tables, &entries.other_key) else {
+        return Verdict::Pass(PassReason::NotOurs);
+    };
+    entries.own = found.handle.entry();
+    // A masquerade that has no port yet has let no packet out.
+    if entries.own.side != place.side.byte() || entries.own.port == Port::ZERO {
+        return Verdict::Pass(PassReason::NotOurs);
+    }
+    icmp_error::translate(packet, place, scratch, tables)
+}
+
+/// A redirect: not for who sends packets of a flow that is translated, here or at the other side of the node.
+#[inline(always)]
+fn redirect<F, T>(scratch: &mut FamilyScratch<F>, tables: &mut T) -> Verdict
+where
+    F: Icmp,
+    T: Tables<F>,
+{
+    let (quoted, entries) = (&scratch.parsed.tuple, &mut scratch.entries);
+    entries.other_key = quoted.reversed();
+    if find(tables, quoted).is_some() || find(tables, &entries.other_key).is_some() {
+        return Verdict::Drop(DropReason::Redirect);
+    }
+    Verdict::Pass(PassReason::NotOurs)
+}

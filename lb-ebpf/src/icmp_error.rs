@@ -1,0 +1,176 @@
+//! An ICMP error is translated like an answer, and what it quotes like the packet that was sent: who hears of it must
+//! recognise what he sent.
+//!
+//! | hook    | what is rewritten                                                                     |
+//! |---------|---------------------------------------------------------------------------------------|
+//! | ingress | the receiver, and the source of the quoted packet: from the frontend to the backend, or from the masquerade to the client |
+//! | egress  | the destination of the quoted packet: from the backend to the frontend, or from the client to the masquerade; and the sender, if it is the same one. A router's error keeps its sender |
+//!
+//! Every checksum is changed by what its bytes change by. In the message's own sum the quoted IPv4 header counts for nothing,
+//! because its own checksum makes good for its addresses. The quoted transport checksum may lie behind the end of what
+//! is quoted: then the ports' change stands alone.
+use lb_common::{DropReason, FlowFlags, FlowSide, Translation, Verdict};
+
+use crate::{
+    checksum::{ChecksumDelta, adjust_in_place},
+    detour::{Detours, Place},
+    headers::{ChecksumField, IcmpHeader, IpHeader as _, Ports},
+    icmp::Icmp,
+    packet::{L4Checksum, Packet},
+    request_path::bridge,
+    rewrite::checksum_offset,
+    scratch::FamilyScratch,
+    tables::Tables,
+};
+
+/// What of the message changes besides addresses and ports.
+struct Sums {
+    /// The change of the address.
+    addresses: ChecksumDelta,
+    /// The change of the message, but for its own sum.
+    message: ChecksumDelta,
+    /// The quoted transport checksum as it will be, if it is there.
+    quoted: Option<[u8; 2]>,
+}
+
+/// Translates the error `scratch.message` about the packet `scratch.parsed` by the entry `scratch.entries.own`, which is of
+/// this hook's side.
+#[inline(always)]
+pub fn translate<F, P, T>(
+    packet: &mut P,
+    place: Place,
+    scratch: &mut FamilyScratch<F>,
+    tables: &mut T,
+) -> Verdict
+where
+    F: Icmp,
+    P: Detours<F>,
+    T: Tables<F>,
+{
+    if let Err(reason) = rewrite(packet, place.side, scratch) {
+        return Verdict::Drop(reason);
+    }
+    let own = &scratch.entries.own;
+    if place.side == FlowSide::Destination
+        && own.flags.has(FlowFlags::BRIDGED)
+        && let Err(reason) = bridge(
+            packet,
+            place.link,
+            tables,
+            scratch.message.source,
+            own.address,
+        )
+    {
+        return Verdict::Drop(reason);
+    }
+    Verdict::Translated(Translation::IcmpError)
+}
+
+/// The change of all sums; nothing is written yet.
+#[inline(always)]
+fn sums<F, P>(packet: &P, side: FlowSide, scratch: &FamilyScratch<F>) -> Result<Sums, DropReason>
+where
+    F: Icmp,
+    P: Packet,
+{
+    let (parsed, own) = (&scratch.parsed, &scratch.entries.own);
+    let tuple = &parsed.tuple;
+    let (old_address, old_port) = match side {
+        FlowSide::Destination => (tuple.source, tuple.source_port),
+        FlowSide::Source => (tuple.destination, tuple.destination_port),
+    };
+    let addresses = ChecksumDelta::NONE.replace(old_address.as_ref(), own.address.as_ref());
+    let ports = ChecksumDelta::NONE.replace_half(old_port.word(), own.port.word());
+    let mut message = ports;
+    if F::VERSION == 6 {
+        message = message.plus(addresses);
+    }
+    let is_udp = parsed.is_udp();
+    let field = parsed.l4_offset() + checksum_offset(is_udp);
+    if field + size_of::<ChecksumField>() > scratch.message.end() {
+        return Ok(Sums {
+            addresses,
+            message,
+            quoted: None,
+        });
+    }
+    let old = packet
+        .header::<ChecksumField>(field)
+        .ok_or(DropReason::QuoteOutOfReach)?
+        .0;
+    let mut new = old;
+    adjust_in_place(&mut new, is_udp, addresses.plus(ports));
+    Ok(Sums {
+        addresses,
+        message: message.replace_half(u16::from_ne_bytes(old), u16::from_ne_bytes(new)),
+        quoted: Some(new),
+    })
+}
+
+#[inline(always)]
+fn rewrite<F, P>(
+    packet: &mut P,
+    side: FlowSide,
+    scratch: &FamilyScratch<F>,
+) -> Result<(), DropReason>
+where
+    F: Icmp,
+    P: Packet,
+{
+    let (parsed, message, own) = (&scratch.parsed, &scratch.message, &scratch.entries.own);
+    let sums = sums(packet, side, scratch)?;
+    // On ingress the receiver is the quoted packet's source, or the message would not be here.
+    let is_readdressed =
+        side == FlowSide::Destination || message.source == parsed.tuple.destination;
+    let outer = if is_readdressed {
+        sums.addresses
+    } else {
+        ChecksumDelta::NONE
+    };
+    let checksum = L4Checksum {
+        offset: message.offset() + IcmpHeader::CHECKSUM,
+        zero_is_none: false,
+        unbalanced: F::VERSION == 6,
+    };
+    let pseudo = if F::VERSION == 6 {
+        outer
+    } else {
+        ChecksumDelta::NONE
+    };
+    packet
+        .adjust_l4_checksum(checksum, pseudo, sums.message)
+        .ok_or(DropReason::HalfRewritten)?;
+    if is_readdressed {
+        let ip = packet
+            .header_mut::<F::IpHeader>(message.l3_offset())
+            .ok_or(DropReason::HalfRewritten)?;
+        match side {
+            FlowSide::Destination => ip.set_destination(own.address),
+            FlowSide::Source => ip.set_source(own.address),
+        }
+        ip.adjust_checksum(outer);
+    }
+    let quoted = packet
+        .header_mut::<F::IpHeader>(parsed.l3_offset())
+        .ok_or(DropReason::HalfRewritten)?;
+    match side {
+        FlowSide::Destination => quoted.set_source(own.address),
+        FlowSide::Source => quoted.set_destination(own.address),
+    }
+    quoted.adjust_checksum(sums.addresses);
+    let ports = packet
+        .header_mut::<Ports>(parsed.l4_offset())
+        .ok_or(DropReason::HalfRewritten)?;
+    match side {
+        FlowSide::Destination => ports.source = own.port.to_wire(),
+        FlowSide::Source => ports.destination = own.port.to_wire(),
+    }
+    if let Some(new) = sums.quoted {
+        let field = parsed.l4_offset() + checksum_offset(parsed.is_udp());
+        packet
+            .header_mut::<ChecksumField>(field)
+            .ok_or(DropReason::HalfRewritten)?
+            .0 = new;
+    }
+    Ok(())
+}
