@@ -33,6 +33,7 @@ pub mod memory_tables;
 pub mod netns;
 pub mod nginx;
 pub mod packet_builder;
+pub mod peers;
 pub mod printed;
 pub mod process;
 pub mod questions;

@@ -49,6 +49,7 @@ scenarios! {
     external_addresses
     full_maps
     my_service_example
+    other_family
     pods_by_labels
     restart
     restart_with_a_broken_file

@@ -23,6 +23,10 @@ pub(super) fn frontends(
     place: &Place,
 ) -> BTreeMap<Frontend, FrontendFlags> {
     let mut frontends = BTreeMap::new();
+    // A Service has the families of its cluster addresses: slices of the other one are nobody's.
+    let Some(cluster_ip) = service.cluster_ip(family) else {
+        return frontends;
+    };
     let mut insert = |address: IpAddr, port_number: u16, scope, flags| {
         let frontend = Frontend {
             address,
@@ -65,9 +69,7 @@ pub(super) fn frontends(
             }
         }
     }
-    if service.internal_policy == policy
-        && let Some(address) = service.cluster_ip(family)
-    {
+    if service.internal_policy == policy {
         let flags = if place.masquerade_all {
             FrontendFlags::MASQUERADE
         } else if place.knows_pods(family) {
@@ -75,7 +77,7 @@ pub(super) fn frontends(
         } else {
             FrontendFlags::NONE
         };
-        insert(address, port.port, ClientScope::Everybody, flags);
+        insert(cluster_ip, port.port, ClientScope::Everybody, flags);
     }
     frontends
 }

@@ -151,10 +151,12 @@ fn job(kernel: &Kernel, suites: &[Suite], filter: Option<&str>) -> Result<Job> {
         files_below(&workspace::root().join(folder), &mut data)?;
     }
     let mut programs = vec![waggle];
-    if suites
-        .iter()
-        .any(|suite| Layer::of_suite(&suite.name) == Layer::Kubernetes)
-    {
+    if suites.iter().any(|suite| {
+        matches!(
+            Layer::of_suite(&suite.name),
+            Layer::Kubernetes | Layer::Peers
+        )
+    }) {
         let assets = control_plane::assets()?;
         for entry in fs::read_dir(&assets)? {
             programs.push(entry?.path());

@@ -35,6 +35,8 @@ pub enum Layer {
     Netns,
     /// A real Kubernetes control plane (root)
     Kubernetes,
+    /// Real kube-proxy beside Waggle (root)
+    Peers,
     /// The kernel and netns layers and the scenario in virtual machines of several kernels
     Vm,
 }
@@ -51,6 +53,7 @@ pub fn run(options: &Options) -> Result<()> {
             Layer::Kernel,
             Layer::Netns,
             Layer::Kubernetes,
+            Layer::Peers,
             Layer::Vm,
         ],
     };
@@ -60,11 +63,11 @@ pub fn run(options: &Options) -> Result<()> {
             Layer::Unit => unit(filter, &mut tally)?,
             Layer::Vm if options.layer.is_none() => machine::short_matrix(in_machine, &mut tally)?,
             Layer::Vm => machine::matrix(filter, &mut tally)?,
-            Layer::Kernel | Layer::Netns | Layer::Kubernetes if in_machine => {
+            Layer::Kernel | Layer::Netns | Layer::Kubernetes | Layer::Peers if in_machine => {
                 machine::layer(layer, filter, &mut tally)?;
             }
             Layer::Kernel | Layer::Netns => on_host(layer, &[], filter, &mut tally)?,
-            Layer::Kubernetes => {
+            Layer::Kubernetes | Layer::Peers => {
                 let assets = control_plane::assets()?.display().to_string();
                 on_host(
                     layer,
@@ -144,6 +147,7 @@ impl Layer {
             Self::Kernel => "kernel",
             Self::Netns => "netns",
             Self::Kubernetes => "kubernetes",
+            Self::Peers => "peers",
             Self::Vm => "vm",
         }
     }
@@ -157,6 +161,8 @@ impl Layer {
             Self::Netns
         } else if begins(&["kubernetes_"]) {
             Self::Kubernetes
+        } else if begins(&["peers_"]) {
+            Self::Peers
         } else {
             Self::Unit
         }
@@ -184,6 +190,7 @@ mod tests {
         assert_eq!(Layer::of_suite("kernel_matches_host"), Layer::Kernel);
         assert_eq!(Layer::of_suite("netns_clusterip"), Layer::Netns);
         assert_eq!(Layer::of_suite("kubernetes_scenario"), Layer::Kubernetes);
+        assert_eq!(Layer::of_suite("peers_rules"), Layer::Peers);
         assert_eq!(Layer::of_suite("plan_properties"), Layer::Unit);
     }
 }

@@ -1,0 +1,46 @@
+//! Where Waggle and kube-proxy may differ, each by a name that docs/kube-proxy.md explains.
+
+use super::client::{Failure, Met};
+use super::question::Place;
+use super::{Difference, Subject};
+
+/// A difference that is meant.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// What docs/kube-proxy.md calls it.
+    pub name: &'static str,
+    is_this: fn(&Difference) -> bool,
+}
+
+/// All that is meant.
+pub const KNOWN: &[Known] = &[
+    Known {
+        name: "processes-hear-at-once",
+        is_this: |it| {
+            it.question.place == Place::Host
+                && it.kube_proxy.is_only(Failure::Silence)
+                && it.waggle.is_only(Failure::Refused)
+        },
+    },
+    Known {
+        name: "unknown-ports",
+        is_this: |it| it.question.subject == Subject::UnknownPort,
+    },
+    Known {
+        name: "unallocated-addresses",
+        is_this: |it| it.question.subject == Subject::Unallocated,
+    },
+];
+
+/// The first name that a difference has.
+pub fn name_of(difference: &Difference) -> Option<&'static str> {
+    let mut known = KNOWN.iter();
+    let found = known.find(|known| (known.is_this)(difference));
+    found.map(|known| known.name)
+}
+
+impl Met {
+    fn is_only(&self, failure: Failure) -> bool {
+        self.pods.is_empty() && self.failures.iter().eq([&failure])
+    }
+}
