@@ -61,7 +61,7 @@ counters! {
     DropNoBackend = 16, "drop_no_backend";
     /// Packets dropped: a TCP segment that opens nothing and belongs to no known flow.
     DropNoFlow = 17, "drop_no_flow";
-    /// Packets dropped: another flow owns the reply tuple of every backend that was tried.
+    /// Packets dropped: the client talks to the same backend by another frontend from the same port, and no other source port was found free.
     DropFlowConflict = 18, "drop_flow_conflict";
     /// Packets dropped: the kernel refused to remember the flow.
     DropFlowNotStored = 19, "drop_flow_not_stored";

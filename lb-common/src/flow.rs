@@ -10,6 +10,14 @@
 //! | B -> M   | destination | C            | ingress |
 //!
 //! Rewriting a key and turning it round gives the key of its other half: [`FlowEntry::other_half`].
+//!
+//! Where another flow of the same client has the reply tuple already (another frontend, the same backend, the same
+//! client port p), the request gets another source port q as well, and the reply gets p back:
+//!
+//! | key        | side        | rewritten to | other port |
+//! |------------|-------------|--------------|------------|
+//! | C:p -> F   | destination | B            | q          |
+//! | B -> C:q   | source      | F            | p          |
 use crate::{backend::BackendId, family::IpFamily, port::Port, service::ServiceId, tuple::Tuple};
 
 /// Which end of the tuple is rewritten; this also says at which hook.
@@ -91,8 +99,10 @@ pub struct FlowEntry<F: IpFamily> {
     pub expected_ack: u32,
     /// The last packet of this direction: low 32 bits of jiffies, written at most once a second.
     pub last_seen: u32,
+    /// What the port of the other side becomes; [`Port::ZERO`]: it stays as it is.
+    pub other_port: Port,
     /// Zero.
-    pub spare: u32,
+    pub spare: u16,
     /// Zero.
     pub padding: F::Padding,
 }
@@ -103,8 +113,10 @@ impl<F: IpFamily> FlowEntry<F> {
     pub fn translated(&self, key: &Tuple<F>) -> Tuple<F> {
         if self.side == FlowSide::Destination.byte() {
             key.with_destination(self.address, self.port)
+                .with_source(key.source, self.other_port.or(key.source_port))
         } else {
             key.with_source(self.address, self.port)
+                .with_destination(key.destination, self.other_port.or(key.destination_port))
         }
     }
     /// The key under which the other direction is remembered.
@@ -161,6 +173,29 @@ mod tests {
         let reply = FlowEntry {
             address: key.destination,
             port: key.destination_port,
+            side: FlowSide::Source.byte(),
+            ..FlowEntry::zeroed()
+        };
+        assert_eq!(reply.other_half(&reply_key), key);
+    }
+
+    #[test]
+    fn with_another_source_port_the_halves_lead_to_each_other_as_well() {
+        let key = Tuple::<V4>::new(at(1), Port::new(1000), at(2), Port::new(80), 6);
+        let request = FlowEntry {
+            address: at(3),
+            port: Port::new(8080),
+            other_port: Port::new(61_000),
+            side: FlowSide::Destination.byte(),
+            ..FlowEntry::zeroed()
+        };
+        let reply_key = request.other_half(&key);
+        assert_eq!(reply_key.destination, at(1));
+        assert_eq!(reply_key.destination_port, Port::new(61_000));
+        let reply = FlowEntry {
+            address: key.destination,
+            port: key.destination_port,
+            other_port: key.source_port,
             side: FlowSide::Source.byte(),
             ..FlowEntry::zeroed()
         };

@@ -55,7 +55,8 @@ plain_old_data!(BackendEntry {
     address, port, state, spare, generation, service_id, padding
 } sizes 16, 32);
 plain_old_data!(FlowEntry {
-    address, port, side, flags, backend_id, generation, service_id, expected_ack, last_seen, spare, padding
+    address, port, side, flags, backend_id, generation, service_id, expected_ack, last_seen, other_port, spare,
+    padding
 } sizes 32, 48);
 plain_old_data!(SocketFlowKey { cookie, address, port, spare, padding } sizes 16, 32);
 plain_old_data!(Prefix { network, mask } sizes 8, 32);

@@ -17,6 +17,12 @@ impl Port {
     pub const fn new(number: u16) -> Self {
         Self(number.to_be())
     }
+    /// This port, or `other` where it is none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        if self.0 == 0 { other } else { self }
+    }
     /// From the two bytes of a header.
     #[inline(always)]
     pub const fn from_wire(bytes: [u8; 2]) -> Self {

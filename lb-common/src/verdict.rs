@@ -53,7 +53,7 @@ pub enum DropReason {
     NoBackend = 0,
     /// A TCP segment that opens nothing and belongs to no flow that is known.
     NoFlow = 1,
-    /// Another flow owns the reply tuple of every backend that was tried.
+    /// A flow of another frontend owns the reply tuple, and no other source port was found free.
     FlowConflict = 2,
     /// The kernel refused to remember the flow.
     FlowNotStored = 3,

@@ -9,6 +9,7 @@ use crate::{
     clock::Clock,
     icmp::{self, Icmp},
     masquerade::MasqueradeAddress,
+    opening,
     packet::{Forwarding, Packet},
     parse::{self, Link, ParseError, Parsed},
     reply_path, request_path,
@@ -36,16 +37,40 @@ pub struct Place {
 
 /// A packet that can take the detours of a family.
 pub trait Detours<F: MasqueradeAddress>: Extensions + Forwarding<F> {
-    /// [`request_path::open`].
+    /// [`opening::choose`].
     #[inline(always)]
-    fn open<T: Tables<F>, C: Clock>(
+    fn choose<T: Tables<F>, C: Clock>(
         &mut self,
         parsed: &Parsed<F>,
         entries: &mut Entries<F>,
         tables: &mut T,
         clock: &mut C,
     ) -> Result<(), DropReason> {
-        request_path::open(self, parsed, entries, tables, clock)
+        opening::choose(self, parsed, entries, tables, clock)
+    }
+
+    /// [`opening::reserve`].
+    #[inline(always)]
+    fn reserve<T: Tables<F>, C: Clock>(
+        &mut self,
+        parsed: &Parsed<F>,
+        entries: &mut Entries<F>,
+        tables: &mut T,
+        clock: &mut C,
+    ) -> Result<(), DropReason> {
+        opening::reserve(parsed, entries, tables, clock)
+    }
+
+    /// [`opening::remember`].
+    #[inline(always)]
+    fn remember<T: Tables<F>, C: Clock>(
+        &mut self,
+        parsed: &Parsed<F>,
+        entries: &mut Entries<F>,
+        tables: &mut T,
+        clock: &mut C,
+    ) -> Result<(), DropReason> {
+        opening::remember(parsed, entries, tables, clock)
     }
 
     /// [`request_path::advance`].

@@ -2,13 +2,14 @@
 //!
 //! The functions work on [`Entries`]: `own` is the entry of the packet's tuple, `other` the entry of the other half.
 use lb_common::{
-    BackendState, Counter, DropReason, FlowEntry, FlowFlags, FlowSide, Tuple,
-    config::UDP_WINDOW_SECONDS,
+    BackendState, Counter, DropReason, FlowEntry, FlowFlags, FlowSide, Port, Tuple,
+    config::UDP_WINDOW_SECONDS, hash::tuple_hash,
 };
 
 use crate::{
     clock::Instant,
     headers::{TcpFlags, Wire},
+    masquerade::{self, PORT_TRIES, port_from_range},
     scratch::Entries,
     select::Selected,
     tables::{FlowHandle, FlowTable, StoreError, Tables},
@@ -128,14 +129,19 @@ pub fn is_closed<F: Wire, T: Tables<F>>(tables: &T, own: FlowFlags, other_key: &
 fn make_other<F: Wire>(key: &Tuple<F>, entries: &mut Entries<F>, now: Instant) {
     let own = &entries.own;
     let other = &mut entries.other;
-    let side = if own.side == FlowSide::Destination.byte() {
+    let (side, own_port) = if own.side == FlowSide::Destination.byte() {
         other.address = key.destination;
         other.port = key.destination_port;
-        FlowSide::Source
+        (FlowSide::Source, key.source_port)
     } else {
         other.address = key.source;
         other.port = key.source_port;
-        FlowSide::Destination
+        (FlowSide::Destination, key.destination_port)
+    };
+    other.other_port = if own.other_port == Port::ZERO {
+        Port::ZERO
+    } else {
+        own_port
     };
     let direction = (own.flags.0 ^ FlowFlags::REQUEST.0) & FlowFlags::REQUEST.0;
     other.side = side.byte();
@@ -149,22 +155,17 @@ fn make_other<F: Wire>(key: &Tuple<F>, entries: &mut Entries<F>, now: Instant) {
     other.padding = F::Padding::default();
 }
 
-/// Remembers a new flow from `key` to the selected backend: the reply half first, so that no answer can come back
-/// unrecognised. Afterwards `entries.own` is the flow's request entry: the loser of a race between two CPUs takes the
-/// winner's. Whoever finds the reply tuple in use by another frontend's living flow gets
-/// [`DropReason::FlowConflict`] and may try another backend.
+/// The request entry of a new flow to the selected backend.
 #[inline(always)]
-pub fn create<F: Wire, T: Tables<F>>(
-    tables: &mut T,
-    key: &Tuple<F>,
+pub fn make_request<F: Wire>(
     selected: &Selected<F>,
     flags: FlowFlags,
-    entries: &mut Entries<F>,
+    own: &mut FlowEntry<F>,
     now: Instant,
-) -> Result<(), DropReason> {
-    let own = &mut entries.own;
+) {
     own.address = selected.backend.address;
     own.port = selected.backend.port;
+    own.other_port = Port::ZERO;
     own.side = FlowSide::Destination.byte();
     own.flags = flags.with(FlowFlags::REQUEST);
     own.backend_id = selected.id;
@@ -174,9 +175,90 @@ pub fn create<F: Wire, T: Tables<F>>(
     own.last_seen = now.jiffies;
     own.spare = 0;
     own.padding = F::Padding::default();
+}
+
+/// Finds a reply tuple for the new flow `entries.own` and stores its reply half there, before the request's, so that no
+/// answer can come back unrecognised: the tuple with the client's own port, unless a living flow of another frontend has
+/// it; then one with another source port from the range of masquerade ports. Which ports are tried follows from the
+/// flow's tuple: who opens it again after its request half was evicted finds its own.
+#[inline(always)]
+pub fn reserve<F: Wire, T: Tables<F>>(
+    tables: &mut T,
+    key: &Tuple<F>,
+    entries: &mut Entries<F>,
+    now: Instant,
+) -> Result<(), DropReason> {
     entries.other_key = entries.own.other_half(key);
     make_other(key, entries, now);
-    claim_reply_tuple(tables, entries, now)?;
+    let claimed = claim_reply_tuple(tables, entries, now);
+    if claimed != Err(DropReason::FlowConflict) {
+        return claimed;
+    }
+    let hash = tuple_hash(key);
+    entries.other.other_port = key.source_port;
+    for attempt in 0..PORT_TRIES {
+        entries.own.other_port = port_from_range(hash.wrapping_add(attempt));
+        entries.other_key.destination_port = entries.own.other_port;
+        match tables.insert_flow(FlowTable::Opening, &entries.other_key, &entries.other) {
+            // Looked for afterwards: flows move from the one table to the other only.
+            Ok(()) if tables.flow(FlowTable::Proven, &entries.other_key).is_some() => {
+                tables.remove_flow(FlowTable::Opening, &entries.other_key);
+            }
+            Ok(()) => return Ok(()),
+            Err(StoreError::Refused) => return Err(DropReason::FlowNotStored),
+            Err(StoreError::Exists) => {
+                let owner = tables.flow(FlowTable::Opening, &entries.other_key);
+                if owner.is_some_and(|owner| is_same_way(&owner.entry(), &entries.other)) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Err(DropReason::FlowConflict)
+}
+
+/// Takes a reply tuple for a new flow, unless a living flow of another frontend has it. Of two CPUs that want it at the
+/// same time one gets it.
+#[inline(always)]
+fn claim_reply_tuple<F: Wire, T: Tables<F>>(
+    tables: &mut T,
+    entries: &Entries<F>,
+    now: Instant,
+) -> Result<(), DropReason> {
+    let (reply_key, reply) = (&entries.other_key, &entries.other);
+    if let Some(found) = find(tables, reply_key) {
+        let owner = found.handle.entry();
+        let is_forgotten =
+            found.table == FlowTable::Opening && now.is_after(owner.last_seen, OPENING_SECONDS);
+        let other_key = owner.other_half(reply_key);
+        if !is_same_way(&owner, reply)
+            && !is_forgotten
+            && !is_closed(tables, owner.flags, &other_key)
+        {
+            return Err(DropReason::FlowConflict);
+        }
+        // Our own left over (its request half was evicted), or a finished one: all of it goes, lest what is left of it
+        // ages away under the new flow.
+        if owner.flags.has(FlowFlags::MASQUERADE) {
+            masquerade::forget(tables, &reply_key.reversed());
+        }
+        forget(tables, reply_key, &other_key);
+    }
+    match tables.insert_flow(FlowTable::Opening, reply_key, reply) {
+        Ok(()) => Ok(()),
+        Err(StoreError::Exists) => Err(DropReason::FlowConflict),
+        Err(StoreError::Refused) => Err(DropReason::FlowNotStored),
+    }
+}
+
+/// Stores the request half of a new flow whose reply half stands at `entries.other_key`. Afterwards `entries.own` is the
+/// flow's request entry: the loser of a race between two CPUs takes the winner's.
+#[inline(always)]
+pub fn remember<F: Wire, T: Tables<F>>(
+    tables: &mut T,
+    key: &Tuple<F>,
+    entries: &mut Entries<F>,
+) -> Result<(), DropReason> {
     match tables.insert_flow(FlowTable::Opening, key, &entries.own) {
         Ok(()) => {
             tables.count(Counter::FlowsOpened);
@@ -187,9 +269,8 @@ pub fn create<F: Wire, T: Tables<F>>(
             let Some(winner) = tables.flow(FlowTable::Opening, key) else {
                 return Err(DropReason::FlowNotStored);
             };
-            let loser = entries.own.backend_id;
             entries.own = winner.entry();
-            if entries.own.backend_id != loser {
+            if entries.own.other_half(key) != entries.other_key {
                 tables.remove_flow(FlowTable::Opening, &entries.other_key);
             }
             Ok(())
@@ -201,34 +282,13 @@ pub fn create<F: Wire, T: Tables<F>>(
     }
 }
 
-/// Takes the reply tuple for a new flow, unless a living flow of another frontend has it.
+/// Whether two entries rewrite packets in the same way.
 #[inline(always)]
-fn claim_reply_tuple<F: Wire, T: Tables<F>>(
-    tables: &mut T,
-    entries: &Entries<F>,
-    now: Instant,
-) -> Result<(), DropReason> {
-    let (reply_key, reply) = (&entries.other_key, &entries.other);
-    if let Some(found) = find(tables, reply_key) {
-        let owner = found.handle.entry();
-        let is_ours =
-            owner.side == reply.side && owner.address == reply.address && owner.port == reply.port;
-        let is_forgotten =
-            found.table == FlowTable::Opening && now.is_after(owner.last_seen, OPENING_SECONDS);
-        if !is_ours
-            && !is_forgotten
-            && !is_closed(tables, owner.flags, &owner.other_half(reply_key))
-        {
-            return Err(DropReason::FlowConflict);
-        }
-        // Our own left over (its request half was evicted), or a finished one.
-        if found.table == FlowTable::Proven {
-            tables.remove_flow(FlowTable::Proven, reply_key);
-        }
-    }
-    tables
-        .replace_flow(FlowTable::Opening, reply_key, reply)
-        .map_err(|_refused| DropReason::FlowNotStored)
+fn is_same_way<F: Wire>(one: &FlowEntry<F>, other: &FlowEntry<F>) -> bool {
+    one.side == other.side
+        && one.address == other.address
+        && one.port == other.port
+        && one.other_port == other.other_port
 }
 
 /// Forgets both halves of a flow, wherever they are.
@@ -275,9 +335,7 @@ pub fn promote<F: Wire, T: Tables<F>>(
     make_other(key, entries, now);
     if let Some(found) = find(tables, &entries.other_key) {
         let present = found.handle.entry();
-        let is_ours =
-            present.address == entries.other.address && present.port == entries.other.port;
-        if !is_ours {
+        if !is_same_way(&present, &entries.other) {
             // Evicted, and claimed by a flow of another frontend meanwhile: it is not taken back from a living flow.
             return;
         }

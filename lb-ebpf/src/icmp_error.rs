@@ -9,7 +9,7 @@
 //! Every checksum is changed by what its bytes change by. In the message's own sum the quoted IPv4 header counts for nothing,
 //! because its own checksum makes good for its addresses. The quoted transport checksum may lie behind the end of what
 //! is quoted: then the ports' change stands alone.
-use lb_common::{DropReason, FlowFlags, FlowSide, Translation, Verdict};
+use lb_common::{DropReason, FlowFlags, FlowSide, Port, Translation, Verdict};
 
 use crate::{
     checksum::{ChecksumDelta, adjust_in_place},
@@ -75,12 +75,15 @@ where
 {
     let (parsed, own) = (&scratch.parsed, &scratch.entries.own);
     let tuple = &parsed.tuple;
-    let (old_address, old_port) = match side {
-        FlowSide::Destination => (tuple.source, tuple.source_port),
-        FlowSide::Source => (tuple.destination, tuple.destination_port),
+    let (old_address, old_port, old_other_port) = match side {
+        FlowSide::Destination => (tuple.source, tuple.source_port, tuple.destination_port),
+        FlowSide::Source => (tuple.destination, tuple.destination_port, tuple.source_port),
     };
+    let other_port = own.other_port.or(old_other_port);
     let addresses = ChecksumDelta::NONE.replace(old_address.as_ref(), own.address.as_ref());
-    let ports = ChecksumDelta::NONE.replace_half(old_port.word(), own.port.word());
+    let ports = ChecksumDelta::NONE
+        .replace_half(old_port.word(), own.port.word())
+        .replace_half(old_other_port.word(), other_port.word());
     let mut message = ports;
     if F::VERSION == 6 {
         message = message.plus(addresses);
@@ -161,9 +164,14 @@ where
     let ports = packet
         .header_mut::<Ports>(parsed.l4_offset())
         .ok_or(DropReason::HalfRewritten)?;
-    match side {
-        FlowSide::Destination => ports.source = own.port.to_wire(),
-        FlowSide::Source => ports.destination = own.port.to_wire(),
+    let (port, other_port) = (own.port.to_wire(), own.other_port);
+    let (quoted, other) = match side {
+        FlowSide::Destination => (&mut ports.source, &mut ports.destination),
+        FlowSide::Source => (&mut ports.destination, &mut ports.source),
+    };
+    *quoted = port;
+    if other_port != Port::ZERO {
+        *other = other_port.to_wire();
     }
     if let Some(new) = sums.quoted {
         let field = parsed.l4_offset() + checksum_offset(parsed.is_udp());

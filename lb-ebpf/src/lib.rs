@@ -33,6 +33,7 @@ pub mod flow;
 pub mod icmp;
 pub mod icmp_error;
 pub mod masquerade;
+pub mod opening;
 pub mod reply_path;
 pub mod request_path;
 pub mod socket_path;

@@ -1,5 +1,5 @@
 //! The node's address as the source: a client that is its own backend must not see its own address come in.
-use lb_common::{DeviceEntry, DropReason, FlowEntry, FlowFlags, FlowSide, Port, Tuple, V4, V6};
+use lb_common::{DeviceEntry, DropReason, FlowFlags, FlowSide, Port, Tuple, V4, V6};
 
 use crate::{
     clock::{Clock, Instant},
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How many ports are tried when the client's own is taken.
-const PORT_TRIES: u32 = 8;
+pub(crate) const PORT_TRIES: u32 = 8;
 
 /// A family's masquerade address in a [`DeviceEntry`].
 pub trait MasqueradeAddress: Wire {
@@ -47,6 +47,7 @@ pub fn request<F: Wire, T: Tables<F>>(
     let wanted = &mut entries.other;
     wanted.address = key.source;
     wanted.port = Port::ZERO;
+    wanted.other_port = Port::ZERO;
     wanted.side = FlowSide::Source.byte();
     wanted.flags = FlowFlags::REQUEST.with(FlowFlags::MASQUERADE);
     wanted.last_seen = now.jiffies;
@@ -56,13 +57,12 @@ pub fn request<F: Wire, T: Tables<F>>(
     }
 }
 
-/// Forgets the masquerade of a flow that is over: `key` and `own` are its request's.
+/// Forgets the masquerade of a flow that is over: `masquerade_key` is its request's tuple on the way to the backend.
 #[inline(always)]
-pub fn forget<F: Wire, T: Tables<F>>(tables: &mut T, key: &Tuple<F>, own: &FlowEntry<F>) {
-    let masquerade_key = own.translated(key);
-    if let Some(found) = find(tables, &masquerade_key) {
-        let reply_key = found.handle.entry().other_half(&masquerade_key);
-        flow::forget(tables, &masquerade_key, &reply_key);
+pub fn forget<F: Wire, T: Tables<F>>(tables: &mut T, masquerade_key: &Tuple<F>) {
+    if let Some(found) = find(tables, masquerade_key) {
+        let reply_key = found.handle.entry().other_half(masquerade_key);
+        flow::forget(tables, masquerade_key, &reply_key);
     }
 }
 
@@ -140,7 +140,7 @@ fn is_ours(port: Port) -> bool {
 
 /// A port of 1024-29999 or 61000-65535: outside the node ports and the usual ephemeral range.
 #[inline(always)]
-fn port_from_range(word: u32) -> Port {
+pub(crate) fn port_from_range(word: u32) -> Port {
     const LOW: u32 = 30_000 - 1024;
     const HIGH: u32 = 65_536 - 61_000;
     let nth = lb_common::hash::place(word.wrapping_mul(0x9e37_79b1), LOW + HIGH);

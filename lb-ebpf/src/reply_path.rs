@@ -47,7 +47,8 @@ where
         return Verdict::Drop(reason);
     }
     let (address, port) = (entries.own.address, entries.own.port);
-    if let Err(reason) = rewrite(packet, parsed, FlowSide::Source, address, port) {
+    let other_port = entries.own.other_port;
+    if let Err(reason) = rewrite(packet, parsed, FlowSide::Source, address, port, other_port) {
         return Verdict::Drop(reason);
     }
     Verdict::Translated(if is_request {

@@ -1,16 +1,15 @@
 //! Client to backend, on ingress: the whole decision, top to bottom. Masqueraded replies come in this way too.
 use lb_common::{
     Counter, DeviceFlags, DropReason, FlowFlags, FlowSide, FrontendEntry, FrontendFlags,
-    FrontendKey, PassReason, ServiceId, Translation, Tuple, Verdict, hash::tuple_hash,
+    FrontendKey, PassReason, ServiceId, Translation, Tuple, Verdict,
 };
 
 use crate::{
-    affinity::{self, Client},
     clock::Clock,
     detour::Detours,
     flow::{
-        Found, backend_is_gone, backend_is_member, create, find_opening, find_proven, forget,
-        is_closed, promote, repair, touch, udp_client_may_prove,
+        Found, backend_is_gone, backend_is_member, find_opening, find_proven, forget, is_closed,
+        promote, repair, touch, udp_client_may_prove,
     },
     headers::{EthernetHeader, TcpFlags, TcpHeader, Wire},
     masquerade::{self, MasqueradeAddress},
@@ -18,7 +17,6 @@ use crate::{
     parse::{Link, Parsed},
     rewrite::rewrite,
     scratch::Entries,
-    select::{Selected, for_inside, select},
     tables::{FlowHandle, FlowTable, Tables},
 };
 
@@ -30,9 +28,6 @@ const NOBODYS: FrontendEntry = FrontendEntry {
     service_id: NO_SERVICE,
     flags: FrontendFlags::NONE,
 };
-
-/// How many backends are tried for a new flow whose reply tuple is taken.
-const BACKEND_TRIES: usize = 3;
 
 /// A packet that enters the node: requests get their backend, masqueraded replies their client.
 #[inline(always)]
@@ -63,7 +58,8 @@ where
         return Verdict::Drop(DropReason::Fragmented);
     }
     let (address, port) = (entries.own.address, entries.own.port);
-    if let Err(reason) = rewrite(packet, parsed, FlowSide::Destination, address, port) {
+    let (side, other_port) = (FlowSide::Destination, entries.own.other_port);
+    if let Err(reason) = rewrite(packet, parsed, side, address, port, other_port) {
         return Verdict::Drop(reason);
     }
     let flags = entries.own.flags;
@@ -133,13 +129,13 @@ fn frontend_of<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> FrontendEnt
 }
 
 #[inline(always)]
-fn frontend_key<F: Wire>(key: &Tuple<F>) -> FrontendKey<F> {
+pub(crate) fn frontend_key<F: Wire>(key: &Tuple<F>) -> FrontendKey<F> {
     FrontendKey::new(key.destination, key.destination_port, key.protocol_number())
 }
 
 /// Whether a packet comes from a pod of the cluster, as its source or the device it entered by tells.
 #[inline(always)]
-fn is_from_pod<F, P, T>(packet: &P, tables: &T, key: &Tuple<F>) -> bool
+pub(crate) fn is_from_pod<F, P, T>(packet: &P, tables: &T, key: &Tuple<F>) -> bool
 where
     F: Wire,
     P: Packet + ?Sized,
@@ -180,7 +176,7 @@ where
         && chooses_anew(parsed, entries, tables, found.table)
     {
         if entries.own.flags.has(FlowFlags::MASQUERADE) {
-            masquerade::forget(tables, key, &entries.own);
+            masquerade::forget(tables, &entries.own.translated(key));
         }
         forget(tables, key, &entries.other_key);
         return false;
@@ -298,110 +294,16 @@ where
     }
     entries.frontend = frontend;
     packet
-        .open(parsed, entries, tables, clock)
+        .choose(parsed, entries, tables, clock)
+        .and_then(|()| packet.reserve(parsed, entries, tables, clock))
+        .and_then(|()| packet.remember(parsed, entries, tables, clock))
         .map_err(Verdict::Drop)
-}
-
-/// Chooses a backend for a flow to `entries.frontend` and remembers the flow. Afterwards `entries.own` is its entry.
-#[inline(always)]
-pub fn open<F, P, T, C>(
-    packet: &mut P,
-    parsed: &Parsed<F>,
-    entries: &mut Entries<F>,
-    tables: &mut T,
-    clock: &mut C,
-) -> Result<(), DropReason>
-where
-    F: Wire,
-    P: Packet + Forwarding<F> + ?Sized,
-    T: Tables<F>,
-    C: Clock,
-{
-    let key = &parsed.tuple;
-    let now = clock.now();
-    let is_strange = !is_from_pod(packet, tables, key);
-    let frontend = if is_strange {
-        entries.frontend
-    } else {
-        for_inside(tables, &frontend_key(key), entries.frontend)
-    };
-    let masquerades = frontend.flags.has(FrontendFlags::MASQUERADE)
-        || is_strange && frontend.flags.has(FrontendFlags::MASQUERADE_STRANGERS);
-    let hash = tuple_hash(key);
-    let client = Client {
-        address: key.source,
-        service_id: frontend.service_id,
-        now,
-    };
-    recall(tables, &client, entries);
-    let mut created = Err(DropReason::FlowConflict);
-    for _ in 0..BACKEND_TRIES {
-        let kept = entries.kept;
-        let selected = if kept != 0
-            && let Some(backend) = tables.backend(kept)
-        {
-            Selected { id: kept, backend }
-        } else {
-            match select(tables, frontend.service_id, clock.random(), hash) {
-                Err(DropReason::NoBackend)
-                    if frontend.flags.has(FrontendFlags::BACKENDS_ELSEWHERE) =>
-                {
-                    return Err(DropReason::NoLocalBackend);
-                }
-                selected => selected?,
-            }
-        };
-        let flags = if masquerades || key.source == selected.backend.address {
-            FlowFlags::MASQUERADE
-        } else if on_bridge(packet, tables, key.source, selected.backend.address) != OnBridge::No {
-            FlowFlags::BRIDGED
-        } else {
-            FlowFlags::NONE
-        };
-        created = create(tables, key, &selected, flags, entries, now);
-        if created != Err(DropReason::FlowConflict) {
-            break;
-        }
-        if entries.kept != 0 {
-            // This flow goes elsewhere; the client stays with the backend it has.
-            (entries.kept, entries.sticks) = (0, 0);
-        }
-    }
-    created?;
-    if entries.sticks != 0 {
-        affinity::note(
-            tables,
-            &client,
-            entries.own.backend_id,
-            entries.own.generation,
-        );
-    }
-    if entries.own.flags.has(FlowFlags::MASQUERADE) {
-        return masquerade::request(tables, key, entries, now);
-    }
-    Ok(())
-}
-
-/// Leaves in `entries` which backend the client has, and whether it shall have one. (What is read back from there is
-/// unknown to the verifier, so that the ways that lead here do not multiply with those that go on.)
-#[inline(always)]
-fn recall<F: Wire, T: Tables<F>>(tables: &T, client: &Client<F>, entries: &mut Entries<F>) {
-    (entries.kept, entries.sticks) = (0, 0);
-    let Some(service) = tables.service(client.service_id) else {
-        return;
-    };
-    if affinity::applies(&service) {
-        entries.sticks = 1;
-        if let Some(kept) = affinity::kept(tables, &service, client) {
-            entries.kept = kept.selected.id;
-        }
-    }
 }
 
 /// Whether the packet entered by a port of a bridge behind which the backend is as well. Then it must be bridged, not
 /// routed: the reply will be, and host conntrack must see both directions or neither.
 #[inline(always)]
-fn on_bridge<F, P, T>(
+pub(crate) fn on_bridge<F, P, T>(
     packet: &mut P,
     tables: &T,
     source: F::Address,

@@ -1,4 +1,4 @@
-//! Address translation: one side of the tuple, and every checksum that covers it.
+//! Address translation: one side of the tuple, at need the other side's port, and every checksum that covers them.
 use lb_common::{DropReason, FlowSide, IpFamily, Port};
 
 use crate::{
@@ -19,7 +19,7 @@ pub const fn checksum_offset(is_udp: bool) -> usize {
     if is_udp { UDP_CHECKSUM } else { TCP_CHECKSUM }
 }
 
-/// Gives the packet another source or destination.
+/// Gives the packet another source or destination, and the other side another port unless that is [`Port::ZERO`].
 ///
 /// The bounds of everything that is written were proven by the parse; the checksum helper comes first, because it ends
 /// all views, and plain writes follow. An error means that bytes may have changed: the packet must not go on.
@@ -30,14 +30,18 @@ pub fn rewrite<F: Wire, P: Packet>(
     side: FlowSide,
     address: F::Address,
     port: Port,
+    other_port: Port,
 ) -> Result<(), DropReason> {
     let tuple = &parsed.tuple;
-    let (old_address, old_port) = match side {
-        FlowSide::Destination => (tuple.destination, tuple.destination_port),
-        FlowSide::Source => (tuple.source, tuple.source_port),
+    let (old_address, old_port, old_other_port) = match side {
+        FlowSide::Destination => (tuple.destination, tuple.destination_port, tuple.source_port),
+        FlowSide::Source => (tuple.source, tuple.source_port, tuple.destination_port),
     };
+    let other_port = other_port.or(old_other_port);
     let addresses = ChecksumDelta::NONE.replace(old_address.as_ref(), address.as_ref());
-    let ports = ChecksumDelta::NONE.replace_half(old_port.word(), port.word());
+    let ports = ChecksumDelta::NONE
+        .replace_half(old_port.word(), port.word())
+        .replace_half(old_other_port.word(), other_port.word());
     let is_udp = parsed.is_udp();
     let checksum = L4Checksum {
         offset: parsed.l4_offset() + checksum_offset(is_udp),
@@ -59,9 +63,13 @@ pub fn rewrite<F: Wire, P: Packet>(
     let header = packet
         .header_mut::<Ports>(parsed.l4_offset())
         .ok_or(DropReason::HalfRewritten)?;
-    match side {
-        FlowSide::Destination => header.destination = port.to_wire(),
-        FlowSide::Source => header.source = port.to_wire(),
-    }
+    let (source, destination) = match side {
+        FlowSide::Destination => (other_port, port),
+        FlowSide::Source => (port, other_port),
+    };
+    *header = Ports {
+        source: source.to_wire(),
+        destination: destination.to_wire(),
+    };
     Ok(())
 }

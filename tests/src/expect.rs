@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -60,17 +59,10 @@ pub fn udp_meets_exactly(
     Ok(seen_as)
 }
 
-/// A port of the ephemeral range that this process has not given out lately. Ports that the kernel draws come again soon,
-/// and of two frontends with one backend only one can have a client's port.
-fn next_port() -> u16 {
-    static GIVEN: AtomicU16 = AtomicU16::new(0);
-    33_000 + GIVEN.fetch_add(1, Ordering::Relaxed) % 27_000
-}
-
 /// One datagram from a new socket, and its answer, which must come from the frontend.
 pub fn ask_udp(namespace: &Namespace, frontend: SocketAddr, text: &str) -> Result<UdpAnswer> {
     let answer = namespace.run(|| {
-        let socket = udp_socket(any_like(frontend, next_port()))?;
+        let socket = udp_socket(any_like(frontend, 0))?;
         exchange(&socket, frontend, text)
     })?;
     let answer = answer

@@ -8,6 +8,7 @@
     reason = "what cannot happen here is a mistake in the test, and fails it"
 )]
 mod affinity;
+mod memory;
 mod objects;
 mod rewriting;
 mod state;
@@ -17,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use lb_common::{Counter, DropReason, PassReason, Port, Translation, Tuple, V4, V6, Verdict};
 use lb_ebpf::parse::Link;
 
+use self::memory::is_masquerade_port;
 pub use self::{
     objects::{Backend, Device, Masqueraded, Service, Stay},
     rewriting::{Change, End, Outcome},
@@ -89,7 +91,7 @@ impl World {
             if !half.is_request {
                 self.pass_by(passing);
                 self.repair(&passing.key);
-                return passing.translated(Translation::MasqueradedReply, half.to, None);
+                return passing.translated(Translation::MasqueradedReply, &half, None);
             }
             if !self.starts_over(passing, &half) {
                 let is_due = self.passed(half.last_seen, 1);
@@ -98,7 +100,7 @@ impl World {
                 self.repair(&passing.key);
                 self.prove_client(passing, is_due);
                 let ethernet = self.bridged_to(passing, &half);
-                return passing.translated(Translation::Request, half.to, ethernet);
+                return passing.translated(Translation::Request, &half, ethernet);
             }
             if passing.key.protocol == UDP {
                 self.count(Counter::FlowsRebalanced);
@@ -146,54 +148,47 @@ impl World {
         if service.candidates.is_empty() {
             return passing.dropped(DropReason::NoBackend);
         }
-        let free: Vec<u32> = service
-            .candidates
-            .iter()
-            .copied()
-            .filter(|id| self.may_have(passing, *id))
-            .collect();
-        let someone_is_taken = free.len() < service.candidates.len();
-        if passing.observed.verdict == Verdict::Drop(DropReason::FlowConflict) && someone_is_taken {
-            return passing.dropped(DropReason::FlowConflict);
-        }
         let kept = self.kept(service_id, passing.key.source.ip());
-        let chosen = kept
-            .filter(|id| free.contains(id))
-            .or_else(|| self.chosen(passing, &service, &free));
-        let Some(id) = chosen else {
-            return passing.dropped(DropReason::FlowConflict);
-        };
-        self.remember(passing, id);
-        // Where a flow had to go elsewhere, the client stays with the one it has.
-        if kept.is_none_or(|kept| kept == id) {
-            self.stay(service_id, passing.key.source.ip(), id);
-        }
+        let id = kept.unwrap_or_else(|| self.chosen(passing, &service));
+        let port = self.source_port(passing, id);
+        self.remember(passing, id, port);
+        self.stay(service_id, passing.key.source.ip(), id);
         self.count(Counter::FlowsOpened);
         let half = self
             .find(&passing.key, End::Destination)
             .expect("it was just remembered");
         let ethernet = self.bridged_to(passing, &half);
-        passing.translated(Translation::Request, half.to, ethernet)
+        passing.translated(Translation::Request, &half, ethernet)
     }
 
-    /// The one backend that hashing gives, if it is free; else whichever of the free ones the datapath took.
-    fn chosen(&self, passing: &Passing<'_>, service: &Service, free: &[u32]) -> Option<u32> {
+    /// Another source port for a new flow, where a living flow of another frontend has the replies to its own: whichever
+    /// free one the datapath took.
+    fn source_port(&self, passing: &Passing<'_>, id: u32) -> Option<u16> {
+        if self.may_have(passing, id, None) {
+            return None;
+        }
+        let source = passing.observed.source(passing.link);
+        let port = source.map_or(0, |source| source.port());
+        assert!(is_masquerade_port(port), "source port {port}");
+        let is_free = self.may_have(passing, id, Some(port));
+        assert!(is_free, "source port {port} is taken");
+        Some(port)
+    }
+
+    /// The one backend that hashing gives, or whichever the datapath took.
+    fn chosen(&self, passing: &Passing<'_>, service: &Service) -> u32 {
+        let candidates = &service.candidates;
         if service.by_hash {
             let place = lb_common::hash::place(
                 hash(&passing.key),
-                u32::try_from(service.candidates.len()).expect("a small service"),
+                u32::try_from(candidates.len()).expect("a small service"),
             );
-            let first = service.candidates[usize::try_from(place).expect("small")];
-            if free.contains(&first) {
-                return Some(first);
-            }
+            return candidates[usize::try_from(place).expect("small")];
         }
         let went_to = passing.observed.destination(passing.link);
-        let taken = free
-            .iter()
-            .copied()
-            .find(|id| Some(self.backends[id].address) == went_to);
-        taken.or_else(|| free.first().copied())
+        let mut taken = candidates.iter().copied();
+        let taken = taken.find(|id| Some(self.backends[id].address) == went_to);
+        taken.unwrap_or(candidates[0])
     }
 
     fn leave(&mut self, passing: &Passing<'_>) -> Outcome {
@@ -209,13 +204,16 @@ impl World {
             if !half.is_proven {
                 self.challenge(passing);
             }
-            return passing.translated(Translation::Reply, half.to, None);
+            return passing.translated(Translation::Reply, &half, None);
         }
         self.pass_by(passing);
         let half = self.halves[&passing.key].clone();
         if half.to.port() == 0 {
             return match self.masquerade(passing, &half) {
-                Ok(to) => passing.translated(Translation::MasqueradedRequest, to, None),
+                Ok(to) => {
+                    let half = Half { to, ..half };
+                    passing.translated(Translation::MasqueradedRequest, &half, None)
+                }
                 Err(reason) => passing.dropped(reason),
             };
         }
@@ -225,7 +223,7 @@ impl World {
         if !half.is_proven && reply.is_some_and(|reply| reply.is_proven) {
             self.prove(&passing.key);
         }
-        passing.translated(Translation::MasqueradedRequest, half.to, None)
+        passing.translated(Translation::MasqueradedRequest, &half, None)
     }
 
     /// Gives a request its masquerade: the egress device's address, and the client's own port if that is free and none that
@@ -250,8 +248,7 @@ impl World {
             destination: SocketAddr::new(address, port),
             protocol: passing.key.protocol,
         };
-        let is_ours = |port: u16| (1024..30_000).contains(&port) || port >= 61_000;
-        let port = if is_ours(client.port()) && self.is_free(&answer(client.port())) {
+        let port = if is_masquerade_port(client.port()) && self.is_free(&answer(client.port())) {
             client.port()
         } else if passing.observed.verdict == Verdict::Drop(DropReason::NoMasqueradePort) {
             return Err(DropReason::NoMasqueradePort);
@@ -261,7 +258,7 @@ impl World {
                 .source(passing.link)
                 .map_or(0, |source| source.port());
             assert!(
-                is_ours(port),
+                is_masquerade_port(port),
                 "a masquerade port from the range that is ours: {port}"
             );
             assert!(
@@ -352,9 +349,10 @@ impl<'a> Passing<'a> {
     fn translated(
         &self,
         translation: Translation,
-        to: SocketAddr,
+        half: &Half,
         ethernet: Option<[u8; 6]>,
     ) -> Outcome {
+        let (to, other_port) = (half.to, half.other_port);
         let end = match translation {
             Translation::Request | Translation::MasqueradedReply => End::Destination,
             Translation::Reply | Translation::MasqueradedRequest => End::Source,
@@ -365,7 +363,12 @@ impl<'a> Passing<'a> {
             bytes: rewriting::rewritten(
                 self.bytes,
                 &self.packet,
-                &Change { end, to, ethernet },
+                &Change {
+                    end,
+                    to,
+                    other_port,
+                    ethernet,
+                },
                 &self.observed.bytes,
             ),
         }

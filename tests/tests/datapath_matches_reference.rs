@@ -53,7 +53,6 @@ fn stories_reach_every_verdict() {
         "Translated(MasqueradedReply)",
         "Drop(NoBackend)",
         "Drop(NoFlow)",
-        "Drop(FlowConflict)",
         "Drop(Fragmented)",
         "Drop(NoMasqueradeAddress)",
     ] {

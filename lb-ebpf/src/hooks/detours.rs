@@ -5,7 +5,7 @@ use lb_common::{DropReason, FlowSide, PassReason, Translation, V4, V6, Verdict};
 use lb_ebpf::{
     clock::Clock,
     detour::{Asides, Detours, Extensions, Place},
-    icmp,
+    icmp, opening,
     parse::{Link, ParseError, Parsed, skip_extensions},
     reply_path, request_path,
     scratch::{Entries, FamilyScratch},
@@ -124,7 +124,9 @@ fn verdict(number: u32, translation: Translation) -> Verdict {
 }
 
 macro_rules! detours {
-    ($family:ident, $scratch:ident, $icmp:ident: $($method:ident is $global:ident, $path:expr;)*) => {
+    ($family:ident, $scratch:ident, $icmp:ident:
+     { $($method:ident is $global:ident, $path:expr;)* }
+     without the packet: { $($blind_method:ident is $blind_global:ident, $blind_path:expr;)* }) => {
         $(
             #[unsafe(no_mangle)]
             #[inline(never)]
@@ -147,19 +149,21 @@ macro_rules! detours {
             let scratch = &mut scratch.$scratch;
             verdict_number(icmp::message(&mut packet, place(at), scratch, &mut KernelTables))
         }
+        // An argument that is not used would not be passed, and the verifier refuses such calls: these have none.
+        $(
+            #[unsafe(no_mangle)]
+            #[inline(never)]
+            pub extern "C" fn $blind_global() -> u32 {
+                let Some(scratch) = scratch() else {
+                    return DONE;
+                };
+                let (parsed, entries) = (&scratch.$scratch.parsed, &mut scratch.$scratch.entries);
+                number($blind_path(parsed, entries, &mut KernelTables, &mut KernelClock))
+            }
+        )*
         impl Detours<$family> for SkbPacket {
-            $(
-                #[inline(always)]
-                fn $method<T: Tables<$family>, C: Clock>(
-                    &mut self,
-                    _parsed: &Parsed<$family>,
-                    _entries: &mut Entries<$family>,
-                    _tables: &mut T,
-                    _clock: &mut C,
-                ) -> Result<(), DropReason> {
-                    result($global(self.0.skb.skb))
-                }
-            )*
+            $(detours!(@method $family, $method, self, $global(self.0.skb.skb));)*
+            $(detours!(@method $family, $blind_method, self, $blind_global());)*
         }
         impl Asides<$family> for SkbPacket {
             #[inline(always)]
@@ -173,14 +177,38 @@ macro_rules! detours {
             }
         }
     };
+    (@method $family:ident, $method:ident, $this:ident, $call:expr) => {
+        #[inline(always)]
+        fn $method<T: Tables<$family>, C: Clock>(
+            &mut $this,
+            _parsed: &Parsed<$family>,
+            _entries: &mut Entries<$family>,
+            _tables: &mut T,
+            _clock: &mut C,
+        ) -> Result<(), DropReason> {
+            result($call)
+        }
+    };
 }
 detours!(V4, v4, icmp_v4:
-    open is open_v4, request_path::open;
+    {
+    choose is choose_v4, opening::choose;
     advance_request is advance_request_v4, request_path::advance;
     advance_reply is advance_reply_v4, reply_path::advance;
+    }
+    without the packet: {
+    reserve is reserve_v4, opening::reserve;
+    remember is remember_v4, opening::remember;
+    }
 );
 detours!(V6, v6, icmp_v6:
-    open is open_v6, request_path::open;
+    {
+    choose is choose_v6, opening::choose;
     advance_request is advance_request_v6, request_path::advance;
     advance_reply is advance_reply_v6, reply_path::advance;
+    }
+    without the packet: {
+    reserve is reserve_v6, opening::reserve;
+    remember is remember_v6, opening::remember;
+    }
 );

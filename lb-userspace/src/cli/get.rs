@@ -217,7 +217,7 @@ fn flow_rows(flows: &[FlowView], view: &View, wide: bool) -> Rows {
         "IDLE",
     ];
     if wide {
-        header.extend(["TABLE", "BACKEND-ID"]);
+        header.extend(["OTHER-PORT", "TABLE", "BACKEND-ID"]);
     }
     let mut rows = Rows::new(&header);
     for flow in flows {
@@ -237,7 +237,9 @@ fn flow_rows(flows: &[FlowView], view: &View, wide: bool) -> Rows {
         ];
         if wide {
             let table = if flow.proven { "flows" } else { "opening" };
-            row.extend([table.to_owned(), flow.backend_id.to_string()]);
+            let port = flow.other_port.map(|port| port.to_string());
+            let port = port.unwrap_or_else(|| "-".to_owned());
+            row.extend([port, table.to_owned(), flow.backend_id.to_string()]);
         }
         rows.push(row);
     }

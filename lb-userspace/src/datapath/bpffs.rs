@@ -1,7 +1,7 @@
 //! Where this program's maps and links are pinned, and the BPF file system below them.
 //!
 //! ```text
-//! <bpf-root>/v2/FRONTENDS_V4 …            maps; the number is the layout's version
+//! <bpf-root>/v3/FRONTENDS_V4 …            maps; the number is the layout's version
 //! <bpf-root>/links/<index>-ingress        TCX links, by interface index
 //! <bpf-root>/links/connect4 …             cgroup links, by program name
 //! ```

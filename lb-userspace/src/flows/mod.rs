@@ -36,6 +36,8 @@ pub struct FlowView {
     pub rewrites: String,
     /// What that side becomes.
     pub becomes: SocketAddr,
+    /// What the port of the other side becomes, where another flow of the client has the replies to its own port.
+    pub other_port: Option<u16>,
     /// What has been seen: `request`, `replied`, `fin`, `rst`, `masquerade`, `bridged`.
     pub flags: Vec<String>,
     /// Whether it has proven itself and stands in FLOWS.
@@ -112,6 +114,7 @@ where
         destination: SocketAddr::new(key.destination.into(), key.destination_port.number()),
         rewrites: side.to_owned(),
         becomes: SocketAddr::new(entry.address.into(), entry.port.number()),
+        other_port: Some(entry.other_port.number()).filter(|port| *port != 0),
         flags: names
             .iter()
             .filter(|(flag, _)| entry.flags.has(*flag))
@@ -169,6 +172,12 @@ mod tests {
             (shown.rewrites.as_str(), shown.idle_seconds),
             ("destination", 7)
         );
+        assert_eq!(shown.other_port, None);
+        let entry = FlowEntry {
+            other_port: Port::new(61_234),
+            ..entry
+        };
+        assert_eq!(view(&key, &entry, true, 999, 250).other_port, Some(61_234));
         assert_eq!(view(&key, &entry, true, 999, 250).idle_seconds, 0);
     }
 }

@@ -260,7 +260,9 @@ fn dropped(reason: DropReason) -> String {
             "the policy is Local, there is no backend on this node, and other nodes have some"
         }
         DropReason::NoFlow => "it opens nothing and belongs to no known flow",
-        DropReason::FlowConflict => "other flows have the replies of every backend that was tried",
+        DropReason::FlowConflict => {
+            "another flow has the replies to its port, and no other port is free"
+        }
         DropReason::FlowNotStored => "there is no room to remember its flow",
         DropReason::Fragmented => "it is a fragment",
         DropReason::NoMasqueradeAddress => "the node has no address to send it from",

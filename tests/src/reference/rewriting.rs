@@ -24,6 +24,8 @@ pub struct Change {
     pub end: End,
     /// What it becomes.
     pub to: SocketAddr,
+    /// What the port of the other end becomes, if that changes as well.
+    pub other_port: Option<u16>,
     /// The Ethernet destination, if that changes as well.
     pub ethernet: Option<[u8; 6]>,
 }
@@ -56,9 +58,18 @@ pub(super) fn rewritten(
 ) -> Vec<u8> {
     let mut new = bytes.to_vec();
     let mut changed = packet.clone();
-    match change.end {
-        End::Destination => changed.destination = change.to,
-        End::Source => changed.source = change.to,
+    let other_end = match change.end {
+        End::Destination => {
+            changed.destination = change.to;
+            &mut changed.source
+        }
+        End::Source => {
+            changed.source = change.to;
+            &mut changed.destination
+        }
+    };
+    if let Some(port) = change.other_port {
+        other_end.set_port(port);
     }
     if let Some(ethernet) = change.ethernet {
         put(&mut new, 0, &ethernet);

@@ -1,12 +1,12 @@
 //! What the reference knows and remembers.
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
 };
 
 use lb_common::{BackendState, Counter, Ipv4Address, Ipv6Address, hash::address_class};
 
-use super::{Backend, Device, End, Masqueraded, Passing, Service, objects::begins_with_one_of};
+use super::{Backend, Device, End, Passing, Service};
 use crate::{
     dissect::{TCP, flag},
     memory_clock::JIFFIES_PER_SECOND,
@@ -44,6 +44,8 @@ pub struct Half {
     pub end: End,
     /// What it becomes; port 0: not decided yet.
     pub to: SocketAddr,
+    /// What the other end's port becomes, where another flow has the tuple with the client's own.
+    pub other_port: Option<u16>,
     /// The backend.
     pub backend: u32,
     /// Its generation then.
@@ -118,14 +120,28 @@ impl World {
         self.now.wrapping_sub(since) >= seconds * JIFFIES_PER_SECOND
     }
 
-    /// The key of the other direction: what a packet of this one looks like when it is answered.
-    fn other_key(key: &Key, half: &Half) -> Key {
+    /// What a packet of this direction looks like when it goes on.
+    pub(super) fn translated(key: &Key, half: &Half) -> Key {
         let mut translated = *key;
-        match half.end {
-            End::Destination => translated.destination = half.to,
-            End::Source => translated.source = half.to,
+        let other_end = match half.end {
+            End::Destination => {
+                translated.destination = half.to;
+                &mut translated.source
+            }
+            End::Source => {
+                translated.source = half.to;
+                &mut translated.destination
+            }
+        };
+        if let Some(port) = half.other_port {
+            other_end.set_port(port);
         }
-        translated.reversed()
+        translated
+    }
+
+    /// The key of the other direction: what a packet of this one looks like when it is answered.
+    pub(super) fn other_key(key: &Key, half: &Half) -> Key {
+        Self::translated(key, half).reversed()
     }
 
     pub(super) fn other_half_mut(&mut self, key: &Key) -> Option<&mut Half> {
@@ -174,225 +190,15 @@ impl World {
         half.rst || rst || (half.fin && fin)
     }
 
-    pub(super) fn forget(&mut self, key: &Key) {
-        let Some(half) = self.halves.remove(key) else {
-            return;
-        };
-        self.halves.remove(&Self::other_key(key, &half));
-        if half.masquerade {
-            let towards_backend = Key {
-                destination: half.to,
-                ..*key
-            };
-            if let Some(outgoing) = self.halves.remove(&towards_backend) {
-                self.halves
-                    .remove(&Self::other_key(&towards_backend, &outgoing));
-            }
-        }
-    }
-
-    fn answer_key(passing: &Passing<'_>, backend: SocketAddr) -> Key {
-        Key {
-            source: backend,
-            destination: passing.key.source,
-            protocol: passing.key.protocol,
-        }
-    }
-
-    /// Whether a new flow may go to this backend: no living flow of another frontend has its reply tuple.
-    pub(super) fn may_have(&self, passing: &Passing<'_>, id: u32) -> bool {
-        let answer = Self::answer_key(passing, self.backends[&id].address);
-        let Some(owner) = self.halves.get(&answer) else {
-            return true;
-        };
-        let is_ours = owner.end == End::Source && owner.to == passing.key.destination;
-        let is_silent = !owner.is_proven && self.passed(owner.last_seen, 60);
-        is_ours || is_silent || self.is_over(&answer)
-    }
-
-    /// Remembers a new flow: both directions, unproven.
-    pub(super) fn remember(&mut self, passing: &Passing<'_>, id: u32) {
-        let backend = self.backends[&id].clone();
-        let client = passing.key.source.ip();
-        let is_stranger = match self.services[&backend.service].masqueraded {
-            Masqueraded::Nobody => false,
-            Masqueraded::Strangers => !begins_with_one_of(client, &self.pods),
-            Masqueraded::Everybody => true,
-        };
-        let masquerade = is_stranger || backend.address.ip() == client;
-        let request = Half {
-            end: End::Destination,
-            to: backend.address,
-            backend: id,
-            generation: backend.generation,
-            service: backend.service,
-            is_request: true,
-            is_proven: false,
-            fin: false,
-            rst: false,
-            is_replied: false,
-            is_crowded: false,
-            masquerade,
-            expected_ack: None,
-            last_seen: self.now,
-        };
-        let reply = Half {
-            end: End::Source,
-            to: passing.key.destination,
-            is_request: false,
-            ..request.clone()
-        };
-        self.halves
-            .insert(Self::answer_key(passing, backend.address), reply);
-        self.halves.insert(passing.key, request);
-        self.want_masquerade(&passing.key);
-    }
-
-    /// Notes that what a hairpin's request becomes must be masqueraded on egress, if it is not noted yet.
-    pub(super) fn want_masquerade(&mut self, key: &Key) {
-        let request = self.halves[key].clone();
-        let outgoing = Key {
-            destination: request.to,
-            ..*key
-        };
-        if !request.masquerade || request.is_proven || self.halves.contains_key(&outgoing) {
-            return;
-        }
-        let half = Half {
-            end: End::Source,
-            to: SocketAddr::new(unspecified(request.to), 0),
-            fin: false,
-            rst: false,
-            is_replied: false,
-            is_crowded: false,
-            expected_ack: None,
-            last_seen: self.now,
-            ..request
-        };
-        self.halves.insert(outgoing, half);
-    }
-
-    /// Remembers the masquerade of a request, and the way back.
-    pub(super) fn remember_masquerade(
-        &mut self,
-        outgoing: &Key,
-        back: Key,
-        to: SocketAddr,
-        half: &Half,
-    ) {
-        let outgoing_half = Half {
-            to,
-            last_seen: self.now,
-            ..half.clone()
-        };
-        let returning = Half {
-            end: End::Destination,
-            to: outgoing.source,
-            is_request: false,
-            fin: false,
-            rst: false,
-            ..outgoing_half.clone()
-        };
-        self.lodgers.insert(class_of(back.destination.ip()));
-        self.halves.insert(back, returning);
-        self.halves.insert(*outgoing, outgoing_half);
-    }
-
     /// Whether unproven flows to this destination are looked for without a frontend.
     pub(super) fn is_lodging(&self, destination: IpAddr) -> bool {
         self.lodgers.contains(&class_of(destination))
     }
-
-    /// Puts the other half back if it is missing and this one is not proven.
-    pub(super) fn repair(&mut self, key: &Key) {
-        let half = self.halves[key].clone();
-        let other = Self::other_key(key, &half);
-        if half.is_proven || self.halves.contains_key(&other) {
-            return;
-        }
-        let (end, to) = match half.end {
-            End::Destination => (End::Source, key.destination),
-            End::Source => (End::Destination, key.source),
-        };
-        let restored = Half {
-            end,
-            to,
-            is_request: !half.is_request,
-            fin: false,
-            rst: false,
-            is_replied: false,
-            is_crowded: false,
-            expected_ack: None,
-            last_seen: self.now,
-            ..half
-        };
-        self.halves.insert(other, restored);
-        self.count(Counter::FlowsRepaired);
-    }
-
-    /// Whether a UDP client may prove one more flow in this minute; counts it.
-    pub(super) fn udp_client_may_prove(&mut self, client: IpAddr) -> bool {
-        let now = self.now;
-        let (start, count) = self.udp_clients.get(&client).copied().unwrap_or((now, 0));
-        let (start, count) = if self.passed(start, 60) {
-            (now, 0)
-        } else {
-            (start, count)
-        };
-        let may = count < self.udp_flows_per_client;
-        self.udp_clients
-            .insert(client, (start, count + u32::from(may)));
-        may
-    }
-
-    /// Moves both directions to FLOWS, or none.
-    pub(super) fn prove(&mut self, key: &Key) {
-        let half = self.halves[key].clone();
-        let other = Self::other_key(key, &half);
-        if self
-            .halves
-            .get(&other)
-            .is_some_and(|present| Self::other_key(&other, present) != *key)
-        {
-            // Another flow has the reply tuple by now, and keeps it.
-            return;
-        }
-        let is_v4 = key.source.is_ipv4();
-        let proven = self
-            .halves
-            .iter()
-            .filter(|(key, half)| key.source.is_ipv4() == is_v4 && half.is_proven);
-        if proven.count() + 2 > self.proven_capacity {
-            if !half.is_crowded {
-                self.count(Counter::FlowsTableFull);
-                self.halves.get_mut(key).expect("a known flow").is_crowded = true;
-                self.lodgers.insert(class_of(key.destination.ip()));
-            }
-            return;
-        }
-        for key in [key, &other] {
-            let half = self.halves.get_mut(key).expect("repaired");
-            half.is_proven = true;
-            half.expected_ack = None;
-            half.is_crowded = false;
-        }
-        // The other half is written anew, with the time of writing.
-        let now = self.now;
-        self.halves.get_mut(&other).expect("repaired").last_seen = now;
-        self.count(Counter::FlowsProven);
-    }
 }
 
-fn class_of(address: IpAddr) -> usize {
+pub(super) fn class_of(address: IpAddr) -> usize {
     match address {
         IpAddr::V4(address) => address_class(Ipv4Address::from(address).as_ref()),
         IpAddr::V6(address) => address_class(Ipv6Address::from(address).as_ref()),
-    }
-}
-
-fn unspecified(like: SocketAddr) -> IpAddr {
-    match like {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }

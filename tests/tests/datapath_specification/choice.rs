@@ -9,7 +9,7 @@ use tests::{
 
 use crate::{
     fixture::REQUEST,
-    talk::{OTHER_WEB, WEB, client, frontend, node, other_frontend, pod, talk},
+    talk::{OTHER_WEB, WEB, client, frontend, node, pod, talk},
 };
 
 #[test]
@@ -68,54 +68,6 @@ fn a_slot_of_a_foreign_service_is_not_believed() {
         assert!((1..=3).any(|number| Some(pod(number)) == to));
     }
     assert_eq!(foreign(4).0, Verdict::Drop(DropReason::ServiceInMotion));
-}
-
-#[test]
-fn the_reply_tuple_of_a_living_flow_is_not_taken() {
-    let mut node = node();
-    // Pods 1 to 3 behind one frontend, pod 1 behind the other: the same client port meets pod 1 sooner or later.
-    let port = (1000..2000)
-        .find(|port| talk(&mut crate::talk::node(), TCP, *port).ask(SYN) == Some(pod(1)));
-    let port = port.unwrap();
-    assert_eq!(talk(&mut node, TCP, port).ask(SYN), Some(pod(1)));
-    let other = |node: &mut HostDatapath| {
-        let mut talk = talk(node, TCP, port);
-        talk.frontend = other_frontend();
-        talk.ask_with(SYN, 0).0
-    };
-    let conflict = Verdict::Drop(DropReason::FlowConflict);
-    assert_eq!(other(&mut node), conflict);
-    node.clock.advance(59);
-    assert_eq!(other(&mut node), conflict, "silent for 59 s");
-    node.clock.advance(1);
-    assert_eq!(
-        other(&mut node),
-        REQUEST,
-        "never proven, and silent for a minute"
-    );
-}
-
-#[test]
-fn another_backend_is_tried_where_one_is_taken() {
-    let mut node = node();
-    node.choose_by(WEB, Algorithm::Random);
-    node.choose_by(OTHER_WEB, Algorithm::Random);
-    node.candidates(OTHER_WEB, &[31, 32, 33]);
-    let mut conflicts = 0;
-    for port in 1000..1600 {
-        let first = talk(&mut node, TCP, port).ask(SYN);
-        let mut talk = talk(&mut node, TCP, port);
-        talk.frontend = other_frontend();
-        match talk.ask_with(SYN, 0) {
-            (REQUEST, second) => assert_ne!(first, second),
-            (verdict, _) => {
-                assert_eq!(verdict, Verdict::Drop(DropReason::FlowConflict));
-                conflicts += 1;
-            }
-        }
-    }
-    // Three tries of three pods, one of them taken: all three meet it once in 27 times.
-    assert!((5..50).contains(&conflicts), "{conflicts} of 600");
 }
 
 #[test]

@@ -121,13 +121,14 @@ struct Flow {
     client: SocketAddr,
     frontend: SocketAddr,
     backend: SocketAddr,
+    /// The client as the host's stack knows it: a rival for its port may have left it another.
+    routed: SocketAddr,
     /// The client as the backend knows it.
     shown: SocketAddr,
 }
 
-fn flow(is_v6: bool, protocol: u8, is_masqueraded: bool) -> Flow {
+fn flow(is_v6: bool, protocol: u8, is_masqueraded: bool, has_rival: bool) -> Flow {
     let mut node = node();
-    let mut shown = client(is_v6);
     if is_masqueraded {
         let device = DeviceEntry {
             masquerade_v4: [10, 1, 0, 1].into(),
@@ -143,9 +144,20 @@ fn flow(is_v6: bool, protocol: u8, is_masqueraded: bool) -> Flow {
             entry.flags = flags;
         }
     }
-    let (verdict, routed) = node.enter(&request(eth(), is_v6, protocol).build());
+    if has_rival {
+        let rival = SocketAddr::new(frontend(is_v6).ip(), 81);
+        let service = 1 + 2 * u32::from(is_v6) + u32::from(protocol == UDP);
+        node.frontend(service, protocol, rival);
+        let packet = eth().between(protocol, client(is_v6), rival).syn();
+        assert_eq!(node.enter(&packet.build()).0, REQUEST);
+    }
+    let (verdict, packet) = node.enter(&request(eth(), is_v6, protocol).build());
     assert_eq!(verdict, REQUEST);
-    let (verdict, sent) = node.leave(&routed);
+    let ends = tests::dissect::dissect(&packet, Link::Ethernet).expect("a packet");
+    let routed = ends.source;
+    assert_eq!(routed != client(is_v6), has_rival);
+    let mut shown = routed;
+    let (verdict, sent) = node.leave(&packet);
     if is_masqueraded {
         assert_eq!(
             verdict,
@@ -160,6 +172,7 @@ fn flow(is_v6: bool, protocol: u8, is_masqueraded: bool) -> Flow {
         client: client(is_v6),
         frontend: frontend(is_v6),
         backend: backend(is_v6),
+        routed,
         shown,
     }
 }
@@ -168,13 +181,15 @@ fn flow(is_v6: bool, protocol: u8, is_masqueraded: bool) -> Flow {
 fn for_all(mut test: impl FnMut(Flow, (u8, u8, [u8; 4]), &Quoted, &str)) {
     for is_v6 in FAMILIES {
         for protocol in [TCP, UDP] {
-            for is_masqueraded in [false, true] {
+            for (is_masqueraded, has_rival) in
+                [(false, false), (true, false), (false, true), (true, true)]
+            {
                 for (name, kind, code, rest) in kinds(is_v6) {
                     for (look, quoted) in quotes(is_v6, protocol) {
                         let what = format!(
-                            "{name} about protocol {protocol}, {look}, IPv6: {is_v6}, masquerade: {is_masqueraded}"
+                            "{name} about protocol {protocol}, {look}, IPv6: {is_v6}, masquerade: {is_masqueraded}, rival: {has_rival}"
                         );
-                        let flow = flow(is_v6, protocol, is_masqueraded);
+                        let flow = flow(is_v6, protocol, is_masqueraded, has_rival);
                         test(flow, (kind, code, rest), &quoted, &what);
                     }
                 }
@@ -202,14 +217,14 @@ fn the_client_hears_of_its_packets_as_it_sent_them() {
             let about = quoted.between(flow.shown, flow.backend);
             let received = error(kind, from, flow.shown, &about).build();
             let (entered, routed, left, sent) = through(&mut flow.node, &received);
-            if flow.shown == flow.client {
+            if flow.shown == flow.routed {
                 assert_eq!(entered, Verdict::Pass(PassReason::NotOurs), "{what}");
                 assert_eq!(routed, received, "{what}");
             } else {
                 assert_eq!(entered, ERROR, "{what}");
                 // In between the host's stack sees the flow as if the client had dialled the backend.
-                let about = quoted.between(flow.client, flow.backend);
-                let plain = error(kind, from, flow.client, &about).build();
+                let about = quoted.between(flow.routed, flow.backend);
+                let plain = error(kind, from, flow.routed, &about).build();
                 assert_eq!(routed, plain, "{what}");
             }
             assert_eq!(left, ERROR, "{what}");
@@ -230,10 +245,10 @@ fn errors_about_a_frontends_answers_reach_the_backend_that_gave_them() {
             let received = error(kind, from, flow.frontend, &about).build();
             let (entered, routed, left, sent) = through(&mut flow.node, &received);
             assert_eq!(entered, ERROR, "{what}");
-            let about = quoted.between(flow.backend, flow.client);
+            let about = quoted.between(flow.backend, flow.routed);
             let plain = error(kind, from, flow.backend, &about).build();
             assert_eq!(routed, plain, "{what}");
-            if flow.shown == flow.client {
+            if flow.shown == flow.routed {
                 assert_eq!(left, Verdict::Pass(PassReason::NotOurs), "{what}");
             } else {
                 assert_eq!(left, ERROR, "{what}");
@@ -249,7 +264,7 @@ fn errors_about_a_frontends_answers_reach_the_backend_that_gave_them() {
 fn an_error_in_pieces_or_with_padding_is_translated_alike() {
     for is_v6 in FAMILIES {
         let (_, kind, code, rest) = kinds(is_v6)[1];
-        let flow = || flow(is_v6, TCP, false);
+        let flow = || flow(is_v6, TCP, false, false);
         let quoted = Quoted {
             look: ip()
                 .between(TCP, client(is_v6), frontend(is_v6))
@@ -297,7 +312,7 @@ fn a_message_that_was_damaged_is_not_put_right() {
             frontend,
             backend,
             ..
-        } = flow(is_v6, UDP, false);
+        } = flow(is_v6, UDP, false, false);
         let (_, kind, code, rest) = kinds(is_v6)[0];
         let quoted = Quoted {
             look: ip().between(UDP, client, frontend).payload(b"data"),
@@ -411,7 +426,7 @@ fn what_is_no_error_about_a_flow_passes_untouched() {
         ] {
             let bytes = message.build();
             for hook in [Hook::Ingress, Hook::Egress] {
-                let mut flow = flow(is_v6, TCP, false);
+                let mut flow = flow(is_v6, TCP, false, false);
                 let mut packet = MemoryPacket::new(bytes.clone());
                 let verdict = flow.node.pass(hook, &mut packet, Link::Ethernet);
                 assert!(
@@ -454,7 +469,7 @@ fn an_error_to_a_backend_behind_the_clients_bridge_is_bridged_like_a_request() {
 
 #[test]
 fn an_error_leaves_no_trace_in_the_flow() {
-    let mut flow = flow(false, TCP, false);
+    let mut flow = flow(false, TCP, false, false);
     let before = flow.node.remembered(TCP, flow.client, flow.frontend);
     let quoted = Quoted {
         look: ip().between(TCP, flow.client, flow.frontend),

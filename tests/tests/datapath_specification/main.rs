@@ -15,5 +15,6 @@ mod proof;
 mod redirects;
 mod senders;
 mod socket;
+mod source_port;
 mod talk;
 mod untouched;

@@ -4,7 +4,9 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use lb_common::{Counter, FlowEntry, FlowFlags, FlowSide, IpFamily, PassReason, Tuple, Verdict};
+use lb_common::{
+    Counter, FlowEntry, FlowFlags, FlowSide, IpFamily, PassReason, Port, Tuple, Verdict,
+};
 use lb_ebpf::{parse::Link, scratch::Scratch};
 use tests::{
     dissect::{UDP, assert_checksums, dissect, header_checksum_holds, transport_checksum_holds},
@@ -273,7 +275,7 @@ fn interface(hook: Hook, bytes: &[u8], link: Link) -> u32 {
 }
 
 fn key<F: IpFamily>(tuple: &Tuple<F>) -> Key {
-    let at = |address: F::Address, port: lb_common::Port| {
+    let at = |address: F::Address, port: Port| {
         let address: IpAddr = address.into();
         SocketAddr::new(address, port.number())
     };
@@ -311,6 +313,7 @@ fn half<F: IpFamily>(entry: &FlowEntry<F>, is_proven: bool, is_udp: bool) -> Hal
             End::Source
         },
         to: decided(entry),
+        other_port: (entry.other_port != Port::ZERO).then(|| entry.other_port.number()),
         backend: entry.backend_id,
         generation: entry.generation,
         service: entry.service_id,
