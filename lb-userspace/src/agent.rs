@@ -2,6 +2,7 @@
 //!
 //! [`Agent`] is a plain value that is told the time; [`run`] is the loop around it, and the only place that reads the
 //! clock.
+mod findings;
 mod health;
 mod round;
 mod said;
@@ -23,7 +24,8 @@ use said::Said;
 pub use view::View;
 
 use crate::{
-    desired::{Ledger, Limits, Refusal, Scope},
+    desired::{Dispute, Ledger, Limits, Refusal, Scope},
+    findings::{Findings, node_ports::NodePorts},
     health::{Check, Facts},
     maps::{LbMaps, MapContents, MapError, read_contents},
     model::{Dirty, Place, ServiceName, Snapshot, Warning},
@@ -100,10 +102,12 @@ pub struct Agent<M> {
     said: Said,
     refused: BTreeMap<ServiceName, Refusal>,
     /// The disputes about frontends that have been told of.
-    disputes: BTreeSet<Warning>,
+    disputes: BTreeSet<Dispute>,
     /// Services with a port for health checks, as of the last plan that was begun.
     checks: BTreeMap<ServiceName, Check>,
     health: watch::Sender<Facts>,
+    findings: watch::Sender<Findings>,
+    node_ports: watch::Sender<NodePorts>,
     /// When each Service or its endpoints last changed.
     changed: BTreeMap<ServiceName, Duration>,
     retry_refused: Option<Duration>,
@@ -150,6 +154,8 @@ impl<M: LbMaps> Agent<M> {
             disputes: BTreeSet::new(),
             checks: BTreeMap::new(),
             health: watch::Sender::default(),
+            findings: watch::Sender::default(),
+            node_ports: watch::Sender::default(),
             changed: BTreeMap::new(),
             retry_refused: None,
             started: false,
@@ -268,6 +274,7 @@ impl<M: LbMaps> Agent<M> {
             for warning in self.said.news(&name, warnings) {
                 warn!("{warning}");
             }
+            self.file(&name);
             self.dirty.insert(name);
         }
     }

@@ -9,6 +9,7 @@ pub mod config;
 pub mod convert;
 pub mod datapath;
 pub mod desired;
+pub mod findings;
 pub mod flows;
 pub mod health;
 pub mod maps;

@@ -1,5 +1,9 @@
 //! What the agent says for health checks.
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use tokio::sync::watch;
 
@@ -25,10 +29,15 @@ impl<M: LbMaps> Agent<M> {
             None => !knows_nodes,
         };
         let place = self.snapshot.place();
-        let addresses = Family::ALL
+        let addresses: BTreeSet<IpAddr> = Family::ALL
             .into_iter()
             .flat_map(|family| place.node_port_addresses(family))
             .collect();
+        self.node_ports.send_if_modified(|all| {
+            let changed = all.addresses != addresses;
+            all.addresses.clone_from(&addresses);
+            changed
+        });
         self.health.send_if_modified(|facts| {
             facts.is_node_eligible = is_node_eligible;
             let changed = facts.addresses != addresses;
@@ -89,8 +98,6 @@ impl<M: LbMaps> Agent<M> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use serde_json::json;
 
     use super::*;

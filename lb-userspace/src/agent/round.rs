@@ -1,5 +1,5 @@
 //! One round: from the Services that changed to the maps.
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use lb_common::BackendState;
 use tracing::{info, warn};
@@ -120,18 +120,19 @@ impl<M: LbMaps> Agent<M> {
         }
         for name in std::mem::take(&mut self.dirty) {
             self.note_check(&name);
+            self.note_node_ports(&name);
             let wanted = self.wanted(&name);
             match self.ledger.update(&name, wanted, now) {
-                Ok(()) => drop(self.refused.remove(&name)),
-                Err(refusal) => self.refuse(name, refusal),
+                Ok(()) => {
+                    if self.refused.remove(&name).is_some() {
+                        self.file(&name);
+                    }
+                }
+                Err(refusal) => self.refuse(&name, refusal),
             }
         }
         if self.ledger.take_disputes_news() {
-            let disputes = self.ledger.disputes().into_iter().collect();
-            for dispute in BTreeSet::difference(&disputes, &self.disputes) {
-                warn!("{dispute}");
-            }
-            self.disputes = disputes;
+            self.set_disputes(self.ledger.disputes().into_iter().collect());
         }
         if !self.started {
             self.started = true;
@@ -152,10 +153,11 @@ impl<M: LbMaps> Agent<M> {
         }
     }
 
-    fn refuse(&mut self, name: ServiceName, refusal: Refusal) {
-        if self.refused.get(&name) != Some(&refusal) {
-            warn!("{}", refusal.warning(&name));
-            self.refused.insert(name, refusal);
+    fn refuse(&mut self, name: &ServiceName, refusal: Refusal) {
+        if self.refused.get(name) != Some(&refusal) {
+            warn!("{}", refusal.warning(name));
+            self.refused.insert(name.clone(), refusal);
+            self.file(name);
         }
     }
 
@@ -207,7 +209,7 @@ impl<M: LbMaps> Agent<M> {
             Family::V6 => lb_common::V6::FRONTENDS,
         };
         self.refuse(
-            name,
+            &name,
             Refusal {
                 map,
                 needed: 1,

@@ -19,7 +19,7 @@ impl<M: LbMaps> Agent<M> {
             .refused
             .iter()
             .map(|(name, refusal)| refusal.warning(name))
-            .chain(self.disputes.iter().cloned())
+            .chain(self.disputes.iter().map(|it| it.warning.clone()))
             .collect();
         let pending = self.dirty.len().max(self.pending.services.len());
         let settled = self.started && !self.doubtful && pending == 0;

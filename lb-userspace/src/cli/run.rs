@@ -30,6 +30,7 @@ use crate::{
         probe::KernelAbilities,
         refusals,
     },
+    findings,
     flows::{strays, sweep},
     health,
     maps::bpf::BpfMaps,
@@ -229,6 +230,11 @@ impl Node {
         )));
         let health_address = self.settings.healthz_bind_address.unwrap_or_default();
         let health = health::start(self.agent.health(), health_address.0, started);
+        let clashes = findings::node_ports::start(self.agent.node_ports());
+        if let Some(access) = self.settings.access() {
+            let found = vec![self.agent.findings(), clashes.clone()];
+            drop(tokio::spawn(findings::notice::tell(access, found)));
+        }
         let listener = server::bind(&self.run_dir)
             .with_context(|| format!("cannot listen in {}", self.run_dir.display()))?;
         let state = server::Sources {
@@ -240,6 +246,7 @@ impl Node {
             cgroup_root: self.cgroup_root,
             socket_hooks: self.socket_hooks,
             health,
+            clashes,
             kernel: self.abilities,
             started,
         };

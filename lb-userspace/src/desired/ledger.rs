@@ -18,7 +18,7 @@ use std::{
 use lb_common::{BackendId, FrontendFlags, ServiceId, SlotRegion, V4, V6};
 
 pub use contents::{FamilyScope, Scope};
-pub use show::Shown;
+pub use show::{Dispute, Shown};
 
 use crate::{
     agent::RestingBackend,

@@ -18,7 +18,7 @@ use lb_common::{FrontendFlags, Protocol};
 pub use backends::Backend;
 pub use claims::Frontend;
 pub use eligible::local_ready;
-pub use ledger::{FamilyScope, Ledger, Limits, Scope, Shown};
+pub use ledger::{Dispute, FamilyScope, Ledger, Limits, Scope, Shown};
 pub use refusal::Refusal;
 pub use senders::senders;
 
@@ -85,9 +85,7 @@ pub fn services(
     if service.not_served.is_some() {
         return desired;
     }
-    // Where a Service has no cluster address it has nothing else, as for kube-proxy: its node port stays the node's.
-    let families = Family::ALL.into_iter();
-    for family in families.filter(|family| service.cluster_ip(*family).is_some()) {
+    for family in Family::ALL {
         for port in &service.ports {
             for policy in [TrafficPolicy::Cluster, TrafficPolicy::Local] {
                 let mut frontends = frontends::frontends(service, port, family, policy, place);

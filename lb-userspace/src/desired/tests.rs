@@ -190,9 +190,10 @@ fn of_those_who_want_a_frontend_the_oldest_has_it() {
         assert_eq!(owners, [owner], "{name} {created:?}");
         let told = ledger.disputes().into_iter().map(|it| {
             let problem = it
+                .warning
                 .problem
                 .replace(&format!("wants {frontend}, which default/"), "");
-            let loser = it.subject.replace("Service default/", "");
+            let loser = it.warning.subject.replace("Service default/", "");
             format!("{loser}: {}", problem.replace(" has: ", " has it, "))
         });
         assert_eq!(

@@ -23,6 +23,7 @@ use super::{AgentState, SOCKET};
 use crate::{
     agent::Event,
     datapath::{cgroup::SocketHook, host, monitor::Reports, probe::KernelAbilities},
+    findings::Findings,
     flows::sweep::SweepReport,
     model::Warning,
 };
@@ -49,6 +50,8 @@ pub struct Sources {
     pub socket_hooks: Vec<SocketHook>,
     /// Ports for health checks that cannot be had.
     pub health: watch::Receiver<Vec<Warning>>,
+    /// Node ports at which sockets of the node listen.
+    pub clashes: watch::Receiver<Findings>,
     /// What the kernel can do.
     pub kernel: KernelAbilities,
     /// When the agent started.
@@ -64,6 +67,9 @@ impl Sources {
             .await
             .unwrap_or_default();
         node_warnings.extend(self.health.borrow().iter().cloned());
+        for about in self.clashes.borrow().values() {
+            node_warnings.extend(about.findings.iter().map(|it| it.warning.clone()));
+        }
         Some(AgentState {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

@@ -6,7 +6,7 @@ use lb_common::{BackendId, BackendState, ClientScope, ServiceId};
 use crate::{
     agent::RestingBackend,
     desired::{Backend, Frontend, Ledger, ServiceKey},
-    model::{Family, Warning},
+    model::{Family, ServiceName, Warning},
 };
 
 /// A service that has an entry in the maps, or is about to.
@@ -22,6 +22,17 @@ pub struct Shown<'a> {
     pub taken: Vec<(Frontend, &'a ServiceKey)>,
     /// The backends in its slots.
     pub slots: &'a [BackendId],
+}
+
+/// A Service wants frontends that another has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Dispute {
+    /// Who wants them.
+    pub loser: ServiceName,
+    /// Who has them.
+    pub owner: ServiceName,
+    /// In words.
+    pub warning: Warning,
 }
 
 impl Ledger {
@@ -79,8 +90,8 @@ impl Ledger {
         }
     }
 
-    /// Services that want frontends which others have, a warning for each pair of them.
-    pub fn disputes(&self) -> Vec<Warning> {
+    /// Services that want frontends which others have, once for each pair of them.
+    pub fn disputes(&self) -> Vec<Dispute> {
         let mut disputes: BTreeMap<_, Vec<&Frontend>> = BTreeMap::new();
         for (frontend, mut claimants) in self.claims.disputed() {
             let Some(owner) = claimants.next() else {
@@ -99,11 +110,16 @@ impl Ledger {
             } else {
                 "its name comes first"
             };
-            Warning::new(
+            let warning = Warning::new(
                 format!("Service {loser}"),
                 format!("wants {}, which {owner} has: {why}", list(&frontends)),
                 "give one of them another address or port",
-            )
+            );
+            Dispute {
+                loser: loser.clone(),
+                owner: owner.clone(),
+                warning,
+            }
         });
         warnings.collect()
     }

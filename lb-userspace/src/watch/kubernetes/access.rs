@@ -33,7 +33,7 @@ impl Access {
     }
 
     /// The client's configuration, and what is to be said about it.
-    pub(super) async fn configuration(&self) -> anyhow::Result<(Config, Vec<Warning>)> {
+    pub(crate) async fn configuration(&self) -> anyhow::Result<(Config, Vec<Warning>)> {
         let mut config = match &self.kubeconfig {
             Some(file) => from_file(file).await?,
             None if self.api_server.is_some() => {
