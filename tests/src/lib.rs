@@ -27,6 +27,7 @@ pub mod generate;
 pub mod host_datapath;
 pub mod kernel_program;
 pub mod kubernetes_cluster;
+pub mod kubernetes_rules;
 pub mod load;
 pub mod lone_agent;
 pub mod memory_tables;

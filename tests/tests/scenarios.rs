@@ -57,5 +57,6 @@ scenarios! {
     terminating
     too_many_endpoints
     two_slices
+    what_slices_say
     who_was_first
 }

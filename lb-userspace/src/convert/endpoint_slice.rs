@@ -11,10 +11,17 @@ use crate::{
 /// Names the Service that a slice belongs to.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
-/// A slice as the agent sees it; `None` if it belongs to no Service: it is somebody's own affair then.
+/// Marks the slices of headless Services, which nobody translates.
+const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+
+/// A slice as the agent sees it; `None` if it belongs to no Service: it is somebody's own affair then. Those of headless
+/// Services are nobody's.
 pub fn endpoint_slice(object: &api::EndpointSlice) -> Option<EndpointSlice> {
     let labels = object.metadata.labels.as_ref()?;
     let service = labels.get(SERVICE_NAME_LABEL)?;
+    if labels.contains_key(HEADLESS_LABEL) {
+        return None;
+    }
     let name = object_name(&object.metadata);
     let mut notes = Notes::about("EndpointSlice", &name);
     let family = match object.address_type.as_str() {
@@ -51,6 +58,12 @@ pub fn endpoint_slice(object: &api::EndpointSlice) -> Option<EndpointSlice> {
         warnings: notes.finish(),
         name,
     })
+}
+
+/// Whether a slice says which Service it belongs to.
+pub fn names_service(object: &api::EndpointSlice) -> bool {
+    let labels = object.metadata.labels.as_ref();
+    labels.is_some_and(|labels| labels.contains_key(SERVICE_NAME_LABEL))
 }
 
 fn port(object: &api::EndpointPort, notes: &mut Notes) -> Option<EndpointPort> {

@@ -11,7 +11,7 @@ mod service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lb_common::Protocol;
 
-pub use endpoint_slice::{SERVICE_NAME_LABEL, endpoint_slice};
+pub use endpoint_slice::{SERVICE_NAME_LABEL, endpoint_slice, names_service};
 pub use endpoints::endpoints;
 pub use node::node;
 pub use pods::{pod_uid, select};

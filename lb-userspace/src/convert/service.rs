@@ -55,7 +55,6 @@ pub fn service(object: &api::Service) -> Service {
         external_ips,
         ports,
         not_served,
-        publish_not_ready_addresses: spec.publish_not_ready_addresses.unwrap_or(false),
         internal_policy: traffic_policy(spec.internal_traffic_policy.as_deref()),
         external_policy: traffic_policy(spec.external_traffic_policy.as_deref()),
         affinity_seconds,

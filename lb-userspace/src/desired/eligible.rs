@@ -16,9 +16,10 @@ pub(super) enum Fitness {
 }
 
 /// How fit an endpoint is. A terminating pod that still answers is the last resort: at the end of a rolling update of
-/// a single replica there may be nobody else (KEP-1669).
-pub(super) fn fitness(service: &Service, endpoint: &Endpoint) -> Fitness {
-    if endpoint.ready || service.publish_not_ready_addresses {
+/// a single replica there may be nobody else (KEP-1669). That a Service publishes endpoints that are not ready is said by
+/// its slices, which call them ready.
+pub(super) fn fitness(endpoint: &Endpoint) -> Fitness {
+    if endpoint.ready {
         Fitness::Ready
     } else if endpoint.serving && endpoint.terminating {
         Fitness::LastResort
@@ -50,8 +51,7 @@ pub fn local_ready(
         .iter()
         .filter(serves)
         .flat_map(|slice| &slice.endpoints);
-    let ready =
-        endpoints.filter(|it| is_local(it, place) && fitness(service, it) == Fitness::Ready);
+    let ready = endpoints.filter(|it| is_local(it, place) && fitness(it) == Fitness::Ready);
     ready
         .map(|it| it.address)
         .collect::<BTreeSet<IpAddr>>()

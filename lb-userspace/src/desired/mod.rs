@@ -92,12 +92,11 @@ pub fn services(
                 if frontends.is_empty() {
                     continue;
                 }
-                let members = slots::members(service, port, family, slices, policy, place);
+                let members = slots::members(port, family, slices, policy, place);
                 let (backends, present) = members;
                 if backends.is_empty() && policy == TrafficPolicy::Local {
                     let everywhere = TrafficPolicy::Cluster;
-                    let (elsewhere, _) =
-                        slots::members(service, port, family, slices, everywhere, place);
+                    let (elsewhere, _) = slots::members(port, family, slices, everywhere, place);
                     if !elsewhere.is_empty() {
                         let flags = frontends.values_mut();
                         flags.for_each(|it| *it = it.with(FrontendFlags::BACKENDS_ELSEWHERE));

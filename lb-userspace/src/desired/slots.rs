@@ -9,12 +9,11 @@ use crate::{
         DesiredBackend, Presence,
         eligible::{self, Fitness, is_local},
     },
-    model::{Endpoint, EndpointSlice, Family, Place, Service, ServicePort, TrafficPolicy},
+    model::{Endpoint, EndpointSlice, Family, Place, ServicePort, TrafficPolicy},
 };
 
 /// Who takes new flows (by address and port: a stable order), and everybody the slices name.
 pub(super) fn members(
-    service: &Service,
     port: &ServicePort,
     family: Family,
     slices: &[&EndpointSlice],
@@ -34,7 +33,7 @@ pub(super) fn members(
         let matching = ports.find(|it| it.name == port.name && it.protocol == port.protocol);
         let Some(target) = matching else { continue };
         for endpoint in &slice.endpoints {
-            let fitness = eligible::fitness(service, endpoint);
+            let fitness = eligible::fitness(endpoint);
             // An endpoint that moves from one slice to another stands in both for a moment: its better half counts.
             let rank = |fitness: Fitness, it: &'_ Endpoint| (fitness, is_local(it, place));
             match candidates.entry(SocketAddr::new(endpoint.address, target.port)) {

@@ -47,7 +47,6 @@ fn service(name: &str, address: &str) -> Service {
             node_port: None,
         }],
         not_served: None,
-        publish_not_ready_addresses: false,
         kind: ServiceType::ClusterIp,
         affinity_seconds: 0,
         health_check_port: None,
@@ -128,21 +127,6 @@ fn the_ready_serve_and_without_them_those_that_are_ending_but_still_answer() {
             .collect();
         assert_eq!(members, expected, "{endpoints:?}");
     }
-}
-
-#[test]
-fn not_ready_endpoints_serve_where_the_service_publishes_them() {
-    let slice = slice("web", vec![endpoint(("10.0.0.2", false, false, false), "")]);
-    let service = Service {
-        publish_not_ready_addresses: true,
-        ..service("web", "10.96.0.1")
-    };
-    assert_eq!(
-        services(&service, &[&slice], &Place::default())[0]
-            .backends
-            .len(),
-        1
-    );
 }
 
 #[test]

@@ -27,8 +27,6 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Why this Service is none of ours, if it is not.
     pub not_served: Option<NotServed>,
-    /// Endpoints serve whether they are ready or not. (In a cluster the endpoint slices say so themselves.)
-    pub publish_not_ready_addresses: bool,
     /// Which endpoints serve clients that dial its cluster address.
     pub internal_policy: TrafficPolicy,
     /// Which endpoints serve clients that dial a node port, `balancer_ips` or `external_ips`.

@@ -90,7 +90,6 @@ fn service() -> impl Strategy<Value = Service> {
                     cluster_ips,
                     ports: ports.collect(),
                     not_served,
-                    publish_not_ready_addresses: false,
                     internal_policy,
                     balancer_ips: has_balancer.then_some(balancer).into_iter().collect(),
                     external_ips: Vec::new(),

@@ -189,6 +189,8 @@ impl Folder {
         for (name, slice) in slices {
             match convert::endpoint_slice(slice) {
                 Some(slice) => all.push(slice),
+                // A headless Service's, as its label says.
+                None if convert::names_service(slice) => {}
                 None => warnings.push(Warning::new(
                     format!("EndpointSlice {name}"),
                     "belongs to no Service; it is not used",
