@@ -141,6 +141,23 @@ fn clients_stay_with_a_pod_until_it_goes_and_then_with_another() -> Result<()> {
             let met = client.met_by_udp(OFTEN)?;
             ensure!(met.len() == 1, "{}: {met:?} by UDP", client.name);
         }
+        let is_told = |text: &str| {
+            let of_pod = |line: &&str| {
+                line.contains("10.244.1.100") && line.contains("default/door:http/tcp")
+            };
+            let of_node = |line: &&str| line.contains("(this node)");
+            let mut lines = text.lines();
+            lines
+                .clone()
+                .any(|it| of_pod(&it) && it.contains("10.244."))
+                && lines.any(|it| of_node(&it))
+        };
+        cluster.agents[0].wait_until("get affinity", is_told)?;
+        let told = cluster.agents[0].waggle("get affinity -o json")?;
+        ensure!(
+            told.contains("\"remainingSeconds\": 5") && told.contains("\"client\": null"),
+            "{told}"
+        );
         // The pod that most have goes.
         let leaver = &first[&clients[0].name];
         cluster.state.delete_pod(leaver)?;

@@ -6,11 +6,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use lb_userspace::datapath::BpfRoot;
 use serde_json::{Value, json};
 use tests::agent_process::{Agent, program};
 use tests::client::http_get_on;
 use tests::expect::ask_udp;
+use tests::netns::Namespace;
 use tests::printed::{element, in_all_formats, row};
+use tests::scratch::{Scratch, unique_tag};
 use tests::service_cluster::{
     HTTP_PORT, UDP_V6, WEB_V4, WEB_V6, address, answer_of, with_services,
 };
@@ -223,7 +226,11 @@ fn flows(
         cells.starts_with(&expected) && cells.len() == 8,
         "{cells:?}"
     );
-    let cells = row(&wide, &format!("{header} TABLE BACKEND-ID"), &parts)?;
+    let cells = row(
+        &wide,
+        &format!("{header} OTHER-PORT TABLE BACKEND-ID"),
+        &parts,
+    )?;
     let id = backend_id.to_string();
     ensure!(
         cells.starts_with(&expected) && cells.ends_with(&["flows", &id]),
@@ -317,5 +324,43 @@ fn completions_know_every_command_and_are_the_same_every_time() -> Result<()> {
         }
         ensure!(print()? == script, "{shell}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_bpf_file_system_that_was_mounted_for_an_ordinary_folder_goes_with_the_clean_up() -> Result<()>
+{
+    if !tests::require_root() {
+        return Ok(());
+    }
+    let namespace = Namespace::new(&unique_tag())?;
+    let folder = Scratch::new()?;
+    let [ours, theirs] = ["ours", "theirs"].map(|name| folder.path().join(name));
+    std::fs::create_dir(&theirs)?;
+    let mount = |words: &[&str]| {
+        Command::new(words[0])
+            .args(&words[1..])
+            .arg(&theirs)
+            .status()
+    };
+    ensure!(mount(&["mount", "-t", "bpf", "bpf"])?.success());
+    for (root, stays) in [(&ours, false), (&theirs, true)] {
+        BpfRoot::new(root).prepare()?;
+        let is_mounted = || -> Result<bool> {
+            let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+            Ok(mounts.contains(&format!(" {} bpf ", root.display())))
+        };
+        ensure!(is_mounted()?, "{} is no mount", root.display());
+        let mut cleanup = namespace.command(program()?);
+        cleanup.arg("cleanup").arg("--bpf-root").arg(root);
+        let output = cleanup
+            .arg("--run-dir")
+            .arg(folder.path().join("run"))
+            .output()?;
+        ensure!(output.status.success(), "{output:?}");
+        ensure!(is_mounted()? == stays, "{}: {output:?}", root.display());
+        ensure!(root.exists() == stays, "{}", root.display());
+    }
+    ensure!(mount(&["umount"])?.success());
     Ok(())
 }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{Paths, table};
 use crate::datapath::{
-    cleanup::{Removed, remove_everything},
+    cleanup::{Removed, remove_everything, remove_root},
     kernel::{self, Unable},
     lock::NodeLock,
 };
@@ -29,6 +29,7 @@ pub(super) fn cleanup(arguments: &Arguments) -> Result<()> {
         .context("cannot clean up while an agent runs")?;
     let removed = remove_everything(&root, &arguments.paths.run_dir)?;
     drop(lock);
+    remove_root(&root)?;
     let text = if removed == Removed::default() {
         format!("nothing of ours below {}\n", root.path().display())
     } else {

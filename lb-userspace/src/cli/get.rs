@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use lb_common::{BackendState, ClientScope, Protocol, V4, V6};
 
 use super::{
-    Format, Paths,
+    Format, Paths, affinity,
     table::{Rows, span},
 };
 use crate::{
@@ -26,7 +26,8 @@ use crate::{
 Examples:
   waggle get services
   waggle get backends -o wide
-  waggle get flows -o json | jq '.[] | select(.backendId == 3)'")]
+  waggle get flows -o json | jq '.[] | select(.backendId == 3)'
+  waggle get affinity | grep 10.244.1.9")]
 pub(super) struct Arguments {
     /// What to show
     #[arg(value_enum)]
@@ -46,6 +47,8 @@ enum What {
     Backends,
     /// Who is being sent where
     Flows,
+    /// Who goes back where (`sessionAffinity: ClientIP`)
+    Affinity,
 }
 
 /// Prints one of the lists.
@@ -73,6 +76,16 @@ pub(super) fn get(arguments: &Arguments) -> Result<()> {
             let view = view.map_or_else(read, Ok)?;
             super::print(arguments.output, &view.backends, |wide| {
                 backends(&view, wide).text()
+            })
+        }
+        What::Affinity => {
+            let maps = BpfMaps::open(&folder).with_context(|| missing(&folder))?;
+            let contents = read_contents(&maps)?;
+            let read = flows::affinity::read(&folder, &contents);
+            let mut all = read.with_context(|| missing(&folder))?;
+            affinity::name(&mut all, &view.unwrap_or_default());
+            super::print(arguments.output, &all, |wide| {
+                affinity::rows(&all, wide).text()
             })
         }
         What::Flows => {

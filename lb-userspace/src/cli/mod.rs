@@ -3,6 +3,7 @@
     clippy::print_stderr,
     reason = "a command line program speaks on standard error"
 )]
+mod affinity;
 mod cleanup;
 mod get;
 mod probe;
@@ -51,7 +52,7 @@ enum Command {
     Run(Box<run::Arguments>),
     /// Show what is attached where, how full the maps are, and what is wrong; fails until the agent is ready
     Status(status::Arguments),
-    /// Show services, backends or flows
+    /// Show services, backends, flows or affinity
     Get(get::Arguments),
     /// Ask what would happen to a packet, of an agent's maps or of a folder of manifests
     Trace(Box<trace::Arguments>),

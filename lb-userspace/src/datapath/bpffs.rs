@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use nix::{
-    mount::{MsFlags, mount},
+    errno::Errno,
+    mount::{MsFlags, mount, umount},
     sys::statfs::{FsType, statfs},
 };
 
@@ -21,6 +22,9 @@ const BPF_FS: FsType = FsType(0xcafe_4a11);
 
 /// Name of the folder of links.
 pub(crate) const LINKS: &str = "links";
+
+/// The source, as mounts are listed, of a BPF file system that was mounted for a root of ours alone.
+const OWN: &str = "waggle";
 
 /// Where the BPF file system usually is.
 const USUAL: &str = "/sys/fs/bpf";
@@ -61,8 +65,14 @@ impl BpfRoot {
                 fs::create_dir_all(place)
                     .with_context(|| format!("cannot make {}", place.display()))?;
             }
+            // By its source we know it again: one that is ours alone goes with the clean-up.
+            let source = if place == Path::new(USUAL) {
+                "bpf"
+            } else {
+                OWN
+            };
             mount(
-                Some("bpf"),
+                Some(source),
                 place,
                 Some("bpf"),
                 MsFlags::empty(),
@@ -89,6 +99,26 @@ impl BpfRoot {
         }
     }
 
+    /// Unmounts the BPF file system at the root if it was mounted by [`BpfRoot::prepare`]. While somebody else keeps
+    /// something in it, it stays.
+    pub(super) fn unmount(&self) -> io::Result<()> {
+        let root = match self.0.canonicalize() {
+            Ok(root) => root,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let is_ours = has_own_mount(&fs::read_to_string("/proc/self/mounts")?, &root);
+        // What the kernel puts into each BPF file system is nobody's.
+        let is_kept = |name: &String| !matches!(name.as_str(), "maps.debug" | "progs.debug");
+        if !is_ours || Self::pins(&root)?.iter().any(is_kept) {
+            return Ok(());
+        }
+        match umount(&root) {
+            Err(Errno::EBUSY) => Ok(()),
+            result => result.map_err(io::Error::from),
+        }
+    }
+
     /// Whether the root, or the nearest of its parents that exists, lies on a BPF file system.
     pub fn is_on_bpffs(&self) -> bool {
         self.0
@@ -109,5 +139,38 @@ impl BpfRoot {
         };
         names.sort();
         Ok(names)
+    }
+}
+
+/// Whether the last mount at this place is one of ours. White space in paths is written in octal (proc(5)).
+fn has_own_mount(mounts: &str, place: &Path) -> bool {
+    let written = place.to_string_lossy().replace('\\', "\\134");
+    let written = written.replace(' ', "\\040").replace('\t', "\\011");
+    let written = written.replace('\n', "\\012");
+    let mut here = mounts.lines().rev().filter_map(|line| {
+        let mut words = line.split(' ');
+        let (source, place, kind) = (words.next()?, words.next()?, words.next()?);
+        (place == written).then_some((source, kind))
+    });
+    here.next() == Some((OWN, "bpf"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_mount_of_ours_is_unmounted() {
+        let mounts = "bpf /sys/fs/bpf bpf rw 0 0\nwaggle /tmp/a\\040b bpf rw 0 0\nwaggle /tmp/c tmpfs rw 0 0\n\
+                      waggle /tmp/d bpf rw 0 0\nbpf /tmp/d bpf rw 0 0\n";
+        for (place, is_ours) in [
+            ("/tmp/a b", true),
+            ("/sys/fs/bpf", false),
+            ("/tmp/c", false),
+            ("/tmp/d", false),
+            ("/tmp", false),
+        ] {
+            assert_eq!(has_own_mount(mounts, Path::new(place)), is_ours, "{place}");
+        }
     }
 }

@@ -68,6 +68,14 @@ pub fn remove_everything(root: &BpfRoot, run_dir: &Path) -> Result<Removed> {
     Ok(removed)
 }
 
+/// Takes away a BPF file system that was mounted for this root alone, which must be empty, and the folder if nobody keeps
+/// anything in it. Whoever has the root open keeps it from going: the node's lock is one of them.
+pub fn remove_root(root: &BpfRoot) -> Result<()> {
+    root.unmount()
+        .with_context(|| format!("cannot unmount {}", root.path().display()))?;
+    Ok(absent(fs::remove_dir(root.path())).or_else(mounted_here)?)
+}
+
 fn device_name(devices: &[Device], index: &str) -> String {
     devices
         .iter()

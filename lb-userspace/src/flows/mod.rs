@@ -1,4 +1,5 @@
 //! The flows that the kernel remembers: reading them, ageing them, and ending sockets whose backend is gone.
+pub mod affinity;
 pub mod sockets;
 pub mod strays;
 pub mod sweep;

@@ -3,8 +3,10 @@ mod file;
 mod folder;
 
 use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context;
@@ -29,8 +31,9 @@ pub async fn watch(
     events: mpsc::Sender<Event>,
 ) -> anyhow::Result<()> {
     let (notify, mut changes) = mpsc::channel(1);
+    let path = std::path::absolute(&folder)?;
     // The watch stands before the first reading: what changes in between is seen.
-    let _watcher = start_watcher(&folder, notify).with_context(|| {
+    let mut watched = Watched::start(&path, &notify).with_context(|| {
         format!(
             "the folder {} cannot be watched: does it exist?",
             folder.display()
@@ -38,6 +41,13 @@ pub async fn watch(
     })?;
     let mut folder = Folder::new(folder);
     loop {
+        // A folder that was removed and made anew is another one, and the watch was on the old one.
+        if watched.is_another(&path) {
+            match Watched::start(&path, &notify) {
+                Ok(another) => watched = another,
+                Err(error) => tracing::debug!("{} is gone again: {error}", path.display()),
+            }
+        }
         let reading;
         (folder, reading) = tokio::task::spawn_blocking(move || {
             let reading = folder.read();
@@ -92,8 +102,45 @@ async fn send(
     Ok(())
 }
 
+/// The folder that is watched.
+struct Watched {
+    identity: Option<Identity>,
+    _watcher: RecommendedWatcher,
+}
+
+impl Watched {
+    fn start(folder: &Path, changes: &mpsc::Sender<()>) -> notify::Result<Self> {
+        Ok(Self {
+            identity: identity(folder),
+            _watcher: start_watcher(folder, changes.clone())?,
+        })
+    }
+
+    fn is_another(&self, folder: &Path) -> bool {
+        let current = identity(folder);
+        current.is_some() && current != self.identity
+    }
+}
+
+/// Device, number and time of birth: another folder at the same place has another one of them. Numbers are used again.
+type Identity = (u64, u64, Option<SystemTime>);
+
+fn identity(folder: &Path) -> Option<Identity> {
+    let about = fs::metadata(folder).ok()?;
+    Some((about.dev(), about.ino(), about.created().ok()))
+}
+
+/// Watches the folder, and in the folder above it whether this one comes and goes.
 fn start_watcher(folder: &Path, changes: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let own = folder.to_owned();
     let handler = move |event: notify::Result<notify::Event>| {
+        // What else happens above is nothing to us.
+        let is_ours = |event: &notify::Event| {
+            event.paths.is_empty() || event.paths.iter().any(|it| it.starts_with(&own))
+        };
+        if !event.as_ref().is_ok_and(is_ours) && event.is_ok() {
+            return;
+        }
         // Reading a file is an event too, and must not lead to reading it again.
         let read_only = matches!(
             event,
@@ -107,6 +154,15 @@ fn start_watcher(folder: &Path, changes: mpsc::Sender<()>) -> notify::Result<Rec
     };
     let mut watcher = notify::recommended_watcher(handler)?;
     watcher.watch(folder, RecursiveMode::Recursive)?;
+    if let Some(above) = folder.parent() {
+        let watched = watcher.watch(above, RecursiveMode::NonRecursive);
+        if let Err(error) = watched {
+            tracing::debug!(
+                "{} cannot be watched, so a folder made anew is seen after {RESCAN:?}: {error}",
+                above.display()
+            );
+        }
+    }
     Ok(watcher)
 }
 

@@ -206,6 +206,41 @@ async fn a_change_of_the_folder_is_seen_at_once_and_reading_is_no_change() {
     watching.abort();
 }
 
+#[tokio::test]
+async fn a_folder_that_is_removed_and_made_anew_is_followed_at_once() {
+    let folder = Temporary::new("anew");
+    folder.write("in/service.yaml", SERVICE);
+    let path = folder.path().join("in");
+    let (sender, mut events) = mpsc::channel(16);
+    let settle = Duration::from_millis(5);
+    let watching = tokio::spawn(watch(path.clone(), settle, sender));
+    let mut next = async |wanted: fn(&Event) -> bool| {
+        // Less than it takes until the folder is read anyhow.
+        let found = tokio::time::timeout(RESCAN / 2, async {
+            loop {
+                let event = events.recv().await.unwrap();
+                if wanted(&event) {
+                    return;
+                }
+            }
+        });
+        found.await.expect("an event in time");
+    };
+    next(|event| matches!(event, Event::Replaced { services, .. } if services.len() == 1)).await;
+    for _ in 0..2 {
+        fs::remove_dir_all(&path).unwrap();
+        next(|event| matches!(event, Event::Trouble { warnings, .. } if !warnings.is_empty()))
+            .await;
+        folder.write("in/pod.yaml", POD);
+        next(|event| matches!(event, Event::Replaced { services, .. } if services.is_empty()))
+            .await;
+        folder.write("in/service.yaml", SERVICE);
+        next(|event| matches!(event, Event::Replaced { services, .. } if services.len() == 1))
+            .await;
+    }
+    watching.abort();
+}
+
 #[test]
 fn files_that_would_keep_the_reader_busy_are_named_and_the_others_go_on() {
     let folder = Temporary::new("endless");
