@@ -57,6 +57,8 @@ counters! {
     SocketRefused = 12, "socket_refused";
     /// ICMP errors about translated packets that were translated with the packet they quote.
     IcmpErrors = 13, "icmp_errors";
+    /// Socket calls that failed: this process may not reach the service here, though others may.
+    SocketDenied = 14, "socket_denied";
     /// Packets refused: the service has no backend.
     DropNoBackend = 16, "drop_no_backend";
     /// Packets dropped: a TCP segment that opens nothing and belongs to no known flow.
@@ -81,6 +83,12 @@ counters! {
     DropRedirect = 26, "drop_redirect";
     /// Packets dropped: an ICMP error that quotes a translated packet at a place that cannot be written.
     DropQuoteOutOfReach = 27, "drop_quote_out_of_reach";
+    /// Packets dropped: the service's load balancer may not be dialled from their source address.
+    DropSourceNotAllowed = 28, "drop_source_not_allowed";
+    /// Packets refused: the address is a service's, the port is none of its ports.
+    DropNoSuchPort = 29, "drop_no_such_port";
+    /// Packets dropped: no service has this address, though it is one for services.
+    DropNoSuchService = 30, "drop_no_such_service";
 }
 
 /// Length of COUNTERS; unused numbers are room for counters to come.

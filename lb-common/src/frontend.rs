@@ -54,6 +54,11 @@ impl<F: IpFamily> FrontendKey<F> {
             padding: F::Padding::default(),
         }
     }
+    /// What stands for all ports and protocols of an address that have no entry of their own. No Service has port 0.
+    #[inline(always)]
+    pub fn any_port(address: F::Address) -> Self {
+        Self::new(address, Port::ZERO, 0)
+    }
     /// The same frontend for clients inside the cluster.
     #[inline(always)]
     #[must_use]
@@ -86,7 +91,7 @@ impl FrontendFlags {
     /// Requests get the node's address as their source on their way to the backend, so that replies come back here:
     /// the client is outside, and the backend may be on another node.
     pub const MASQUERADE: Self = Self(1);
-    /// The same, but for requests of the cluster's pods ([`crate::senders`]).
+    /// The same, but for requests of the cluster's pods ([`crate::networks`]).
     pub const MASQUERADE_STRANGERS: Self = Self(1 << 1);
     /// Clients inside the cluster are served as the entry for [`ClientScope::Inside`] says, if there is one.
     pub const INSIDE_ELSEWHERE: Self = Self(1 << 2);
@@ -95,6 +100,13 @@ impl FrontendFlags {
     pub const PROCESSES_ONLY: Self = Self(1 << 3);
     /// If there is no backend, requests are dropped rather than refused: there are some for other clients.
     pub const BACKENDS_ELSEWHERE: Self = Self(1 << 4);
+    /// Of an entry for [`FrontendKey::any_port`]: the address is a Service's, and what is for no port of it is refused.
+    /// Without this flag the address is left to others.
+    pub const REFUSES: Self = Self(1 << 5);
+    /// Only clients within the service's part of `SOURCE_RANGES` may come.
+    pub const SOURCE_RANGES: Self = Self(1 << 6);
+    /// With [`Self::SOURCE_RANGES`]: the node's own processes are not among them.
+    pub const NODE_EXCLUDED: Self = Self(1 << 7);
 
     /// These flags and others.
     #[must_use]

@@ -7,7 +7,8 @@ pub const LAYOUT_VERSION: u32 = 3;
 
 /// Calls `$each!` with the list of maps: `NAME: Kind<Key, Value>, capacity;`.
 ///
-/// Arrays are indexed by u32; a ring buffer has no key, and its capacity is in bytes.
+/// Arrays are indexed by u32; a ring buffer has no key, and its capacity is in bytes. In the kernel the key of an
+/// `LpmTrie` begins with a word more: how many bits of it count.
 #[macro_export]
 macro_rules! for_each_map {
     ($each:ident) => {
@@ -48,8 +49,12 @@ macro_rules! for_each_map {
             AFFINITY_V6: LruHashMap<$crate::affinity::AffinityKey<$crate::family::V6>, $crate::affinity::AffinityEntry>, 65_536;
             /// Interface index to what is known of the device.
             DEVICES: HashMap<u32, $crate::device::DeviceEntry>, 16_384;
-            /// Which senders are pods of the cluster, at index 0.
-            SENDERS: Array<u32, $crate::senders::Senders>, 1;
+            /// Who may dial the load balancer's addresses of services that name them.
+            SOURCE_RANGES_V4: LpmTrie<$crate::source_range::SourceRange<$crate::family::V4>, u32>, 65_536;
+            /// The same for IPv6.
+            SOURCE_RANGES_V6: LpmTrie<$crate::source_range::SourceRange<$crate::family::V6>, u32>, 65_536;
+            /// Where pods and Services have their addresses, at index 0.
+            NETWORKS: Array<u32, $crate::networks::Networks>, 1;
             /// Timeouts of the ageing program, at index 0.
             AGEING: Array<u32, $crate::config::Timeouts>, 1;
             /// What a program is working on; its layout is the programs' own affair.

@@ -12,8 +12,9 @@ use crate::{
     family::{V4, V6},
     flow::FlowEntry,
     frontend::FrontendKey,
-    senders::Prefix,
+    networks::{FamilyNetworks, Prefix},
     socket_flow::{SocketFlowEntry, SocketFlowKey},
+    source_range::SourceRange,
     tuple::Tuple,
 };
 
@@ -60,5 +61,7 @@ plain_old_data!(FlowEntry {
 } sizes 32, 48);
 plain_old_data!(SocketFlowKey { cookie, address, port, spare, padding } sizes 16, 32);
 plain_old_data!(Prefix { network, mask } sizes 8, 32);
+plain_old_data!(FamilyNetworks { pods, around_services, service_prefixes } sizes 48, 192);
+plain_old_data!(SourceRange { service_id, address } sizes 8, 20);
 plain_old_data!(AffinityKey { client, service_id, padding } sizes 8, 24);
 plain_old_data!(SocketFlowEntry { address, port, spare, padding } sizes 8, 24);

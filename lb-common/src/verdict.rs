@@ -73,6 +73,12 @@ pub enum DropReason {
     Redirect = 10,
     /// An ICMP error about a translated packet, which it quotes at a place that cannot be written.
     QuoteOutOfReach = 11,
+    /// The service's load balancer may not be dialled from this address.
+    SourceNotAllowed = 12,
+    /// The address is a Service's, but the port is none of its ports; the sender is told.
+    NoSuchPort = 13,
+    /// The address is one of those that Services get, and no Service has it.
+    NoSuchService = 14,
 }
 
 impl Verdict {
@@ -97,7 +103,7 @@ impl DropReason {
     /// of a fault of ours.
     #[inline(always)]
     pub const fn from_number(number: u32) -> Self {
-        const REASONS: [DropReason; 12] = [
+        const REASONS: [DropReason; 15] = [
             DropReason::NoBackend,
             DropReason::NoFlow,
             DropReason::FlowConflict,
@@ -110,6 +116,9 @@ impl DropReason {
             DropReason::NoLocalBackend,
             DropReason::Redirect,
             DropReason::QuoteOutOfReach,
+            DropReason::SourceNotAllowed,
+            DropReason::NoSuchPort,
+            DropReason::NoSuchService,
         ];
         let mut nth = 0;
         while nth < REASONS.len() {
@@ -119,6 +128,21 @@ impl DropReason {
             nth += 1;
         }
         Self::HalfRewritten
+    }
+
+    /// Whether the sender is told that nobody answers; otherwise the packet just vanishes.
+    #[inline(always)]
+    pub const fn is_told(self) -> bool {
+        matches!(self, Self::NoBackend | Self::NoSuchPort)
+    }
+
+    /// Whether a rule keeps this client out, rather than that nobody is there to answer.
+    #[inline(always)]
+    pub const fn is_by_rule(self) -> bool {
+        matches!(
+            self,
+            Self::NoLocalBackend | Self::SourceNotAllowed | Self::NoSuchService
+        )
     }
 
     /// The counter of this reason.
@@ -137,6 +161,9 @@ impl DropReason {
             Self::NoLocalBackend => Counter::DropNoLocalBackend,
             Self::Redirect => Counter::DropRedirect,
             Self::QuoteOutOfReach => Counter::DropQuoteOutOfReach,
+            Self::SourceNotAllowed => Counter::DropSourceNotAllowed,
+            Self::NoSuchPort => Counter::DropNoSuchPort,
+            Self::NoSuchService => Counter::DropNoSuchService,
         }
     }
 }

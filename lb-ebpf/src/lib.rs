@@ -32,6 +32,7 @@ pub mod detour;
 pub mod flow;
 pub mod icmp;
 pub mod icmp_error;
+pub mod lookup;
 pub mod masquerade;
 pub mod opening;
 pub mod reply_path;

@@ -8,10 +8,11 @@ use crate::{
     clock::Clock,
     flow::{self, make_request},
     headers::Wire,
+    lookup::frontend_key,
     masquerade,
     packet::{Forwarding, OnBridge, Packet},
     parse::Parsed,
-    request_path::{frontend_key, is_from_pod, on_bridge},
+    request_path::{is_from_pod, on_bridge},
     scratch::Entries,
     select::{Selected, for_inside, select},
     tables::Tables,
@@ -40,6 +41,11 @@ where
     } else {
         for_inside(tables, &frontend_key(key), entries.frontend)
     };
+    if frontend.flags.has(FrontendFlags::SOURCE_RANGES)
+        && !tables.is_in_source_range(frontend.service_id, &key.source)
+    {
+        return Err(DropReason::SourceNotAllowed);
+    }
     let masquerades = frontend.flags.has(FrontendFlags::MASQUERADE)
         || is_strange && frontend.flags.has(FrontendFlags::MASQUERADE_STRANGERS);
     let hash = tuple_hash(key);

@@ -1,32 +1,24 @@
 //! Client to backend, on ingress: the whole decision, top to bottom. Masqueraded replies come in this way too.
 use lb_common::{
-    Counter, DeviceFlags, DropReason, FlowFlags, FlowSide, FrontendEntry, FrontendFlags,
-    FrontendKey, PassReason, ServiceId, Translation, Tuple, Verdict,
+    Counter, DeviceFlags, DropReason, FlowFlags, FlowSide, FrontendEntry,
+    Translation, Tuple, Verdict,
 };
 
 use crate::{
     clock::Clock,
     detour::Detours,
     flow::{
-        Found, backend_is_gone, backend_is_member, find_opening, find_proven, forget, is_closed,
-        promote, repair, touch, udp_client_may_prove,
+        Found, backend_is_gone, backend_is_member, forget, is_closed, promote, repair, touch,
+        udp_client_may_prove,
     },
     headers::{EthernetHeader, TcpFlags, TcpHeader, Wire},
+    lookup::{self, NO_SERVICE, frontend_of, look_up},
     masquerade::{self, MasqueradeAddress},
     packet::{Forwarding, OnBridge, Packet},
     parse::{Link, Parsed},
     rewrite::rewrite,
     scratch::Entries,
     tables::{FlowHandle, FlowTable, Tables},
-};
-
-/// No service: ids begin at one. (A plain number, where an `Option` would be two for the verifier.)
-const NO_SERVICE: ServiceId = 0;
-
-/// What is no frontend.
-const NOBODYS: FrontendEntry = FrontendEntry {
-    service_id: NO_SERVICE,
-    flags: FrontendFlags::NONE,
 };
 
 /// A packet that enters the node: requests get their backend, masqueraded replies their client.
@@ -47,7 +39,7 @@ where
 {
     let (found, frontend) = look_up(tables, &parsed.tuple);
     if found.is_none() && frontend.service_id == NO_SERVICE {
-        return Verdict::Pass(PassReason::NotOurs);
+        return lookup::unserved(tables, &parsed.tuple);
     }
     if !known(packet, parsed, found, entries, tables, clock)
         && let Err(verdict) = opening(packet, parsed, frontend, entries, tables, clock)
@@ -100,39 +92,6 @@ where
     Ok(())
 }
 
-/// The packet's flow, and where that must be known to find it, the frontend it is for. A packet that belongs to no proven
-/// flow and is for no frontend is somebody else's, but for the few that [`lb_common::FlowMarks::lodgers`] speaks of:
-/// most of a node's packets end here, after two lookups.
-#[inline(always)]
-fn look_up<F: Wire, T: Tables<F>>(
-    tables: &T,
-    key: &Tuple<F>,
-) -> (Option<Found<T::Flow>>, FrontendEntry) {
-    let last_move = tables.last_move();
-    if let Some(found) = find_proven(tables, key) {
-        return (Some(found), NOBODYS);
-    }
-    let frontend = frontend_of(tables, key);
-    if frontend.service_id == NO_SERVICE && !tables.has_lodgers(&key.destination) {
-        return (None, NOBODYS);
-    }
-    (find_opening(tables, key, last_move), frontend)
-}
-
-/// The frontend a packet is for, if packets may be for it.
-#[inline(always)]
-fn frontend_of<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> FrontendEntry {
-    match tables.frontend(&frontend_key(key)) {
-        Some(frontend) if !frontend.flags.has(FrontendFlags::PROCESSES_ONLY) => frontend,
-        _ => NOBODYS,
-    }
-}
-
-#[inline(always)]
-pub(crate) fn frontend_key<F: Wire>(key: &Tuple<F>) -> FrontendKey<F> {
-    FrontendKey::new(key.destination, key.destination_port, key.protocol_number())
-}
-
 /// Whether a packet comes from a pod of the cluster, as its source or the device it entered by tells.
 #[inline(always)]
 pub(crate) fn is_from_pod<F, P, T>(packet: &P, tables: &T, key: &Tuple<F>) -> bool
@@ -141,7 +100,9 @@ where
     P: Packet + ?Sized,
     T: Tables<F>,
 {
-    tables.is_pod(&key.source)
+    tables
+        .networks()
+        .is_some_and(|networks| networks.pods.contains(&key.source))
         || Tables::<F>::device(tables, packet.interface())
             .is_some_and(|device| device.flags.has(DeviceFlags::PODS))
 }
@@ -284,7 +245,7 @@ where
         frontend
     };
     if frontend.service_id == NO_SERVICE {
-        return Err(Verdict::Pass(PassReason::NotOurs));
+        return Err(lookup::unserved(tables, key));
     }
     if parsed.is_fragment() {
         return Err(Verdict::Drop(DropReason::Fragmented));

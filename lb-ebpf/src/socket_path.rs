@@ -1,13 +1,14 @@
 //! Translation without a packet: a process of the node dials a frontend, and its socket talks to a backend from the
 //! start. The socket remembers what the process asked for, so that it never sees the backend's address.
 use lb_common::{
-    Counter, DropReason, FrontendKey, IpFamily, Port, SocketFlowEntry, SocketFlowKey,
-    hash::socket_hash,
+    Counter, DropReason, FrontendFlags, FrontendKey, IpFamily, Port, SocketFlowEntry,
+    SocketFlowKey, hash::socket_hash,
 };
 
 use crate::{
     affinity::{self, Client},
     clock::Clock,
+    lookup,
     select::{for_inside, select},
     tables::Tables,
 };
@@ -33,8 +34,9 @@ pub enum SocketVerdict<F: IpFamily> {
     Pass,
     /// It goes to this address and port.
     Translated(F::Address, Port),
-    /// Nobody would answer: the call fails as if the port were closed.
-    Refused,
+    /// The call fails: as if a firewall were in the way where a rule says so ([`DropReason::is_by_rule`]), otherwise as
+    /// if the port were closed.
+    Failed(DropReason),
 }
 
 /// How long a choice holds.
@@ -61,10 +63,16 @@ where
 {
     let frontend_key = FrontendKey::new(call.address, call.port, call.protocol);
     let Some(frontend) = tables.frontend(&frontend_key) else {
-        return SocketVerdict::Pass;
+        return match lookup::refusal(tables, call.address) {
+            None => SocketVerdict::Pass,
+            Some(reason) => fail(tables, reason),
+        };
     };
     // A process of the node is a client inside the cluster.
     let frontend = for_inside(tables, &frontend_key, frontend);
+    if frontend.flags.has(FrontendFlags::NODE_EXCLUDED) {
+        return fail(tables, DropReason::SourceNotAllowed);
+    }
     let word = match choice {
         Choice::Connection => clock.random(),
         Choice::Datagram => socket_hash(call.cookie, call.address.as_ref(), call.port.word()),
@@ -91,16 +99,16 @@ where
     };
     let selected = match selected {
         Ok(selected) => selected,
-        Err(_nobody) => {
-            tables.count(Counter::SocketRefused);
-            return SocketVerdict::Refused;
+        Err(DropReason::NoBackend) if frontend.flags.has(FrontendFlags::BACKENDS_ELSEWHERE) => {
+            return fail(tables, DropReason::NoLocalBackend);
         }
+        Err(reason) => return fail(tables, reason),
     };
     let (address, port) = (selected.backend.address, selected.backend.port);
     let remembered = SocketFlowEntry::new(call.address, call.port);
     if !tables.set_socket_flow(&SocketFlowKey::new(call.cookie, address, port), &remembered) {
         tables.count(DropReason::FlowNotStored.counter());
-        return SocketVerdict::Refused;
+        return SocketVerdict::Failed(DropReason::FlowNotStored);
     }
     if !is_noted {
         let generation = selected.backend.generation;
@@ -108,6 +116,17 @@ where
     }
     tables.count(Counter::SocketRequests);
     SocketVerdict::Translated(address, port)
+}
+
+/// The call fails, and is counted.
+#[inline(always)]
+fn fail<F: IpFamily, T: Tables<F>>(tables: &mut T, reason: DropReason) -> SocketVerdict<F> {
+    tables.count(if reason.is_by_rule() {
+        Counter::SocketDenied
+    } else {
+        Counter::SocketRefused
+    });
+    SocketVerdict::Failed(reason)
 }
 
 /// `recvmsg` and `getpeername`: a backend becomes the frontend that was dialled.

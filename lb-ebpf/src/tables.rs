@@ -1,7 +1,7 @@
 //! What the datapath may ask of its maps. The kernel programs answer with BPF maps, tests with plain collections.
 use lb_common::{
-    AffinityEntry, AffinityKey, BackendEntry, BackendId, Counter, DeviceEntry, FlowEntry,
-    FlowFlags, FrontendEntry, FrontendKey, IpFamily, ServiceEntry, ServiceId, SlotEntry,
+    AffinityEntry, AffinityKey, BackendEntry, BackendId, Counter, DeviceEntry, FamilyNetworks,
+    FlowEntry, FlowFlags, FrontendEntry, FrontendKey, IpFamily, ServiceEntry, ServiceId, SlotEntry,
     SocketFlowEntry, SocketFlowKey, Tuple,
 };
 
@@ -52,8 +52,10 @@ pub trait Tables<F: IpFamily> {
     fn slot(&self, index: u32) -> Option<SlotEntry>;
     /// BACKENDS.
     fn backend(&self, id: BackendId) -> Option<BackendEntry<F>>;
-    /// The family's part of SENDERS: where pods have their addresses.
-    fn is_pod(&self, source: &F::Address) -> bool;
+    /// The family's part of NETWORKS.
+    fn networks(&self) -> Option<&FamilyNetworks<F>>;
+    /// Whether `SOURCE_RANGES` has a prefix of this service that the client is within.
+    fn is_in_source_range(&self, service_id: ServiceId, client: &F::Address) -> bool;
     /// DEVICES, by interface index.
     fn device(&self, interface: u32) -> Option<DeviceEntry>;
 

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, TestRunOptions,
-    maps::{Array, HashMap, Map, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, Map, PerCpuArray},
     programs::{Program, SchedClassifier, TestRun as _},
 };
 use bytemuck::Pod;
 use lb_common::{
-    AffinityEntry, AffinityKey, BackendEntry, Counter, FlowEntry, FrontendKey, Tuple, V4, V6,
-    config::CONFIG_SYMBOL,
+    AffinityEntry, AffinityKey, BackendEntry, Counter, FlowEntry, FrontendKey, SourceRange, Tuple,
+    V4, V6, config::CONFIG_SYMBOL,
 };
-use lb_userspace::maps::bpf::Plain;
+use lb_userspace::maps::{
+    MapFamily,
+    bpf::{Plain, range_key},
+};
 
 use crate::memory_tables::{FamilyTables, MemoryFamily, MemoryTables};
 
@@ -106,7 +109,7 @@ impl KernelProgram {
     pub fn fill(&mut self, tables: &MemoryTables) -> Result<()> {
         self.fill_array("SERVICES", &tables.services)?;
         self.fill_array("SLOTS", &tables.slots)?;
-        self.fill_array("SENDERS", &[(0, tables.senders)].into())?;
+        self.fill_array("NETWORKS", &[(0, tables.networks)].into())?;
         let mut devices: HashMap<_, u32, Plain<lb_common::DeviceEntry>> = self.map("DEVICES")?;
         for (interface, device) in &tables.devices {
             devices.insert(interface, Plain(*device), 0)?;
@@ -115,11 +118,23 @@ impl KernelProgram {
         self.fill_family::<V6>("V6", tables)
     }
 
-    fn fill_family<F: MemoryFamily>(&mut self, suffix: &str, tables: &MemoryTables) -> Result<()>
+    fn fill_family<F: MemoryFamily + MapFamily>(
+        &mut self,
+        suffix: &str,
+        tables: &MemoryTables,
+    ) -> Result<()>
     where
         FrontendKey<F>: Pod,
         BackendEntry<F>: Pod,
+        SourceRange<F>: Pod,
     {
+        let mut ranges: LpmTrie<_, Plain<SourceRange<F>>, u32> =
+            self.map(&format!("SOURCE_RANGES_{suffix}"))?;
+        for (id, range) in &tables.source_ranges {
+            if let Some(key) = range_key::<F>(*id, *range) {
+                ranges.insert(&key, 0, 0)?;
+            }
+        }
         let own: &FamilyTables<F> = F::own(tables);
         self.fill_array(&format!("BACKENDS_{suffix}"), &own.backends)?;
         let mut frontends: HashMap<_, Plain<FrontendKey<F>>, Plain<lb_common::FrontendEntry>> =

@@ -2,13 +2,15 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
+    net::IpAddr,
 };
 
 use bytemuck::Zeroable as _;
+use ipnet::IpNet;
 use lb_common::{
     AffinityEntry, AffinityKey, BackendEntry, BackendId, Counter, DatapathConfig, DeviceEntry,
-    FlowEntry, FlowMarks, FrontendEntry, FrontendKey, IpFamily, SenderFamily, Senders,
-    ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple, V4, V6,
+    FamilyNetworks, FlowEntry, FlowMarks, FrontendEntry, FrontendKey, IpFamily, NetworkFamily,
+    Networks, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple, V4, V6,
     hash::address_class,
 };
 use lb_ebpf::{
@@ -152,8 +154,10 @@ pub struct MemoryTables {
     pub service_readings: RefCell<VecDeque<ServiceEntry>>,
     /// SLOTS.
     pub slots: BTreeMap<u32, SlotEntry>,
-    /// SENDERS.
-    pub senders: Senders,
+    /// NETWORKS.
+    pub networks: Networks,
+    /// `SOURCE_RANGES` of both families.
+    pub source_ranges: Vec<(ServiceId, IpNet)>,
     /// DEVICES.
     pub devices: BTreeMap<u32, DeviceEntry>,
     /// The node's constants.
@@ -168,13 +172,18 @@ pub struct MemoryTables {
 
 impl Default for MemoryTables {
     fn default() -> Self {
+        // No address is all ones and anything else: nobody's is around Services.
+        let mut networks = Networks::default();
+        networks.v4.around_services.network = [u8::MAX; 4].into();
+        networks.v6.around_services.network = [u8::MAX; 16].into();
         Self {
             v4: FamilyTables::default(),
             v6: FamilyTables::default(),
             services: BTreeMap::new(),
             service_readings: RefCell::default(),
             slots: BTreeMap::new(),
-            senders: Senders::default(),
+            networks,
+            source_ranges: Vec::new(),
             devices: BTreeMap::new(),
             config: DatapathConfig::DEFAULT,
             counters: BTreeMap::new(),
@@ -208,7 +217,7 @@ impl MemoryTables {
 }
 
 /// Where a family keeps its own tables: lets one `impl` serve both.
-pub trait MemoryFamily: Wire + SenderFamily {
+pub trait MemoryFamily: Wire + NetworkFamily {
     /// A backend that nobody wrote.
     fn nobody() -> BackendEntry<Self>;
     /// The family's own tables.
@@ -257,8 +266,14 @@ impl<F: MemoryFamily> Tables<F> for MemoryTables {
         let written = F::own(self).backends.get(&id).copied();
         Some(written.unwrap_or_else(F::nobody))
     }
-    fn is_pod(&self, source: &F::Address) -> bool {
-        F::pods(&self.senders).contains(source)
+    fn networks(&self) -> Option<&FamilyNetworks<F>> {
+        Some(F::of_networks(&self.networks))
+    }
+    fn is_in_source_range(&self, service_id: ServiceId, client: &F::Address) -> bool {
+        self.looked_up();
+        let client: IpAddr = (*client).into();
+        let mut ranges = self.source_ranges.iter();
+        ranges.any(|(id, range)| *id == service_id && range.contains(&client))
     }
     fn device(&self, interface: u32) -> Option<DeviceEntry> {
         self.looked_up();

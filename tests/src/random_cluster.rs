@@ -7,10 +7,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use lb_common::{BackendState, ClientScope, FrontendEntry, FrontendFlags, ServiceId, V4, V6};
+use lb_common::{
+    BackendState, ClientScope, FrontendEntry, FrontendFlags, FrontendKey, ServiceId, V4, V6,
+};
 use lb_userspace::{
     desired::Frontend,
-    maps::{MapContents, MapFamily},
+    maps::{MapContents, MapFamily, dump::is_any_port},
     model::{
         Endpoint, EndpointSlice, Family, Place, Service, ServiceName, ServicePort, SliceName,
         TrafficPolicy,
@@ -263,7 +265,8 @@ fn family_answers<F: MapFamily>(
     answers: &mut BTreeMap<Frontend, BTreeSet<SocketAddr>>,
 ) -> Result<(), String> {
     let family = F::of(contents);
-    for (key, entry) in &family.frontends {
+    let of_ports = |(key, _): &(&FrontendKey<F>, _)| !is_any_port(key);
+    for (key, entry) in family.frontends.iter().filter(of_ports) {
         let frontend = Frontend::from_key(key).ok_or("an unknown protocol")?;
         let id = entry.service_id;
         let service = contents

@@ -7,7 +7,10 @@
     clippy::expect_used,
     reason = "what cannot happen here is a mistake in the test, and fails it"
 )]
+mod admission;
 mod affinity;
+mod choice;
+mod key;
 mod memory;
 mod objects;
 mod rewriting;
@@ -15,14 +18,16 @@ mod state;
 
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::{Counter, DropReason, PassReason, Port, Translation, Tuple, V4, V6, Verdict};
+use lb_common::{Counter, DropReason, PassReason, Translation, Verdict};
 use lb_ebpf::parse::Link;
 
 use self::memory::is_masquerade_port;
 pub use self::{
+    admission::Admission,
+    key::Key,
     objects::{Backend, Device, Masqueraded, Service, Stay},
     rewriting::{Change, End, Outcome},
-    state::{Half, Key, World},
+    state::{Half, World},
 };
 use crate::dissect::{Dissected, TCP, UDP, dissect, flag};
 
@@ -135,7 +140,7 @@ impl World {
     fn open(&mut self, passing: &Passing<'_>) -> Outcome {
         let frontend = passing.key.destination;
         let Some(service_id) = self.frontends.get(&(frontend, passing.key.protocol)) else {
-            return Outcome::untouched(Verdict::Pass(PassReason::NotOurs), passing.bytes);
+            return Outcome::untouched(self.unserved(frontend.ip()), passing.bytes);
         };
         let service_id = *service_id;
         if passing.packet.is_fragment {
@@ -143,6 +148,9 @@ impl World {
         }
         if passing.key.protocol == TCP && !passing.packet.opens() {
             return passing.dropped(DropReason::NoFlow);
+        }
+        if !self.admits(service_id, passing.key.source.ip()) {
+            return passing.dropped(DropReason::SourceNotAllowed);
         }
         let service = self.services[&service_id].clone();
         if service.candidates.is_empty() {
@@ -159,36 +167,6 @@ impl World {
             .expect("it was just remembered");
         let ethernet = self.bridged_to(passing, &half);
         passing.translated(Translation::Request, &half, ethernet)
-    }
-
-    /// Another source port for a new flow, where a living flow of another frontend has the replies to its own: whichever
-    /// free one the datapath took.
-    fn source_port(&self, passing: &Passing<'_>, id: u32) -> Option<u16> {
-        if self.may_have(passing, id, None) {
-            return None;
-        }
-        let source = passing.observed.source(passing.link);
-        let port = source.map_or(0, |source| source.port());
-        assert!(is_masquerade_port(port), "source port {port}");
-        let is_free = self.may_have(passing, id, Some(port));
-        assert!(is_free, "source port {port} is taken");
-        Some(port)
-    }
-
-    /// The one backend that hashing gives, or whichever the datapath took.
-    fn chosen(&self, passing: &Passing<'_>, service: &Service) -> u32 {
-        let candidates = &service.candidates;
-        if service.by_hash {
-            let place = lb_common::hash::place(
-                hash(&passing.key),
-                u32::try_from(candidates.len()).expect("a small service"),
-            );
-            return candidates[usize::try_from(place).expect("small")];
-        }
-        let went_to = passing.observed.destination(passing.link);
-        let mut taken = candidates.iter().copied();
-        let taken = taken.find(|id| Some(self.backends[id].address) == went_to);
-        taken.unwrap_or(candidates[0])
     }
 
     fn leave(&mut self, passing: &Passing<'_>) -> Outcome {
@@ -372,28 +350,5 @@ impl<'a> Passing<'a> {
                 &self.observed.bytes,
             ),
         }
-    }
-}
-
-/// The tuple hash that both sides of the product share; its quality is tested beside it.
-fn hash(key: &Key) -> u32 {
-    let source_port = Port::new(key.source.port());
-    let destination_port = Port::new(key.destination.port());
-    let (source, destination) = (key.source.ip(), key.destination.ip());
-    let protocol = key.protocol;
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let (source, destination) = (source.into(), destination.into());
-            let tuple =
-                Tuple::<V4>::new(source, source_port, destination, destination_port, protocol);
-            lb_common::hash::tuple_hash(&tuple)
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let (source, destination) = (source.into(), destination.into());
-            let tuple =
-                Tuple::<V6>::new(source, source_port, destination, destination_port, protocol);
-            lb_common::hash::tuple_hash(&tuple)
-        }
-        mixed => unreachable!("a packet of two families: {mixed:?}"),
     }
 }

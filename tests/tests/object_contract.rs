@@ -34,13 +34,15 @@ fn of_kind(kind: &str, key_size: usize, value_size: usize, capacity: u32) -> Dec
         "Array" => 2,
         "PerCpuArray" => 6,
         "LruHashMap" => 9,
+        "LpmTrie" => 11,
         "RingBuf" => 27,
         other => unreachable!("no map type is known for {other}"),
     };
-    let (key_size, value_size) = if kind == 27 {
-        (0, 0)
-    } else {
-        (key_size, value_size)
+    let (key_size, value_size) = match kind {
+        27 => (0, 0),
+        // How many bits count stands before them.
+        11 => (size_of::<u32>() + key_size, value_size),
+        _ => (key_size, value_size),
     };
     Declared {
         kind,

@@ -188,7 +188,8 @@ fn update(
     let wanted = service
         .map(|it| desired::services(it, &slices, &place()))
         .unwrap_or_default();
-    ledger.update(name, wanted, now)
+    let addresses = service.map(|it| desired::addresses(it, &place()));
+    ledger.update(name, wanted, &addresses.unwrap_or_default(), now)
 }
 
 /// As long as an id is not free, whoever refers to it finds the same backend there.
@@ -251,7 +252,7 @@ proptest! {
 
     #[test]
     fn small_maps_are_never_overfilled_and_services_are_served_whole_or_not_at_all(story in story()) {
-        let tight = Capacities { frontends: 4, services: 6, slots: 12, backends: 8 };
+        let tight = Capacities { frontends: 6, services: 6, slots: 12, backends: 8, source_ranges: 3 };
         let mut bench = Bench::new(tight);
         for (batch, pause, sweep) in story {
             let earlier = answers(&bench.actual).unwrap_or_default();

@@ -32,6 +32,7 @@ macro_rules! questions {
 }
 
 questions! {
+    addresses
     affinity
     batch
     linter

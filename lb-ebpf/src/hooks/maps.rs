@@ -1,11 +1,11 @@
 //! Every map as a static, and which of them belong to a family.
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use lb_common::{
     AffinityEntry, AffinityKey, BackendEntry, DatapathConfig, FlowEntry, FrontendEntry,
-    FrontendKey, SenderFamily, SocketFlowEntry, SocketFlowKey, Tuple, V4, V6,
+    FrontendKey, NetworkFamily, SocketFlowEntry, SocketFlowKey, SourceRange, Tuple, V4, V6,
 };
 
 macro_rules! declare {
@@ -42,7 +42,7 @@ macro_rules! config {
 pub(crate) use config;
 
 /// Statics cannot be generic: this says which belong to a family.
-pub trait FamilyMaps: SenderFamily {
+pub trait FamilyMaps: NetworkFamily {
     fn frontends() -> &'static HashMap<FrontendKey<Self>, FrontendEntry>;
     fn backends() -> &'static Array<BackendEntry<Self>>;
     fn flows() -> &'static HashMap<Tuple<Self>, FlowEntry<Self>>;
@@ -50,10 +50,11 @@ pub trait FamilyMaps: SenderFamily {
     fn udp_clients() -> &'static LruHashMap<Self::Address, u64>;
     fn socket_flows() -> &'static LruHashMap<SocketFlowKey<Self>, SocketFlowEntry<Self>>;
     fn affinities() -> &'static LruHashMap<AffinityKey<Self>, AffinityEntry>;
+    fn source_ranges() -> &'static LpmTrie<SourceRange<Self>, u32>;
 }
 
 macro_rules! family_maps {
-    ($family:ty: $frontends:ident, $backends:ident, $flows:ident, $opening:ident, $clients:ident, $sockets:ident, $affinities:ident) => {
+    ($family:ty: $frontends:ident, $backends:ident, $flows:ident, $opening:ident, $clients:ident, $sockets:ident, $affinities:ident, $ranges:ident) => {
         impl FamilyMaps for $family {
             #[inline(always)]
             fn frontends() -> &'static HashMap<FrontendKey<Self>, FrontendEntry> {
@@ -83,8 +84,12 @@ macro_rules! family_maps {
             fn affinities() -> &'static LruHashMap<AffinityKey<Self>, AffinityEntry> {
                 &$affinities
             }
+            #[inline(always)]
+            fn source_ranges() -> &'static LpmTrie<SourceRange<Self>, u32> {
+                &$ranges
+            }
         }
     };
 }
-family_maps!(V4: FRONTENDS_V4, BACKENDS_V4, FLOWS_V4, OPENING_FLOWS_V4, UDP_CLIENTS_V4, SOCKET_FLOWS_V4, AFFINITY_V4);
-family_maps!(V6: FRONTENDS_V6, BACKENDS_V6, FLOWS_V6, OPENING_FLOWS_V6, UDP_CLIENTS_V6, SOCKET_FLOWS_V6, AFFINITY_V6);
+family_maps!(V4: FRONTENDS_V4, BACKENDS_V4, FLOWS_V4, OPENING_FLOWS_V4, UDP_CLIENTS_V4, SOCKET_FLOWS_V4, AFFINITY_V4, SOURCE_RANGES_V4);
+family_maps!(V6: FRONTENDS_V6, BACKENDS_V6, FLOWS_V6, OPENING_FLOWS_V6, UDP_CLIENTS_V6, SOCKET_FLOWS_V6, AFFINITY_V6, SOURCE_RANGES_V6);

@@ -30,7 +30,9 @@ impl Observer for Reporter {
         if sample != 0 && before & (sample - 1) == 0 {
             write_event(parsed, counter as u32, self.interface);
         }
-        if verdict == Verdict::Drop(DropReason::NoBackend) {
+        if let Verdict::Drop(reason) = verdict
+            && reason.is_told()
+        {
             ask_to_refuse(&self.context, parsed);
         }
         if verdict == Verdict::Drop(DropReason::HalfRewritten) && before.is_multiple_of(WARN_SAMPLE)

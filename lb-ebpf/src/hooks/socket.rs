@@ -6,14 +6,14 @@ use aya_ebpf::{
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use lb_common::{Ipv4Address, Ipv6Address, Port, Protocol, V4, V6};
+use lb_common::{DropReason, Ipv4Address, Ipv6Address, Port, Protocol, V4, V6};
 use lb_ebpf::socket_path::{Call, Choice, SocketVerdict, reply, request};
 
 use super::{kernel_clock::KernelClock, maps::config, tables::KernelTables};
 
 /// The call goes on.
 const ALLOW: i32 = 1;
-/// The call fails, with the error set before.
+/// The call fails: with the error set before, or with EPERM.
 const DENY: i32 = 0;
 /// What a closed port answers.
 const ECONNREFUSED: i32 = 111;
@@ -104,7 +104,7 @@ fn request_v4(ctx: &SockAddrContext, choice: Choice) -> i32 {
     let call = call_v4(address, cookie);
     match request(&mut KernelTables, &mut KernelClock, &call, choice) {
         SocketVerdict::Pass => ALLOW,
-        SocketVerdict::Refused => refuse(),
+        SocketVerdict::Failed(reason) => fail(reason),
         SocketVerdict::Translated(to, port) => {
             address.user_ip4 = to.0[0];
             address.user_port = port_word(port);
@@ -186,7 +186,7 @@ fn request_v6(ctx: &SockAddrContext, choice: Choice) -> i32 {
     match peer_v6(address, cookie) {
         Peer::V4(call) => match request(&mut KernelTables, &mut KernelClock, &call, choice) {
             SocketVerdict::Pass => ALLOW,
-            SocketVerdict::Refused => refuse(),
+            SocketVerdict::Failed(reason) => fail(reason),
             SocketVerdict::Translated(to, port) => {
                 set_mapped(address, to, port);
                 ALLOW
@@ -194,7 +194,7 @@ fn request_v6(ctx: &SockAddrContext, choice: Choice) -> i32 {
         },
         Peer::V6(call) => match request(&mut KernelTables, &mut KernelClock, &call, choice) {
             SocketVerdict::Pass => ALLOW,
-            SocketVerdict::Refused => refuse(),
+            SocketVerdict::Failed(reason) => fail(reason),
             SocketVerdict::Translated(to, port) => {
                 set_v6(address, to, port);
                 ALLOW
@@ -225,10 +225,12 @@ fn reply_v6(ctx: &SockAddrContext) -> i32 {
     ALLOW
 }
 
-/// Fails the call as a closed port would.
+/// Fails the call: as a closed port would, or where a rule says so, with EPERM.
 #[inline(always)]
-fn refuse() -> i32 {
-    // SAFETY: the helper takes a number.
-    unsafe { bpf_set_retval(-ECONNREFUSED) };
+fn fail(reason: DropReason) -> i32 {
+    if !reason.is_by_rule() {
+        // SAFETY: the helper takes a number.
+        unsafe { bpf_set_retval(-ECONNREFUSED) };
+    }
     DENY
 }

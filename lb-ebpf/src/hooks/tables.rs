@@ -1,11 +1,14 @@
 //! The datapath's questions, answered by maps.
 use core::ptr;
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    maps::lpm_trie::Key,
+};
 use lb_common::{
-    AffinityEntry, AffinityKey, BackendEntry, BackendId, Counter, DeviceEntry, FlowEntry,
-    FlowFlags, FrontendEntry, FrontendKey, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry,
-    SocketFlowKey, Tuple, hash::address_class,
+    AffinityEntry, AffinityKey, BackendEntry, BackendId, Counter, DeviceEntry, FamilyNetworks,
+    FlowEntry, FlowFlags, FrontendEntry, FrontendKey, ServiceEntry, ServiceId, SlotEntry,
+    SocketFlowEntry, SocketFlowKey, SourceRange, Tuple, hash::address_class,
 };
 use lb_ebpf::{
     clock::Clock as _,
@@ -14,7 +17,7 @@ use lb_ebpf::{
 };
 
 use super::kernel_clock::KernelClock;
-use super::maps::{COUNTERS, DEVICES, FLOW_MARKS, FamilyMaps, SENDERS, SERVICES, SLOTS, config};
+use super::maps::{COUNTERS, DEVICES, FLOW_MARKS, FamilyMaps, NETWORKS, SERVICES, SLOTS, config};
 
 pub struct KernelTables;
 
@@ -106,10 +109,17 @@ impl<F: FamilyMaps + Wire> Tables<F> for KernelTables {
         F::backends().get(id).copied()
     }
     #[inline(always)]
-    fn is_pod(&self, source: &F::Address) -> bool {
-        SENDERS
-            .get(0)
-            .is_some_and(|senders| F::pods(senders).contains(source))
+    fn networks(&self) -> Option<&FamilyNetworks<F>> {
+        NETWORKS.get(0).map(F::of_networks)
+    }
+    #[inline(always)]
+    fn is_in_source_range(&self, service_id: ServiceId, client: &F::Address) -> bool {
+        let range = SourceRange::<F> {
+            service_id,
+            address: (*client).into(),
+        };
+        let key = Key::new(SourceRange::<F>::ALL_BITS, range);
+        F::source_ranges().get(key).is_some()
     }
     #[inline(always)]
     fn device(&self, interface: u32) -> Option<DeviceEntry> {

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use crate::{
     agent::{Agent, RETRY_REFUSED, Report, RestingBackend},
-    desired::{self, DesiredService, Frontend, Refusal, Scope},
+    desired::{self, Addresses, DesiredService, Frontend, Refusal, Scope},
     maps::{LbMaps, MapContents, MapError, MapFamily, read_contents},
     model::{Family, ServiceName},
     reconcile::{Change, FamilyChange, Stopped, apply, plan},
@@ -86,7 +86,7 @@ impl<M: LbMaps> Agent<M> {
         loop {
             self.pending.extend(self.ledger.take_touched());
             let desired = MapContents {
-                senders: desired::senders(self.snapshot.place()),
+                networks: desired::networks(self.snapshot.place(), &self.ledger),
                 ..self.ledger.contents(&self.pending)
             };
             let changes = plan(&self.actual, &desired, &self.pending);
@@ -118,11 +118,16 @@ impl<M: LbMaps> Agent<M> {
             self.dirty
                 .extend(self.snapshot.services().map(|service| service.name.clone()));
         }
+        let own = desired::own_addresses(self.snapshot.place());
+        self.ledger.set_addresses(None, &own);
         for name in std::mem::take(&mut self.dirty) {
             self.note_check(&name);
             self.note_node_ports(&name);
             let wanted = self.wanted(&name);
-            match self.ledger.update(&name, wanted, now) {
+            let place = self.snapshot.place();
+            let service = self.snapshot.service(&name);
+            let addresses = service.map_or_else(Addresses::new, |it| desired::addresses(it, place));
+            match self.ledger.update(&name, wanted, &addresses, now) {
                 Ok(()) => {
                     if self.refused.remove(&name).is_some() {
                         self.file(&name);

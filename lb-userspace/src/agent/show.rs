@@ -250,7 +250,7 @@ mod tests {
         let mut agent = Agent::new(settings(Place::default()), FakeMaps::default()).unwrap();
         let object = json!({"metadata": {"name": "web"}, "spec": {
             "type": "LoadBalancer",
-            "loadBalancerSourceRanges": ["192.0.2.0/24"], "clusterIP": "10.96.0.1", "ports": [{"port": 80}],
+            "loadBalancerSourceRanges": ["home"], "clusterIP": "10.96.0.1", "ports": [{"port": 80}],
         }});
         let service = convert::service(&serde_json::from_value(object).unwrap());
         agent.handle(Event::ServicesListed(vec![service]), moment);
@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(shown, [Some(ServiceType::LoadBalancer)]);
         let warnings: Vec<_> = view.warnings.iter().map(ToString::to_string).collect();
         assert_eq!(warnings.len(), 1, "{warnings:?}");
-        for part in ["default/web", "loadBalancerSourceRanges"] {
+        for part in ["default/web", "loadBalancerSourceRange `home`"] {
             assert!(warnings[0].contains(part), "no `{part}` in {warnings:?}");
         }
         assert!(view.settled && view.in_sync);

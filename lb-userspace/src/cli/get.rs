@@ -273,7 +273,7 @@ where
 {
     let maps = F::of(contents);
     for (key, entry) in &maps.frontends {
-        if key.scope != ClientScope::Everybody as u8 {
+        if key.scope != ClientScope::Everybody as u8 || dump::is_any_port(key) {
             continue;
         }
         let region = contents

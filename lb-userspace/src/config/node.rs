@@ -4,6 +4,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
+use lb_common::networks::SERVICE_PREFIXES;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::period::as_text;
@@ -40,7 +41,8 @@ pub struct NodeOptions {
     )]
     pub cluster_cidr: Vec<Prefix>,
 
-    /// Where ClusterIPs are allocated; once for each prefix. This is noted; nothing is decided by it yet
+    /// Where ClusterIPs are allocated; once for each prefix, at most four of each family. Packets to addresses there that no
+    /// Service has are dropped
     #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
     #[serde(
         default,
@@ -125,6 +127,17 @@ impl NodeOptions {
             if let (Some(first), Some(second)) = (of_family.next(), of_family.next()) {
                 bail!(
                     "--cluster-cidr (clusterCidr) has two {family} prefixes, {first} and {second}: give one of each family"
+                );
+            }
+        }
+        for family in Family::ALL {
+            let service_cidrs = self.service_cidr.iter();
+            let count = service_cidrs
+                .filter(|it| Family::of(it.0.addr()) == family)
+                .count();
+            if count > SERVICE_PREFIXES {
+                bail!(
+                    "--service-cidr (serviceCidr) has {count} {family} prefixes: give at most {SERVICE_PREFIXES}, or one that holds several"
                 );
             }
         }

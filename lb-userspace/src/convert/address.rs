@@ -1,6 +1,8 @@
 //! Addresses as objects write them, read as kube-proxy reads them.
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::{convert::Notes, model::Family};
 
 /// How an address is written.
@@ -50,6 +52,22 @@ fn without_zeros(text: &str) -> Option<IpAddr> {
 }
 
 impl Notes {
+    /// A prefix; bits beyond its length do not count.
+    pub(super) fn prefix(&mut self, of: &str, text: &str) -> Option<IpNet> {
+        let parts = text.split_once('/');
+        let prefix = parts.and_then(|(address, length)| {
+            let (address, _) = parse(address)?;
+            IpNet::new(address, length.parse().ok()?).ok()
+        });
+        if prefix.is_none() {
+            self.add(
+                format!("{of} `{text}` is no prefix; it lets nobody in"),
+                "write an address and a length, as 192.0.2.0/24 or 2001:db8::/32",
+            );
+        }
+        prefix.map(|prefix| prefix.trunc())
+    }
+
     /// An address that packets can be sent to, of the right family if there is a right one.
     pub(super) fn address(
         &mut self,

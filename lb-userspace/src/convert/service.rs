@@ -1,6 +1,7 @@
 //! Service.
 use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive};
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as api;
 use lb_common::Protocol;
 
@@ -27,9 +28,15 @@ pub fn service(object: &api::Service) -> Service {
     let (mut balancer_ips, mut external_ips) = (Vec::new(), Vec::new());
     let mut health_check_port = None;
     let mut affinity_seconds = 0;
+    let mut source_ranges = None;
+    if not_served == Some(NotServed::OtherProxy) {
+        // Its addresses are known, so that they are left to the other proxy.
+        cluster_ips = addresses(spec, &mut Notes::about("Service", &name));
+    }
     if not_served.is_none() {
         cluster_ips = addresses(spec, &mut notes);
-        balancer_ips = balancer_addresses(object, spec, &mut notes);
+        source_ranges = ranges(spec, &mut notes);
+        balancer_ips = balancer_addresses(object, &mut notes);
         let written = spec.external_ips.iter().flatten().map(String::as_str);
         external_ips = distinct("externalIP", written.collect(), &mut notes);
         for (of, outside) in [
@@ -42,7 +49,6 @@ pub fn service(object: &api::Service) -> Service {
         health_check_port = health_check(spec, &mut notes);
         affinity_seconds = affinity(spec, &mut notes);
         note_unknown_words(spec, &mut notes);
-        note_what_is_missing(spec, &mut notes);
     }
     let created = object.metadata.creation_timestamp.as_ref();
     Service {
@@ -51,6 +57,7 @@ pub fn service(object: &api::Service) -> Service {
         created: created.map_or(Created::Unknown, |time| Created::At(time.0.as_second())),
         kind: service_type(spec.type_.as_deref()),
         cluster_ips,
+        source_ranges,
         balancer_ips,
         external_ips,
         ports,
@@ -176,17 +183,12 @@ fn addresses(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<IpAddr> {
 }
 
 /// Addresses of load balancers that hand packets on as they are.
-fn balancer_addresses(
-    object: &api::Service,
-    spec: &api::ServiceSpec,
-    notes: &mut Notes,
-) -> Vec<IpAddr> {
+fn balancer_addresses(object: &api::Service, notes: &mut Notes) -> Vec<IpAddr> {
     let status = object.status.as_ref();
     let ingress = status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_deref());
     // A load balancer in the mode Proxy dials node ports: who dials its address means itself (KEP-1860).
-    let is_open = ranges(spec).next().is_none();
     let mut written = Vec::new();
-    for balancer in ingress.into_iter().flatten().filter(|_| is_open) {
+    for balancer in ingress.into_iter().flatten() {
         let address = balancer.ip.as_deref().filter(|it| !it.is_empty());
         match balancer.ip_mode.as_deref() {
             None | Some("VIP") => written.extend(address),
@@ -236,9 +238,13 @@ fn keep_families_of(
     });
 }
 
-/// From where its load balancer may be dialled, if not from everywhere.
-fn ranges(spec: &api::ServiceSpec) -> impl Iterator<Item = &String> {
-    spec.load_balancer_source_ranges.iter().flatten()
+/// From where its load balancer may be dialled, if not from everywhere. What is no prefix lets nobody in.
+fn ranges(spec: &api::ServiceSpec, notes: &mut Notes) -> Option<Vec<IpNet>> {
+    let written = spec.load_balancer_source_ranges.iter().flatten();
+    let mut written = written.map(|it| it.trim()).peekable();
+    written.peek()?;
+    let ranges = written.filter_map(|text| notes.prefix("loadBalancerSourceRange", text));
+    Some(ranges.collect())
 }
 
 fn service_ports(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<ServicePort> {
@@ -326,20 +332,6 @@ fn note_unknown_words(spec: &api::ServiceSpec, notes: &mut Notes) {
                 format!("write one of {}", known.join(", ")),
             );
         }
-    }
-}
-
-/// What the Service asks for and does not get yet.
-fn note_what_is_missing(spec: &api::ServiceSpec, notes: &mut Notes) {
-    let mut missing = Vec::new();
-    if ranges(spec).next().is_some() {
-        missing.push("loadBalancerSourceRanges, so its load balancer's addresses are left out");
-    }
-    if !missing.is_empty() {
-        notes.add(
-            format!("asks for what this version does not have: {}", missing.join(", ")),
-            "leave it to another proxy by the label service.kubernetes.io/service-proxy-name if it needs this",
-        );
     }
 }
 

@@ -105,23 +105,34 @@ fn what_nobody_could_dial_is_said() {
 }
 
 #[test]
-fn what_a_service_asks_for_and_does_not_get_is_said_once_and_its_cluster_address_is_served() {
-    use ServiceType::LoadBalancer;
-    let cases = [(
-        json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0/24"]}),
-        LoadBalancer,
-        "loadBalancerSourceRanges, so its load balancer's addresses are left out",
-    )];
-    for (mut spec, kind, missing) in cases {
-        spec["clusterIP"] = json!("10.96.0.1");
-        spec["ports"] = json!([{"port": 80}]);
-        let service = convert(&spec);
-        let problem = format!("asks for what this version does not have: {missing}");
-        assert_eq!(problems(&service), [problem]);
-        assert_eq!(service.kind, kind);
-        assert_eq!((service.cluster_ips.len(), service.ports.len()), (1, 1));
+fn who_may_dial_a_load_balancer_is_taken_as_written_and_what_is_no_prefix_lets_nobody_in() {
+    let cases = [
+        (json!(null), None, 0),
+        (json!([]), None, 0),
+        (
+            json!(["192.0.2.7/24", " 2001:db8::/32 "]),
+            Some("192.0.2.0/24 2001:db8::/32"),
+            0,
+        ),
+        (json!(["192.0.2.0/24", "home"]), Some("192.0.2.0/24"), 1),
+        (json!(["192.0.2.1"]), Some(""), 1),
+    ];
+    for (ranges, expected, warnings) in cases {
+        let service = convert(
+            &json!({"type": "LoadBalancer", "clusterIP": "10.96.0.1", "ports": [{"port": 80}],
+            "loadBalancerSourceRanges": ranges}),
+        );
+        let taken = service.source_ranges.as_ref().map(|ranges| {
+            let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+            ranges.join(" ")
+        });
+        assert_eq!(taken.as_deref(), expected, "{ranges}");
+        assert_eq!(problems(&service).len(), warnings, "{ranges}");
     }
-    // What is the default, or served, is no reason for a warning.
+}
+
+#[test]
+fn what_is_the_default_or_served_is_no_reason_for_a_warning() {
     let served = convert(&json!({
         "type": "NodePort", "externalTrafficPolicy": "Local", "clusterIP": "10.96.0.1", "ports": [{"port": 80}],
         "sessionAffinity": "ClientIP", "internalTrafficPolicy": "Local",
@@ -184,12 +195,6 @@ fn the_outside_reaches_load_balancers_that_pass_packets_on_and_external_ips() {
     assert_eq!(
         of("LoadBalancer", &policy),
         (is(&all), Some(30080), local, 0)
-    );
-    // Who may dial it is not looked at yet: so nobody may.
-    let ranges = json!({"loadBalancerSourceRanges": ["192.0.2.0/24"]});
-    assert_eq!(
-        of("LoadBalancer", &ranges),
-        (is(&external), Some(30080), cluster, 1)
     );
 }
 

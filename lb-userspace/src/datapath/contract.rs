@@ -27,7 +27,7 @@ macro_rules! specs {
         pub const MAPS: &[MapSpec] = &[$(MapSpec {
             name: stringify!($name),
             kind: specs!(@kind $kind),
-            key_size: specs!(@size $kind $key),
+            key_size: specs!(@key $kind $key),
             value_size: specs!(@size $kind $value),
             capacity: $capacity,
         }),*];
@@ -37,6 +37,9 @@ macro_rules! specs {
     (@kind Array) => { MapType::Array };
     (@kind PerCpuArray) => { MapType::PerCpuArray };
     (@kind RingBuf) => { MapType::RingBuf };
+    (@kind LpmTrie) => { MapType::LpmTrie };
+    (@key LpmTrie $type:ty) => { (size_of::<u32>() + size_of::<$type>()) as u32 };
+    (@key $kind:ident $type:ty) => { specs!(@size $kind $type) };
     (@size RingBuf $type:ty) => { 0 };
     (@size $kind:ident $type:ty) => { size_of::<$type>() as u32 };
 }

@@ -50,13 +50,14 @@ pub(super) fn frontends(
     };
     if let Some((scope, flags)) = external {
         let of_family = |address: &&IpAddr| Family::of(**address) == family;
-        let external = service
-            .external_ips
-            .iter()
-            .filter(|_| !place.ignore_external_ips);
-        let addresses = service.balancer_ips.iter().chain(external);
-        for address in addresses.filter(of_family) {
+        let external = service.external_ips.iter();
+        let external = external.filter(|_| !place.ignore_external_ips);
+        for address in external.filter(of_family) {
             insert(*address, port.port, scope, flags);
+        }
+        let balancer_flags = flags.with(limits(service, family, place));
+        for address in service.balancer_ips.iter().filter(of_family) {
+            insert(*address, port.port, scope, balancer_flags);
         }
         if let Some(node_port) = port.node_port {
             for address in place.node_port_addresses(family) {
@@ -80,4 +81,19 @@ pub(super) fn frontends(
         insert(cluster_ip, port.port, ClientScope::Everybody, flags);
     }
     frontends
+}
+
+/// What `loadBalancerSourceRanges` say of the load balancer's addresses. They hold for everybody, inside and outside; the
+/// node's own processes dial with the node's address.
+fn limits(service: &Service, family: Family, place: &Place) -> FrontendFlags {
+    let Some(ranges) = service.ranges(family) else {
+        return FrontendFlags::NONE;
+    };
+    let node = place.primary_address(family);
+    let is_node_within = node.is_some_and(|node| ranges.iter().any(|it| it.contains(&node)));
+    if is_node_within {
+        FrontendFlags::SOURCE_RANGES
+    } else {
+        FrontendFlags::SOURCE_RANGES.with(FrontendFlags::NODE_EXCLUDED)
+    }
 }

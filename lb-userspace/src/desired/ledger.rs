@@ -12,10 +12,12 @@ mod show;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
-use lb_common::{BackendId, FrontendFlags, ServiceId, SlotRegion, V4, V6};
+use ipnet::IpNet;
+use lb_common::{BackendId, FrontendFlags, FrontendKey, ServiceId, SlotRegion, V4, V6};
 
 pub use contents::{FamilyScope, Scope};
 pub use show::{Dispute, Shown};
@@ -23,10 +25,10 @@ pub use show::{Dispute, Shown};
 use crate::{
     agent::RestingBackend,
     desired::{
-        Backend, DesiredService, Frontend, Refusal, ServiceKey, backends::Backends, claims::Claims,
-        ids::Ids, regions::Regions,
+        Addresses, Backend, DesiredService, Frontend, Refusal, ServiceKey, addresses::Holders,
+        backends::Backends, claims::Claims, ids::Ids, regions::Regions,
     },
-    maps::{Capacities, MapContents},
+    maps::{Capacities, MapContents, MapFamily},
     model::{Created, Family, ServiceName},
 };
 
@@ -52,6 +54,7 @@ struct Assigned {
     /// The backends in its slots.
     slots: Vec<BackendId>,
     affinity_seconds: u32,
+    source_ranges: BTreeSet<IpNet>,
     frontends: BTreeMap<Frontend, FrontendFlags>,
 }
 
@@ -65,6 +68,10 @@ pub struct Ledger {
     regions: Regions,
     backends: [Backends; 2],
     claims: Claims,
+    /// Addresses whose other ports are refused, or left to others.
+    addresses: Holders,
+    /// How many source ranges of each family are assigned.
+    source_ranges: [usize; 2],
     /// Frontends that nobody claims and that may still be in the maps.
     vacating: [BTreeSet<Frontend>; 2],
     services: BTreeMap<ServiceKey, Assigned>,
@@ -91,6 +98,8 @@ impl Ledger {
             regions: Regions::new(capacities.slots, limits.region_rest),
             backends: [(); 2].map(|()| Backends::new(capacities.backends)),
             claims: Claims::default(),
+            addresses: Holders::default(),
+            source_ranges: [0; 2],
             vacating: [const { BTreeSet::new() }; 2],
             services: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -102,7 +111,7 @@ impl Ledger {
         }
     }
 
-    /// A Service as it is to be; empty if it is no more.
+    /// A Service as it is to be, with its addresses; empty if it is no more.
     ///
     /// # Errors
     /// If it does not fit. A Service that is new is then not served at all. One that was served keeps the state that
@@ -111,12 +120,14 @@ impl Ledger {
         &mut self,
         name: &ServiceName,
         wanted: Vec<DesiredService>,
+        addresses: &Addresses,
         now: Duration,
     ) -> Result<(), Refusal> {
         self.adopt(&wanted);
-        match self.fit(&wanted) {
+        match self.fit(&wanted, addresses) {
             Ok(regions) => {
                 self.carry_out(name, &wanted, &regions, now);
+                self.set_addresses(Some(name), addresses);
                 Ok(())
             }
             Err(mut refusal) => {
@@ -124,6 +135,27 @@ impl Ledger {
                 Err(refusal)
             }
         }
+    }
+
+    /// What becomes of packets to these addresses that are for none of their ports; `None` is the node.
+    pub fn set_addresses(&mut self, holder: Option<&ServiceName>, addresses: &Addresses) {
+        for address in self.addresses.set(holder, addresses) {
+            if let Some(address) = V4::address(address) {
+                let key = FrontendKey::any_port(address);
+                self.touched.v4.frontends.insert(key);
+            }
+            if let Some(address) = V6::address(address) {
+                let key = FrontendKey::any_port(address);
+                self.touched.v6.frontends.insert(key);
+            }
+        }
+    }
+
+    /// The lowest and the highest of these addresses of a family.
+    pub fn lowest_and_highest(&self, family: Family) -> Option<(IpAddr, IpAddr)> {
+        let mut addresses = self.addresses.of_family(family);
+        let lowest = addresses.next()?;
+        Some((lowest, addresses.next_back().unwrap_or(lowest)))
     }
 
     /// The map of a family was full when it held so many frontends: no more are planned.

@@ -1,26 +1,29 @@
 //! What the maps should say. First by names and addresses ([`services`], pure), then by ids and slots ([`Ledger`]).
+mod addresses;
 mod backends;
 mod claims;
 mod eligible;
 mod frontends;
 mod ids;
 mod ledger;
+mod networks;
 mod refusal;
 mod regions;
-mod senders;
 mod slots;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use lb_common::{FrontendFlags, Protocol};
 
+pub use addresses::{Addresses, addresses, own_addresses};
 pub use backends::Backend;
 pub use claims::Frontend;
 pub use eligible::local_ready;
 pub use ledger::{Dispute, FamilyScope, Ledger, Limits, Scope, Shown};
+pub use networks::networks;
 pub use refusal::Refusal;
-pub use senders::senders;
 
 use crate::model::{
     Created, EndpointSlice, Family, Place, Service, ServicePortName, Target, TrafficPolicy,
@@ -50,6 +53,8 @@ pub struct DesiredService {
     pub backends: Vec<DesiredBackend>,
     /// How long a client stays with the backend it has; zero: it does not.
     pub affinity_seconds: u32,
+    /// Of which clients the frontends with [`FrontendFlags::SOURCE_RANGES`] may be dialled.
+    pub source_ranges: BTreeSet<IpNet>,
     /// Everybody its slices name, eligible or not, and whether their pod is terminating.
     pub present: BTreeMap<IpAddr, Presence>,
 }
@@ -102,6 +107,12 @@ pub fn services(
                         flags.for_each(|it| *it = it.with(FrontendFlags::BACKENDS_ELSEWHERE));
                     }
                 }
+                let is_limited = |it: &FrontendFlags| it.has(FrontendFlags::SOURCE_RANGES);
+                let source_ranges = if frontends.values().any(is_limited) {
+                    service.ranges(family).unwrap_or_default()
+                } else {
+                    BTreeSet::new()
+                };
                 let key = ServiceKey {
                     port: ServicePortName {
                         service: service.name.clone(),
@@ -117,6 +128,7 @@ pub fn services(
                     frontends,
                     backends,
                     affinity_seconds: service.affinity_seconds,
+                    source_ranges,
                     present,
                 });
             }

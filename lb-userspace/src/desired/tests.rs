@@ -38,6 +38,7 @@ fn service(name: &str, address: &str) -> Service {
         name: ServiceName::new("default", name),
         created: Created::Unknown,
         cluster_ips: vec![address.parse().unwrap()],
+        source_ranges: None,
         balancer_ips: Vec::new(),
         external_ips: Vec::new(),
         ports: vec![ServicePort {
@@ -82,7 +83,7 @@ fn wanted(name: &str, endpoints: &[(&'static str, &str)]) -> Vec<DesiredService>
     )
 }
 
-fn ledger(capacities: Capacities) -> Ledger {
+pub(super) fn ledger(capacities: Capacities) -> Ledger {
     Ledger::new(Limits {
         capacities,
         region_rest: 2 * SECOND,
@@ -91,7 +92,12 @@ fn ledger(capacities: Capacities) -> Ledger {
 }
 
 fn update(ledger: &mut Ledger, name: &str, wanted: Vec<DesiredService>) -> Result<(), Refusal> {
-    ledger.update(&ServiceName::new("default", name), wanted, Duration::ZERO)
+    ledger.update(
+        &ServiceName::new("default", name),
+        wanted,
+        &Addresses::new(),
+        Duration::ZERO,
+    )
 }
 
 fn states(ledger: &Ledger) -> Vec<(u32, String, BackendState)> {

@@ -3,18 +3,19 @@
     unsafe_code,
     reason = "aya wants a promise of its own for plain old data; bytemuck has checked it"
 )]
-use std::{collections::BTreeMap, io, path::Path};
+use std::{collections::BTreeMap, io, net::IpAddr, path::Path};
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, Map, MapData, MapError as AyaError, MapInfo},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError as AyaError, MapInfo, lpm_trie::Key},
 };
+use ipnet::IpNet;
 use lb_common::{
-    BackendEntry, BackendId, DeviceEntry, FrontendEntry, FrontendKey, Senders, ServiceEntry,
-    ServiceId, SlotEntry, V4, V6,
+    BackendEntry, BackendId, DeviceEntry, FrontendEntry, FrontendKey, Networks, ServiceEntry,
+    ServiceId, SlotEntry, SourceRange, V4, V6,
 };
 
-use super::{Capacities, FamilyMaps, LbMaps, MapError, MapName};
+use super::{Capacities, FamilyMaps, LbMaps, MapError, MapFamily, MapName};
 use crate::datapath::batch;
 
 /// A key or a value as aya takes it.
@@ -41,6 +42,7 @@ pub(crate) fn io_error(error: AyaError) -> io::Error {
     }
 }
 
+type Trie<F> = LpmTrie<MapData, Plain<SourceRange<F>>, u32>;
 type Hash<K, V> = HashMap<MapData, Plain<K>, Plain<V>>;
 type Table<V> = Array<MapData, Plain<V>>;
 
@@ -50,7 +52,9 @@ pub struct BpfMaps {
     frontends_v6: Hash<FrontendKey<V6>, FrontendEntry>,
     backends_v4: Elements<BackendEntry<V4>>,
     backends_v6: Elements<BackendEntry<V6>>,
-    senders: Elements<Senders>,
+    source_ranges_v4: Trie<V4>,
+    source_ranges_v6: Trie<V6>,
+    networks: Elements<Networks>,
     services: Elements<ServiceEntry>,
     slots: Elements<SlotEntry>,
     capacities: Capacities,
@@ -65,7 +69,15 @@ impl BpfMaps {
             frontends_v6: opened(pinned(folder, MapName::FrontendsV6)?, MapName::FrontendsV6)?,
             backends_v4: Elements::open(folder, MapName::BackendsV4)?,
             backends_v6: Elements::open(folder, MapName::BackendsV6)?,
-            senders: Elements::open(folder, MapName::Senders)?,
+            source_ranges_v4: opened(
+                pinned(folder, MapName::SourceRangesV4)?,
+                MapName::SourceRangesV4,
+            )?,
+            source_ranges_v6: opened(
+                pinned(folder, MapName::SourceRangesV6)?,
+                MapName::SourceRangesV6,
+            )?,
+            networks: Elements::open(folder, MapName::Networks)?,
             services: Elements::open(folder, MapName::Services)?,
             slots: Elements::open(folder, MapName::Slots)?,
             capacities: Capacities {
@@ -73,6 +85,7 @@ impl BpfMaps {
                 services: capacity(MapName::Services)?,
                 slots: capacity(MapName::Slots)?,
                 backends: capacity(MapName::BackendsV4)?,
+                source_ranges: capacity(MapName::SourceRangesV4)?,
             },
         })
     }
@@ -171,12 +184,12 @@ where
 }
 
 macro_rules! family {
-    ($family:ty, $frontends:ident, $frontends_name:ident, $backends:ident) => {
+    ($family:ty, $frontends:ident, $backends:ident, $ranges:ident) => {
         impl FamilyMaps<$family> for BpfMaps {
             fn read_frontends(
                 &self,
             ) -> Result<Vec<(FrontendKey<$family>, FrontendEntry)>, MapError> {
-                entries(&self.$frontends, MapName::$frontends_name)
+                entries(&self.$frontends, <$family>::FRONTENDS)
             }
             fn put_frontend(
                 &mut self,
@@ -185,20 +198,10 @@ macro_rules! family {
             ) -> Result<(), MapError> {
                 self.$frontends
                     .insert(Plain(*key), Plain(*entry), 0)
-                    .map_err(|error| failed(MapName::$frontends_name, "written", error))
+                    .map_err(|error| failed(<$family>::FRONTENDS, "written", error))
             }
             fn remove_frontend(&mut self, key: &FrontendKey<$family>) -> Result<(), MapError> {
-                match self.$frontends.remove(&Plain(*key)) {
-                    Ok(()) => Ok(()),
-                    Err(error) => match failed(MapName::$frontends_name, "written", error) {
-                        MapError::Io { source, .. }
-                            if source.raw_os_error() == Some(libc::ENOENT) =>
-                        {
-                            Ok(())
-                        }
-                        error => Err(error),
-                    },
-                }
+                removed(self.$frontends.remove(&Plain(*key)), <$family>::FRONTENDS)
             }
             fn read_backends(&self) -> Result<Vec<(BackendId, BackendEntry<$family>)>, MapError> {
                 self.$backends.read()
@@ -210,22 +213,84 @@ macro_rules! family {
             ) -> Result<(), MapError> {
                 self.$backends.set(id, *entry)
             }
+            fn read_source_ranges(&self) -> Result<Vec<(ServiceId, IpNet)>, MapError> {
+                let ranges = self.$ranges.keys().map(|key| match key {
+                    Ok(key) => Ok(from_key::<$family>(&key)),
+                    Err(error) => Err(failed(<$family>::SOURCE_RANGES, "read", error)),
+                });
+                ranges.filter_map(Result::transpose).collect()
+            }
+            fn put_source_range(&mut self, id: ServiceId, range: IpNet) -> Result<(), MapError> {
+                let Some(key) = range_key::<$family>(id, range) else {
+                    return Ok(());
+                };
+                self.$ranges
+                    .insert(&key, 0, 0)
+                    .map_err(|error| failed(<$family>::SOURCE_RANGES, "written", error))
+            }
+            fn remove_source_range(&mut self, id: ServiceId, range: IpNet) -> Result<(), MapError> {
+                match range_key::<$family>(id, range) {
+                    Some(key) => removed(self.$ranges.remove(&key), <$family>::SOURCE_RANGES),
+                    None => Ok(()),
+                }
+            }
         }
     };
 }
-family!(V4, frontends_v4, FrontendsV4, backends_v4);
-family!(V6, frontends_v6, FrontendsV6, backends_v6);
+family!(V4, frontends_v4, backends_v4, source_ranges_v4);
+family!(V6, frontends_v6, backends_v6, source_ranges_v6);
+
+/// What is not there is as good as removed.
+fn removed(result: Result<(), AyaError>, map: MapName) -> Result<(), MapError> {
+    match result.map_err(|error| failed(map, "written", error)) {
+        Err(MapError::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        result => result,
+    }
+}
+
+/// A key of `SOURCE_RANGES`.
+pub type RangeKey<F> = Key<Plain<SourceRange<F>>>;
+
+/// A prefix of a service as `SOURCE_RANGES` has it, if it is of this family.
+pub fn range_key<F: MapFamily>(service_id: ServiceId, range: IpNet) -> Option<RangeKey<F>>
+where
+    SourceRange<F>: bytemuck::Pod,
+{
+    let address = F::address(range.network())?.into();
+    let bits = SourceRange::<F>::SERVICE_BITS + u32::from(range.prefix_len());
+    Some(Key::new(
+        bits,
+        Plain(SourceRange {
+            service_id,
+            address,
+        }),
+    ))
+}
+
+/// The way back; `None` for a key that nobody has written.
+fn from_key<F: MapFamily>(key: &RangeKey<F>) -> Option<(ServiceId, IpNet)>
+where
+    SourceRange<F>: bytemuck::Pod,
+{
+    let Plain(range) = key.data();
+    let length = key
+        .prefix_len()
+        .checked_sub(SourceRange::<F>::SERVICE_BITS)?;
+    let address: IpAddr = F::Address::from(range.address).into();
+    let range_of = IpNet::new(address, u8::try_from(length).ok()?).ok()?;
+    Some((range.service_id, range_of))
+}
 
 impl LbMaps for BpfMaps {
     fn capacities(&self) -> Capacities {
         self.capacities
     }
-    fn read_senders(&self) -> Result<Senders, MapError> {
-        self.senders.get(0)
+    fn read_networks(&self) -> Result<Networks, MapError> {
+        self.networks.get(0)
     }
 
-    fn put_senders(&mut self, senders: &Senders) -> Result<(), MapError> {
-        self.senders.set(0, *senders)
+    fn put_networks(&mut self, networks: &Networks) -> Result<(), MapError> {
+        self.networks.set(0, *networks)
     }
 
     fn read_services(&self) -> Result<Vec<(ServiceId, ServiceEntry)>, MapError> {

@@ -1,9 +1,13 @@
 //! What is in the maps, as a value.
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
+use ipnet::IpNet;
 use lb_common::{
-    BackendEntry, BackendId, FrontendEntry, FrontendKey, IpFamily, SenderFamily, Senders,
-    ServiceEntry, ServiceId, SlotEntry, V4, V6,
+    BackendEntry, BackendId, FrontendEntry, FrontendKey, IpFamily, Ipv4Address, Ipv6Address,
+    NetworkFamily, Networks, ServiceEntry, ServiceId, SlotEntry, V4, V6,
 };
 
 use crate::{maps::MapName, model::Family};
@@ -15,6 +19,8 @@ pub struct FamilyContents<F: IpFamily> {
     pub frontends: BTreeMap<FrontendKey<F>, FrontendEntry>,
     /// BACKENDS: every entry that is not all zero.
     pub backends: BTreeMap<BackendId, BackendEntry<F>>,
+    /// `SOURCE_RANGES`.
+    pub source_ranges: BTreeSet<(ServiceId, IpNet)>,
 }
 
 impl<F: IpFamily> Default for FamilyContents<F> {
@@ -22,7 +28,22 @@ impl<F: IpFamily> Default for FamilyContents<F> {
         Self {
             frontends: BTreeMap::new(),
             backends: BTreeMap::new(),
+            source_ranges: BTreeSet::new(),
         }
+    }
+}
+
+impl<F: IpFamily> FamilyContents<F> {
+    /// Whether a client is within a source range of a service.
+    pub fn is_in_source_range(&self, service_id: ServiceId, client: F::Address) -> bool {
+        let client: IpAddr = client.into();
+        let of_service = self
+            .source_ranges
+            .iter()
+            .filter(|(id, _)| *id == service_id);
+        of_service
+            .map(|(_, range)| range)
+            .any(|it| it.contains(&client))
     }
 }
 
@@ -33,8 +54,8 @@ pub struct MapContents {
     pub v4: FamilyContents<V4>,
     /// `FRONTENDS_V6`, `BACKENDS_V6`.
     pub v6: FamilyContents<V6>,
-    /// SENDERS.
-    pub senders: Senders,
+    /// NETWORKS.
+    pub networks: Networks,
     /// SERVICES: every entry that is not all zero.
     pub services: BTreeMap<ServiceId, ServiceEntry>,
     /// SLOTS, by absolute index. Slots outside the regions that services name may be missing here: nobody reads them.
@@ -49,13 +70,17 @@ impl MapContents {
 }
 
 /// An IP family as the agent sees it: its part of the contents, its addresses, its maps.
-pub trait MapFamily: SenderFamily {
+pub trait MapFamily: NetworkFamily {
     /// The family as a value.
     const FAMILY: Family;
     /// Its FRONTENDS.
     const FRONTENDS: MapName;
     /// Its BACKENDS.
     const BACKENDS: MapName;
+    /// Its `SOURCE_RANGES`.
+    const SOURCE_RANGES: MapName;
+    /// The address that is nothing but ones.
+    const EVERY_BIT: Self::Address;
     /// Its part of the contents.
     fn of(contents: &MapContents) -> &FamilyContents<Self>;
     /// Its part of the contents.
@@ -68,6 +93,8 @@ impl MapFamily for V4 {
     const FAMILY: Family = Family::V4;
     const FRONTENDS: MapName = MapName::FrontendsV4;
     const BACKENDS: MapName = MapName::BackendsV4;
+    const SOURCE_RANGES: MapName = MapName::SourceRangesV4;
+    const EVERY_BIT: Self::Address = Ipv4Address([u32::MAX]);
     fn of(contents: &MapContents) -> &FamilyContents<Self> {
         &contents.v4
     }
@@ -86,6 +113,8 @@ impl MapFamily for V6 {
     const FAMILY: Family = Family::V6;
     const FRONTENDS: MapName = MapName::FrontendsV6;
     const BACKENDS: MapName = MapName::BackendsV6;
+    const SOURCE_RANGES: MapName = MapName::SourceRangesV6;
+    const EVERY_BIT: Self::Address = Ipv6Address([u32::MAX; 4]);
     fn of(contents: &MapContents) -> &FamilyContents<Self> {
         &contents.v6
     }

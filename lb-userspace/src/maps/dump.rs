@@ -22,6 +22,14 @@ pub fn lines(contents: &MapContents) -> Vec<String> {
         if entry.affinity_seconds != 0 {
             let _infallible = write!(line, " affinity={}s", entry.affinity_seconds);
         }
+        let ranges = contents
+            .v4
+            .source_ranges
+            .iter()
+            .chain(&contents.v6.source_ranges);
+        for (_, range) in ranges.filter(|(service_id, _)| service_id == id) {
+            let _infallible = write!(line, " from={range}");
+        }
         lines.push(line);
     }
     backend_lines::<V4>(contents, &mut lines);
@@ -57,12 +65,18 @@ fn frontend_lines<F: MapFamily>(contents: &MapContents, lines: &mut Vec<String>)
         if key.scope == ClientScope::Inside as u8 {
             line.push_str(" inside");
         }
+        if is_any_port(key) {
+            line = format!("address {}", Into::<IpAddr>::into(key.address));
+        }
         for (flag, word) in [
             (FrontendFlags::MASQUERADE, " masquerade"),
             (FrontendFlags::MASQUERADE_STRANGERS, " masquerade-strangers"),
             (FrontendFlags::INSIDE_ELSEWHERE, " inside-elsewhere"),
             (FrontendFlags::PROCESSES_ONLY, " processes-only"),
             (FrontendFlags::BACKENDS_ELSEWHERE, " backends-elsewhere"),
+            (FrontendFlags::REFUSES, " refuses"),
+            (FrontendFlags::SOURCE_RANGES, " source-ranges"),
+            (FrontendFlags::NODE_EXCLUDED, " node-excluded"),
         ] {
             if entry.flags.has(flag) {
                 line.push_str(word);
@@ -85,6 +99,11 @@ fn backend_lines<F: MapFamily>(contents: &MapContents, lines: &mut Vec<String>) 
             ));
         }
     }
+}
+
+/// Whether this is the entry for all ports of an address that have none of their own.
+pub fn is_any_port<F: IpFamily>(key: &FrontendKey<F>) -> bool {
+    *key == FrontendKey::any_port(key.address)
 }
 
 /// `10.103.145.6:80/tcp`

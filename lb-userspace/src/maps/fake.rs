@@ -1,8 +1,9 @@
 //! Maps made of plain collections, with the kernel's capacities.
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use lb_common::{
-    BackendEntry, BackendId, FrontendEntry, FrontendKey, Senders, ServiceEntry, ServiceId,
+    BackendEntry, BackendId, FrontendEntry, FrontendKey, Networks, ServiceEntry, ServiceId,
     SlotEntry,
 };
 
@@ -67,6 +68,29 @@ impl<F: MapFamily> FamilyMaps<F> for FakeMaps {
         F::of_mut(&mut self.contents).backends.insert(id, *entry);
         Ok(())
     }
+
+    fn read_source_ranges(&self) -> Result<Vec<(ServiceId, IpNet)>, MapError> {
+        let ranges = &F::of(&self.contents).source_ranges;
+        Ok(ranges.iter().copied().collect())
+    }
+
+    fn put_source_range(&mut self, id: ServiceId, range: IpNet) -> Result<(), MapError> {
+        let ranges = &mut F::of_mut(&mut self.contents).source_ranges;
+        let is_new = !ranges.contains(&(id, range));
+        if is_new && ranges.len() >= self.capacities.source_ranges as usize {
+            return Err(MapError::Full {
+                map: F::SOURCE_RANGES,
+            });
+        }
+        ranges.insert((id, range));
+        Ok(())
+    }
+
+    fn remove_source_range(&mut self, id: ServiceId, range: IpNet) -> Result<(), MapError> {
+        let ranges = &mut F::of_mut(&mut self.contents).source_ranges;
+        ranges.remove(&(id, range));
+        Ok(())
+    }
 }
 
 impl LbMaps for FakeMaps {
@@ -74,12 +98,12 @@ impl LbMaps for FakeMaps {
         self.capacities
     }
 
-    fn read_senders(&self) -> Result<Senders, MapError> {
-        Ok(self.contents.senders)
+    fn read_networks(&self) -> Result<Networks, MapError> {
+        Ok(self.contents.networks)
     }
 
-    fn put_senders(&mut self, senders: &Senders) -> Result<(), MapError> {
-        self.contents.senders = *senders;
+    fn put_networks(&mut self, networks: &Networks) -> Result<(), MapError> {
+        self.contents.networks = *networks;
         Ok(())
     }
 

@@ -1,8 +1,9 @@
 //! Maps that fail as told: what the agent does about it is tested through the same trait as success.
 use std::{cell::Cell, collections::VecDeque, io};
 
+use ipnet::IpNet;
 use lb_common::{
-    BackendEntry, BackendId, FrontendEntry, FrontendKey, Senders, ServiceEntry, ServiceId,
+    BackendEntry, BackendId, FrontendEntry, FrontendKey, Networks, ServiceEntry, ServiceId,
     SlotEntry,
 };
 
@@ -92,17 +93,30 @@ impl<F: MapFamily> FamilyMaps<F> for FaultyMaps {
     fn put_backend(&mut self, id: BackendId, entry: &BackendEntry<F>) -> Result<(), MapError> {
         self.write(F::BACKENDS, |maps| maps.put_backend(id, entry))
     }
+    fn read_source_ranges(&self) -> Result<Vec<(ServiceId, IpNet)>, MapError> {
+        self.read(F::SOURCE_RANGES, FamilyMaps::<F>::read_source_ranges)
+    }
+    fn put_source_range(&mut self, id: ServiceId, range: IpNet) -> Result<(), MapError> {
+        self.write(F::SOURCE_RANGES, |maps| {
+            FamilyMaps::<F>::put_source_range(maps, id, range)
+        })
+    }
+    fn remove_source_range(&mut self, id: ServiceId, range: IpNet) -> Result<(), MapError> {
+        self.write(F::SOURCE_RANGES, |maps| {
+            FamilyMaps::<F>::remove_source_range(maps, id, range)
+        })
+    }
 }
 
 impl LbMaps for FaultyMaps {
     fn capacities(&self) -> Capacities {
         self.maps.capacities()
     }
-    fn read_senders(&self) -> Result<Senders, MapError> {
-        self.read(MapName::Senders, LbMaps::read_senders)
+    fn read_networks(&self) -> Result<Networks, MapError> {
+        self.read(MapName::Networks, LbMaps::read_networks)
     }
-    fn put_senders(&mut self, senders: &Senders) -> Result<(), MapError> {
-        self.write(MapName::Senders, |maps| maps.put_senders(senders))
+    fn put_networks(&mut self, networks: &Networks) -> Result<(), MapError> {
+        self.write(MapName::Networks, |maps| maps.put_networks(networks))
     }
     fn read_services(&self) -> Result<Vec<(ServiceId, ServiceEntry)>, MapError> {
         self.read(MapName::Services, LbMaps::read_services)

@@ -4,8 +4,9 @@
 //! in [`mod@crate::reconcile::plan`], not here.
 use std::{fmt, io};
 
+use ipnet::IpNet;
 use lb_common::{
-    BackendEntry, BackendId, FrontendEntry, FrontendKey, IpFamily, Senders, ServiceEntry,
+    BackendEntry, BackendId, FrontendEntry, FrontendKey, IpFamily, Networks, ServiceEntry,
     ServiceId, SlotEntry, V4, V6,
 };
 
@@ -24,8 +25,8 @@ pub enum MapName {
     FrontendsV4,
     /// `FRONTENDS_V6`
     FrontendsV6,
-    /// `SENDERS`
-    Senders,
+    /// `NETWORKS`
+    Networks,
     /// `SERVICES`
     Services,
     /// `SLOTS`
@@ -34,6 +35,10 @@ pub enum MapName {
     BackendsV4,
     /// `BACKENDS_V6`
     BackendsV6,
+    /// `SOURCE_RANGES_V4`
+    SourceRangesV4,
+    /// `SOURCE_RANGES_V6`
+    SourceRangesV6,
 }
 
 impl fmt::Display for MapName {
@@ -41,11 +46,13 @@ impl fmt::Display for MapName {
         f.pad(match self {
             Self::FrontendsV4 => "FRONTENDS_V4",
             Self::FrontendsV6 => "FRONTENDS_V6",
-            Self::Senders => "SENDERS",
+            Self::Networks => "NETWORKS",
             Self::Services => "SERVICES",
             Self::Slots => "SLOTS",
             Self::BackendsV4 => "BACKENDS_V4",
             Self::BackendsV6 => "BACKENDS_V6",
+            Self::SourceRangesV4 => "SOURCE_RANGES_V4",
+            Self::SourceRangesV6 => "SOURCE_RANGES_V6",
         })
     }
 }
@@ -95,6 +102,8 @@ pub struct Capacities {
     pub slots: u32,
     /// Of `BACKENDS_V4` and of `BACKENDS_V6`.
     pub backends: u32,
+    /// Of `SOURCE_RANGES_V4` and of `SOURCE_RANGES_V6`.
+    pub source_ranges: u32,
 }
 
 impl Capacities {
@@ -104,6 +113,7 @@ impl Capacities {
         services: 65_536,
         slots: 262_144,
         backends: 65_536,
+        source_ranges: 65_536,
     };
 }
 
@@ -122,6 +132,13 @@ pub trait FamilyMaps<F: IpFamily> {
     /// Writes a backend. Where nothing but `state` differs from the entry that stands there, no reader can see a torn
     /// entry; the plan writes anything else only while nothing refers to the id.
     fn put_backend(&mut self, id: BackendId, entry: &BackendEntry<F>) -> Result<(), MapError>;
+
+    /// Every service's source ranges.
+    fn read_source_ranges(&self) -> Result<Vec<(ServiceId, IpNet)>, MapError>;
+    /// Lets clients within a prefix of this family dial a service's load balancer.
+    fn put_source_range(&mut self, id: ServiceId, range: IpNet) -> Result<(), MapError>;
+    /// Takes that back. One that is not there is no error.
+    fn remove_source_range(&mut self, id: ServiceId, range: IpNet) -> Result<(), MapError>;
 }
 
 /// All maps that the agent fills.
@@ -130,9 +147,9 @@ pub trait LbMaps: FamilyMaps<V4> + FamilyMaps<V6> {
     fn capacities(&self) -> Capacities;
 
     /// Who is a pod of the cluster.
-    fn read_senders(&self) -> Result<Senders, MapError>;
+    fn read_networks(&self) -> Result<Networks, MapError>;
     /// Replaces that, word by word: no list of backends depends on it.
-    fn put_senders(&mut self, senders: &Senders) -> Result<(), MapError>;
+    fn put_networks(&mut self, networks: &Networks) -> Result<(), MapError>;
 
     /// Every service that is not all zero.
     fn read_services(&self) -> Result<Vec<(ServiceId, ServiceEntry)>, MapError>;
@@ -151,7 +168,7 @@ pub trait LbMaps: FamilyMaps<V4> + FamilyMaps<V6> {
 /// services name.
 pub fn read_contents<M: LbMaps + ?Sized>(maps: &M) -> Result<MapContents, MapError> {
     let mut contents = MapContents {
-        senders: maps.read_senders()?,
+        networks: maps.read_networks()?,
         services: maps.read_services()?.into_iter().collect(),
         ..MapContents::default()
     };
@@ -176,5 +193,6 @@ fn read_family<F: MapFamily, M: FamilyMaps<F> + ?Sized>(
     let family = F::of_mut(contents);
     family.frontends = maps.read_frontends()?.into_iter().collect();
     family.backends = maps.read_backends()?.into_iter().collect();
+    family.source_ranges = maps.read_source_ranges()?.into_iter().collect();
     Ok(())
 }

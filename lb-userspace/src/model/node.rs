@@ -99,6 +99,11 @@ impl Place {
         }
     }
 
+    /// Whether the node itself has this address.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address) || self.local_addresses.contains(&address)
+    }
+
     /// The node's own address of a family, by which others know it.
     pub fn primary_address(&self, family: Family) -> Option<IpAddr> {
         let mut addresses = self.addresses.iter().copied();

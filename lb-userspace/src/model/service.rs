@@ -1,6 +1,7 @@
 //! A Service, reduced to what decides where its packets go.
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
+use ipnet::IpNet;
 use lb_common::Protocol;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,9 @@ pub struct Service {
     pub kind: ServiceType,
     /// Its cluster addresses: none or one of each family.
     pub cluster_ips: Vec<IpAddr>,
+    /// From where `balancer_ips` may be dialled, if not from everywhere (`loadBalancerSourceRanges`). None of a family: from
+    /// everywhere, in that family; none at all: from nowhere.
+    pub source_ranges: Option<Vec<IpNet>>,
     /// Addresses of load balancers that leave packets as they are (`ipMode: VIP`). None twice.
     pub balancer_ips: Vec<IpAddr>,
     /// `externalIPs`: somebody else brings packets to them here. None twice.
@@ -45,6 +49,15 @@ impl Service {
     pub fn cluster_ip(&self, family: Family) -> Option<IpAddr> {
         let mut addresses = self.cluster_ips.iter().copied();
         addresses.find(|address| Family::of(*address) == family)
+    }
+
+    /// From where `balancer_ips` of a family may be dialled; `None` is from everywhere. (As kube-proxy has it: prefixes of
+    /// one family say nothing of the other.)
+    pub fn ranges(&self, family: Family) -> Option<BTreeSet<IpNet>> {
+        let ranges = self.source_ranges.as_ref()?;
+        let of_family = ranges.iter().filter(|it| Family::of(it.addr()) == family);
+        let of_family: BTreeSet<IpNet> = of_family.copied().collect();
+        (ranges.is_empty() || !of_family.is_empty()).then_some(of_family)
     }
 }
 

@@ -33,7 +33,7 @@ fn write<M: LbMaps>(change: &Change, maps: &mut M) -> Result<(), MapError> {
     match change {
         Change::V4(change) => write_family(change, maps),
         Change::V6(change) => write_family(change, maps),
-        Change::PutSenders(senders) => maps.put_senders(senders),
+        Change::PutNetworks(networks) => maps.put_networks(networks),
         Change::PutSlots(start, slots) => maps.put_slots(*start, slots),
         Change::PutService(id, entry) => maps.put_service(*id, entry),
         Change::RemoveService(id) => maps.remove_service(*id),
@@ -50,6 +50,8 @@ fn write_family<F: MapFamily, M: FamilyMaps<F>>(
         }
         FamilyChange::PutFrontend(key, entry) => maps.put_frontend(key, entry),
         FamilyChange::RemoveFrontend(key) => maps.remove_frontend(key),
+        FamilyChange::PutSourceRange(id, range) => maps.put_source_range(*id, *range),
+        FamilyChange::RemoveSourceRange(id, range) => maps.remove_source_range(*id, *range),
     }
 }
 
@@ -58,7 +60,7 @@ pub fn note(change: &Change, actual: &mut MapContents) {
     match change {
         Change::V4(change) => note_family(change, actual),
         Change::V6(change) => note_family(change, actual),
-        Change::PutSenders(senders) => actual.senders = *senders,
+        Change::PutNetworks(networks) => actual.networks = *networks,
         Change::PutSlots(start, slots) => {
             actual.slots.extend((*start..).zip(slots.iter().copied()));
         }
@@ -82,6 +84,12 @@ fn note_family<F: MapFamily>(change: &FamilyChange<F>, actual: &mut MapContents)
         }
         FamilyChange::RemoveFrontend(key) => {
             contents.frontends.remove(key);
+        }
+        FamilyChange::PutSourceRange(id, range) => {
+            contents.source_ranges.insert((*id, *range));
+        }
+        FamilyChange::RemoveSourceRange(id, range) => {
+            contents.source_ranges.remove(&(*id, *range));
         }
     }
 }

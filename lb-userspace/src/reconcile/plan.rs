@@ -6,8 +6,9 @@
 //! after has some all the time. So first everything that is new is built where nobody looks, then services and frontends
 //! are switched, each in one write, and only then goes what nobody needs any more: services that lose their last backend
 //! are switched after the frontends, some of which may have left them for another.
+use ipnet::IpNet;
 use lb_common::{
-    BackendEntry, BackendId, BackendState, FrontendEntry, FrontendKey, IpFamily, Senders,
+    BackendEntry, BackendId, BackendState, FrontendEntry, FrontendKey, IpFamily, Networks,
     ServiceEntry, ServiceId, SlotEntry, SlotRegion, V4, V6,
 };
 
@@ -25,6 +26,10 @@ pub enum FamilyChange<F: IpFamily> {
     PutFrontend(FrontendKey<F>, FrontendEntry),
     /// A frontend is no more.
     RemoveFrontend(FrontendKey<F>),
+    /// Clients within a prefix may dial a service's load balancer.
+    PutSourceRange(ServiceId, IpNet),
+    /// They may no more.
+    RemoveSourceRange(ServiceId, IpNet),
     /// A backend takes no new flows: nothing but its state changes. Or its id is free: nothing refers to it.
     RetireBackend(BackendId, BackendEntry<F>),
 }
@@ -36,8 +41,8 @@ pub enum Change {
     V4(FamilyChange<V4>),
     /// Of the IPv6 maps.
     V6(FamilyChange<V6>),
-    /// Who is a pod of the cluster.
-    PutSenders(Senders),
+    /// Where pods and Services have their addresses.
+    PutNetworks(Networks),
     /// Slots from an index on. No service names them yet, or each of them is good by itself.
     PutSlots(u32, Vec<SlotEntry>),
     /// A service is switched to its region.
@@ -46,7 +51,7 @@ pub enum Change {
     RemoveService(ServiceId),
 }
 
-/// What leads from `actual` to `desired`, for the keys in `scope` only, and always for the senders. A key of the scope that `desired` lacks is
+/// What leads from `actual` to `desired`, for the keys in `scope` only, and always for the networks. A key of the scope that `desired` lacks is
 /// removed; backends are never removed, their state says `Free`.
 pub fn plan(actual: &MapContents, desired: &MapContents, scope: &Scope) -> Vec<Change> {
     let v4 = FamilyPlan::new(actual, desired, &scope.v4);
@@ -77,14 +82,17 @@ pub fn plan(actual: &MapContents, desired: &MapContents, scope: &Scope) -> Vec<C
     let as_v4 = |changes: Vec<FamilyChange<V4>>| changes.into_iter().map(Change::V4);
     let as_v6 = |changes: Vec<FamilyChange<V6>>| changes.into_iter().map(Change::V6);
     let mut changes = Vec::new();
-    if actual.senders != desired.senders {
-        changes.push(Change::PutSenders(desired.senders));
+    if actual.networks != desired.networks {
+        changes.push(Change::PutNetworks(desired.networks));
     }
     changes.extend(as_v4(v4.put_backends).chain(as_v6(v6.put_backends)));
     changes.extend(slots);
     changes.extend(put_services);
+    // Who may come is known before anybody is asked for it, and as long as somebody is.
+    changes.extend(as_v4(v4.put_ranges).chain(as_v6(v6.put_ranges)));
     changes.extend(as_v4(v4.put_frontends).chain(as_v6(v6.put_frontends)));
     changes.extend(empty_services);
+    changes.extend(as_v4(v4.remove_ranges).chain(as_v6(v6.remove_ranges)));
     changes.extend(as_v4(v4.remove_frontends).chain(as_v6(v6.remove_frontends)));
     changes.extend(remove_services);
     changes.extend(as_v4(v4.retire_backends).chain(as_v6(v6.retire_backends)));
@@ -100,7 +108,9 @@ fn slots_of(contents: &MapContents, region: SlotRegion) -> Vec<Option<SlotEntry>
 
 struct FamilyPlan<F: IpFamily> {
     put_backends: Vec<FamilyChange<F>>,
+    put_ranges: Vec<FamilyChange<F>>,
     put_frontends: Vec<FamilyChange<F>>,
+    remove_ranges: Vec<FamilyChange<F>>,
     remove_frontends: Vec<FamilyChange<F>>,
     retire_backends: Vec<FamilyChange<F>>,
 }
@@ -110,7 +120,9 @@ impl<F: MapFamily> FamilyPlan<F> {
         let (actual, desired) = (F::of(actual), F::of(desired));
         let mut plan = Self {
             put_backends: Vec::new(),
+            put_ranges: Vec::new(),
             put_frontends: Vec::new(),
+            remove_ranges: Vec::new(),
             remove_frontends: Vec::new(),
             retire_backends: Vec::new(),
         };
@@ -126,6 +138,19 @@ impl<F: MapFamily> FamilyPlan<F> {
             } else {
                 plan.retire_backends
                     .push(FamilyChange::RetireBackend(*id, *new));
+            }
+        }
+        for range in &scope.source_ranges {
+            let is_there = actual.source_ranges.contains(range);
+            let (id, prefix) = *range;
+            match desired.source_ranges.contains(range) {
+                true if !is_there => plan
+                    .put_ranges
+                    .push(FamilyChange::PutSourceRange(id, prefix)),
+                false if is_there => plan
+                    .remove_ranges
+                    .push(FamilyChange::RemoveSourceRange(id, prefix)),
+                _ => {}
             }
         }
         for key in &scope.frontends {

@@ -135,6 +135,11 @@ impl Account<'_> {
                 "clients outside get this node's own endpoints",
             ),
             (
+                FrontendFlags::SOURCE_RANGES,
+                "only clients within the Service's loadBalancerSourceRanges may come",
+            ),
+            (FrontendFlags::NODE_EXCLUDED, "the node is not among them"),
+            (
                 FrontendFlags::PROCESSES_ONLY,
                 "for processes of the node alone",
             ),
@@ -187,7 +192,8 @@ impl Account<'_> {
         let ports = frontends
             .range(FrontendKey::new(address, Port::ZERO, 0)..)
             .map(|(key, _)| key)
-            .take_while(|key| key.address == address);
+            .take_while(|key| key.address == address)
+            .filter(|key| !dump::is_any_port(key));
         let mut names: Vec<String> = ports
             .take(PORTS + 1)
             .map(|key| match Protocol::from_number(key.protocol) {
@@ -208,8 +214,17 @@ impl Account<'_> {
         match self.course.decision {
             Decision::Pass(reason) => vec![pass(reason).to_owned()],
             Decision::Drop(reason) => vec![dropped(reason)],
-            Decision::Refused => {
-                vec!["the call fails at once as if the port were closed: ECONNREFUSED".to_owned()]
+            Decision::Failed(reason) => {
+                let because = because(reason);
+                vec![if reason.is_by_rule() {
+                    format!(
+                        "the call fails at once as if a firewall were in the way (EPERM): {because}"
+                    )
+                } else {
+                    format!(
+                        "the call fails at once as if the port were closed (ECONNREFUSED): {because}"
+                    )
+                }]
             }
             Decision::Translated => self.translated(),
         }
@@ -252,10 +267,24 @@ const fn pass(reason: PassReason) -> &'static str {
 }
 
 fn dropped(reason: DropReason) -> String {
-    let because = match reason {
-        DropReason::NoBackend => {
-            return "it is refused (ICMP port unreachable): there is no backend for it".to_owned();
+    let because = because(reason);
+    if reason.is_told() {
+        return format!("it is refused (ICMP port unreachable): {because}");
+    }
+    format!(
+        "it is dropped without an answer: {because} (counted as {})",
+        reason.counter().name()
+    )
+}
+
+const fn because(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::NoBackend => "there is no backend for it",
+        DropReason::SourceNotAllowed => {
+            "loadBalancerSourceRanges of the Service do not have its source address"
         }
+        DropReason::NoSuchPort => "the address is a Service's, and this is none of its ports",
+        DropReason::NoSuchService => "the address is within --service-cidr, and no Service has it",
         DropReason::NoLocalBackend => {
             "the policy is Local, there is no backend on this node, and other nodes have some"
         }
@@ -273,9 +302,5 @@ fn dropped(reason: DropReason) -> String {
         DropReason::ServiceInMotion => {
             "the service's tables contradict each other: an agent is changing them, or something is wrong with them"
         }
-    };
-    format!(
-        "it is dropped without an answer: {because} (counted as {})",
-        reason.counter().name()
-    )
+    }
 }

@@ -28,7 +28,18 @@ pub(super) enum Decision {
     Pass(PassReason),
     Translated,
     Drop(DropReason),
-    Refused,
+    /// A process's call fails.
+    Failed(DropReason),
+}
+
+impl Decision {
+    /// Whether a rule keeps this client out.
+    pub(super) fn is_by_rule(self) -> bool {
+        match self {
+            Self::Drop(reason) | Self::Failed(reason) => reason.is_by_rule(),
+            Self::Pass(_) | Self::Translated => false,
+        }
+    }
 }
 
 /// What became of a packet.
@@ -64,7 +75,7 @@ impl Tracer {
         let decision = match origin {
             Origin::Host => match dial::<F>(question, tables, &mut clock) {
                 SocketVerdict::Pass => Decision::Pass(PassReason::NotOurs),
-                SocketVerdict::Refused => Decision::Refused,
+                SocketVerdict::Failed(reason) => Decision::Failed(reason),
                 SocketVerdict::Translated(address, port) => {
                     let backend = SocketAddr::new(address.into(), port.number());
                     packet.bytes = frame::opening(question.protocol, source, backend);
@@ -88,7 +99,7 @@ impl Tracer {
                 }
             }
         };
-        let is_lost = matches!(decision, Decision::Drop(_) | Decision::Refused);
+        let is_lost = matches!(decision, Decision::Drop(_) | Decision::Failed(_));
         let mut course = Course {
             decision,
             masquerade: false,

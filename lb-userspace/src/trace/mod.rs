@@ -24,7 +24,7 @@ pub mod packet;
 
 use std::net::SocketAddr;
 
-use lb_common::{BackendState, DatapathConfig, DropReason, FrontendEntry, ServiceId, V4, V6};
+use lb_common::{BackendState, DatapathConfig, FrontendEntry, ServiceId, V4, V6};
 
 pub use answer::{Answer, Outcome, Scope};
 pub use names::Names;
@@ -85,7 +85,9 @@ impl Tracer {
         let is_ours = !matches!(course.decision, Decision::Pass(_));
         let frontend = frontend_of(&lookups).filter(|_| is_ours);
         let service_id = service_of(&lookups).filter(|_| is_ours);
-        let candidates = service_id.map_or_else(Vec::new, |id| candidates::<F>(&self.maps, id));
+        // Who is kept out may not reach those that others may.
+        let of_service = service_id.filter(|_| !course.decision.is_by_rule());
+        let candidates = of_service.map_or_else(Vec::new, |id| candidates::<F>(&self.maps, id));
         let account = Account {
             tracer: self,
             question,
@@ -96,7 +98,7 @@ impl Tracer {
         };
         let steps = account.steps::<F>();
         let backend = backend_of(&course, &lookups);
-        let (verdict, reason) = verdict(course.decision, candidates.is_empty());
+        let (verdict, reason) = verdict(course.decision);
         Answer {
             verdict,
             reason: reason.to_owned(),
@@ -162,21 +164,17 @@ fn candidates<F: MapFamily>(maps: &MapContents, id: ServiceId) -> Vec<String> {
 }
 
 /// The two words for a decision.
-fn verdict(decision: Decision, is_empty: bool) -> (Outcome, &'static str) {
+fn verdict(decision: Decision) -> (Outcome, &'static str) {
     match decision {
         Decision::Pass(reason) => (Outcome::Pass, answer::pass_reason(reason)),
         Decision::Translated => (Outcome::Dnat, "candidate_chosen"),
-        Decision::Drop(DropReason::NoBackend) => {
-            (Outcome::Reject, answer::drop_reason(DropReason::NoBackend))
+        Decision::Drop(reason) if reason.is_told() => {
+            (Outcome::Reject, answer::drop_reason(reason))
         }
         Decision::Drop(reason) => (Outcome::Drop, answer::drop_reason(reason)),
-        // The hooks tell the process that nobody listens, not why.
-        Decision::Refused if is_empty => {
-            (Outcome::Reject, answer::drop_reason(DropReason::NoBackend))
+        Decision::Failed(reason) if reason.is_by_rule() => {
+            (Outcome::Drop, answer::drop_reason(reason))
         }
-        Decision::Refused => (
-            Outcome::Reject,
-            answer::drop_reason(DropReason::ServiceInMotion),
-        ),
+        Decision::Failed(reason) => (Outcome::Reject, answer::drop_reason(reason)),
     }
 }

@@ -10,8 +10,8 @@ use std::{
 use bytemuck::Zeroable;
 use lb_common::{
     AffinityEntry, AffinityKey, BackendEntry, BackendId, BackendState, ClientScope, Counter,
-    DatapathConfig, DeviceEntry, FlowEntry, FlowMarks, FrontendEntry, FrontendKey, Port,
-    ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple, V4, V6,
+    DatapathConfig, DeviceEntry, FamilyNetworks, FlowEntry, FlowMarks, FrontendEntry, FrontendKey,
+    Port, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple, V4, V6,
     hash::address_class,
 };
 use lb_ebpf::{
@@ -20,7 +20,7 @@ use lb_ebpf::{
 };
 
 use super::flow::MemoryFlow;
-use crate::maps::{MapContents, MapFamily};
+use crate::maps::{MapContents, MapFamily, dump::is_any_port};
 
 /// Room for so many entries of flows. A packet leaves at most four, and two more for each backend that is tried.
 const ROOM: usize = 16;
@@ -167,6 +167,9 @@ impl<'a, F: QuestionFamily> Tables<F> for QuestionTables<'a> {
     }
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendEntry> {
         let entry = F::of(self.maps).frontends.get(key).copied()?;
+        if is_any_port(key) {
+            return Some(entry);
+        }
         self.note(Lookup::Frontend(
             socket_address(key.address, key.port),
             entry,
@@ -191,8 +194,11 @@ impl<'a, F: QuestionFamily> Tables<F> for QuestionTables<'a> {
         self.note(Lookup::Backend(id, address, entry.state()));
         Some(entry)
     }
-    fn is_pod(&self, source: &F::Address) -> bool {
-        F::pods(&self.maps.senders).contains(source)
+    fn networks(&self) -> Option<&FamilyNetworks<F>> {
+        Some(F::of_networks(&self.maps.networks))
+    }
+    fn is_in_source_range(&self, service_id: ServiceId, client: &F::Address) -> bool {
+        F::of(self.maps).is_in_source_range(service_id, *client)
     }
     fn device(&self, interface: u32) -> Option<DeviceEntry> {
         self.devices.get(&interface).copied()

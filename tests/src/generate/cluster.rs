@@ -4,11 +4,13 @@
     clippy::missing_panics_doc,
     reason = "what cannot happen here is a mistake in the test, and fails it"
 )]
+mod admission;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lb_common::{
     Algorithm, BackendEntry, BackendState, DeviceEntry, FrontendEntry, FrontendFlags, FrontendKey,
-    Port, Prefix, Senders, ServiceEntry, V4, V6,
+    Port, Prefix, ServiceEntry, V4, V6,
 };
 
 use crate::{
@@ -237,18 +239,22 @@ impl Cluster {
             };
             self.tables.devices.insert(interface, entry);
         }
-        self.tables.senders = Senders {
-            pods_v4: Prefix {
-                network: Ipv4Addr::new(10, 244, 0, 0).into(),
-                mask: Ipv4Addr::new(255, 255, 0, 0).into(),
-            },
-            pods_v6: Prefix {
-                network: Ipv6Addr::new(0xfd00, 0, 0, 244, 0, 0, 0, 0).into(),
-                mask: Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0xffff, 0, 0, 0, 0).into(),
-            },
+        let v4 = |network: u8| Prefix {
+            network: Ipv4Addr::new(10, network, 0, 0).into(),
+            mask: Ipv4Addr::new(255, 255, 0, 0).into(),
         };
+        let v6 = |network: u16| Prefix {
+            network: Ipv6Addr::new(0xfd00, 0, 0, network, 0, 0, 0, 0).into(),
+            mask: Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0xffff, 0, 0, 0, 0).into(),
+        };
+        let networks = &mut self.tables.networks;
+        (networks.v4.pods, networks.v6.pods) = (v4(244), v6(244));
+        (networks.v4.around_services, networks.v6.around_services) = (v4(96), v6(96));
         // 0xfd and the first byte of IPv4 addresses differ.
         self.world.pods = vec![vec![10, 244], vec![0xfd, 0, 0, 0, 0, 0, 0, 244]];
+        // IPv6's unused addresses are nobody's affair.
+        networks.v4.service_prefixes[0] = v4(96);
+        self.world.admission.for_services = vec![vec![10, 96]];
         for is_v6 in [false, true] {
             self.world
                 .neighbours
@@ -282,17 +288,23 @@ impl Cluster {
                 Masqueraded::Nobody => FrontendFlags::NONE,
                 Masqueraded::Strangers => FrontendFlags::MASQUERADE_STRANGERS,
                 Masqueraded::Everybody => FrontendFlags::MASQUERADE,
-            },
+            }
+            .with(self.limit(id)),
         };
         let port = Port::new(frontend.port());
+        let others = self.other_ports(id, frontend.ip());
         match frontend.ip() {
             IpAddr::V4(ip) => {
                 let key = FrontendKey::new(ip.into(), port, kind.protocol);
-                self.tables.v4.frontends.insert(key, entry);
+                let frontends = &mut self.tables.v4.frontends;
+                frontends.insert(key, entry);
+                frontends.extend(others.map(|entry| (FrontendKey::any_port(ip.into()), entry)));
             }
             IpAddr::V6(ip) => {
                 let key = FrontendKey::new(ip.into(), port, kind.protocol);
-                self.tables.v6.frontends.insert(key, entry);
+                let frontends = &mut self.tables.v6.frontends;
+                frontends.insert(key, entry);
+                frontends.extend(others.map(|entry| (FrontendKey::any_port(ip.into()), entry)));
             }
         }
     }

@@ -81,6 +81,8 @@ fn service() -> impl Strategy<Value = Service> {
                     port,
                     node_port: has_node_ports.then_some(30_000 + port),
                 });
+                let ranges = ["198.51.100.0/24", "10.244.0.0/16"].map(|it| it.parse().ok());
+                let ranges = ranges.into_iter().take(address.into()).flatten().collect();
                 let balancer = IpAddr::V4(Ipv4Addr::new(203, 0, 113, address));
                 Service {
                     uid: String::new(),
@@ -91,6 +93,7 @@ fn service() -> impl Strategy<Value = Service> {
                     ports: ports.collect(),
                     not_served,
                     internal_policy,
+                    source_ranges: (address % 2 == 1).then_some(ranges),
                     balancer_ips: has_balancer.then_some(balancer).into_iter().collect(),
                     external_ips: Vec::new(),
                     external_policy,

@@ -6,32 +6,11 @@ use std::{
 
 use lb_common::{BackendState, Counter, Ipv4Address, Ipv6Address, hash::address_class};
 
-use super::{Backend, Device, End, Passing, Service};
+use super::{Admission, Backend, Device, End, Key, Passing, Service};
 use crate::{
     dissect::{TCP, flag},
     memory_clock::JIFFIES_PER_SECOND,
 };
-
-/// One direction of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
-    /// Who sends.
-    pub source: SocketAddr,
-    /// Who receives.
-    pub destination: SocketAddr,
-    /// TCP or UDP.
-    pub protocol: u8,
-}
-
-impl Key {
-    pub(super) fn reversed(&self) -> Self {
-        Self {
-            source: self.destination,
-            destination: self.source,
-            protocol: self.protocol,
-        }
-    }
-}
 
 /// What is remembered under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +62,8 @@ pub struct World {
     pub backends: HashMap<u32, Backend>,
     /// Devices by interface index.
     pub devices: HashMap<u32, Device>,
+    /// Who may dial what.
+    pub admission: Admission,
     /// How the addresses of pods begin.
     pub pods: Vec<Vec<u8>>,
     /// (bridge, address) to Ethernet address.

@@ -1,6 +1,7 @@
 //! Maps that write down what is done to them.
+use ipnet::IpNet;
 use lb_common::{
-    BackendEntry, BackendId, FrontendEntry, FrontendKey, Senders, ServiceEntry, ServiceId,
+    BackendEntry, BackendId, FrontendEntry, FrontendKey, Networks, ServiceEntry, ServiceId,
     SlotEntry,
 };
 use lb_userspace::maps::{
@@ -57,18 +58,30 @@ impl<F: MapFamily> FamilyMaps<F> for Recorded {
         ));
         self.maps.put_backend(id, entry)
     }
+    fn read_source_ranges(&self) -> Result<Vec<(ServiceId, IpNet)>, MapError> {
+        FamilyMaps::<F>::read_source_ranges(&self.maps)
+    }
+    fn put_source_range(&mut self, id: ServiceId, range: IpNet) -> Result<(), MapError> {
+        self.writes.push(format!("put source range {id} {range}"));
+        FamilyMaps::<F>::put_source_range(&mut self.maps, id, range)
+    }
+    fn remove_source_range(&mut self, id: ServiceId, range: IpNet) -> Result<(), MapError> {
+        self.writes
+            .push(format!("remove source range {id} {range}"));
+        FamilyMaps::<F>::remove_source_range(&mut self.maps, id, range)
+    }
 }
 
 impl LbMaps for Recorded {
     fn capacities(&self) -> Capacities {
         self.maps.capacities()
     }
-    fn read_senders(&self) -> Result<Senders, MapError> {
-        self.maps.read_senders()
+    fn read_networks(&self) -> Result<Networks, MapError> {
+        self.maps.read_networks()
     }
-    fn put_senders(&mut self, senders: &Senders) -> Result<(), MapError> {
-        self.writes.push("put senders".to_owned());
-        self.maps.put_senders(senders)
+    fn put_networks(&mut self, networks: &Networks) -> Result<(), MapError> {
+        self.writes.push("put networks".to_owned());
+        self.maps.put_networks(networks)
     }
     fn read_services(&self) -> Result<Vec<(ServiceId, ServiceEntry)>, MapError> {
         self.maps.read_services()

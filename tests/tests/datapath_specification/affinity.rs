@@ -284,7 +284,7 @@ fn dial(node: &mut HostDatapath, cookie: u64, protocol: u8, choice: Choice) -> S
     };
     match request(&mut node.tables, &mut node.clock, &call, choice) {
         SocketVerdict::Translated(address, port) => SocketAddr::new(address.into(), port.number()),
-        other @ (SocketVerdict::Pass | SocketVerdict::Refused) => unreachable!("{other:?}"),
+        other @ (SocketVerdict::Pass | SocketVerdict::Failed(_)) => unreachable!("{other:?}"),
     }
 }
 

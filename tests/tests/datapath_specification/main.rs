@@ -4,6 +4,7 @@
     reason = "helpers of tests: what is missing fails the test"
 )]
 
+mod admission;
 mod affinity;
 mod choice;
 mod fixture;

@@ -30,7 +30,7 @@ fn tell_pods(node: &mut HostDatapath, by_device: bool) {
         let device = node.tables.devices.get_mut(&1).expect("a device");
         device.flags = DeviceFlags::PODS;
     } else {
-        node.tables.senders.pods_v4 = Prefix {
+        node.tables.networks.v4.pods = Prefix {
             network: [10, 244, 0, 0].into(),
             mask: [255, 255, 0, 0].into(),
         };

@@ -4,7 +4,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use lb_common::{BackendState, Counter, Ipv4Address, Port, V4};
+use lb_common::{BackendState, Counter, DropReason, Ipv4Address, Port, V4};
 use lb_ebpf::socket_path::{Call, Choice, SocketVerdict, reply, request};
 use tests::{
     dissect::{TCP, UDP},
@@ -34,7 +34,7 @@ fn target(verdict: SocketVerdict<V4>) -> Option<SocketAddr> {
             let address: IpAddr = address.into();
             Some(SocketAddr::new(address, port.number()))
         }
-        SocketVerdict::Pass | SocketVerdict::Refused => None,
+        SocketVerdict::Pass | SocketVerdict::Failed(_) => None,
     }
 }
 fn ask(node: &mut HostDatapath, call: &Call<V4>, choice: Choice) -> SocketVerdict<V4> {
@@ -93,7 +93,7 @@ fn a_service_without_backends_refuses_at_once() {
     let mut node = node();
     node.candidates(WEB, &[]);
     let verdict = ask(&mut node, &call(7, TCP, frontend()), Choice::Connection);
-    assert_eq!(verdict, SocketVerdict::Refused);
+    assert_eq!(verdict, SocketVerdict::Failed(DropReason::NoBackend));
     assert_eq!(node.tables.counted(Counter::SocketRefused), 1);
     assert!(node.tables.v4.socket_flows.is_empty());
 }

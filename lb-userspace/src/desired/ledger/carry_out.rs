@@ -4,11 +4,12 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use lb_common::{BackendId, FrontendFlags, ServiceId, SlotRegion};
 
 use crate::{
     desired::{DesiredService, Frontend, Ledger, ServiceKey, claims::Claimant},
-    model::{Created, ServiceName},
+    model::{Created, Family, ServiceName},
 };
 
 use super::{Assigned, fit::NewRegions};
@@ -36,6 +37,7 @@ impl Ledger {
                 self.move_to(&wanted.key, region, slots);
             }
             self.set_affinity(&wanted.key, wanted.affinity_seconds);
+            self.set_source_ranges(&wanted.key, &wanted.source_ranges);
             self.set_frontends(&wanted.key, wanted.created, &wanted.frontends);
         }
     }
@@ -103,6 +105,7 @@ impl Ledger {
             region: SlotRegion::EMPTY,
             slots: Vec::new(),
             affinity_seconds: 0,
+            source_ranges: BTreeSet::new(),
             frontends: BTreeMap::new(),
         };
         self.services.insert(key.clone(), assigned);
@@ -160,6 +163,24 @@ impl Ledger {
         }
     }
 
+    fn set_source_ranges(&mut self, key: &ServiceKey, wanted: &BTreeSet<IpNet>) {
+        let Some(assigned) = self.services.get_mut(key) else {
+            return;
+        };
+        if assigned.source_ranges == *wanted {
+            return;
+        }
+        let id = assigned.id;
+        let old = std::mem::replace(&mut assigned.source_ranges, wanted.clone());
+        let count = &mut self.source_ranges[key.family as usize];
+        *count = *count + wanted.len() - old.len();
+        let touched = match key.family {
+            Family::V4 => &mut self.touched.v4.source_ranges,
+            Family::V6 => &mut self.touched.v6.source_ranges,
+        };
+        touched.extend(old.iter().chain(wanted).map(|range| (id, *range)));
+    }
+
     fn set_frontends(
         &mut self,
         key: &ServiceKey,
@@ -198,6 +219,7 @@ impl Ledger {
 
     fn retire_service(&mut self, key: &ServiceKey) {
         self.set_frontends(key, Created::Unknown, &BTreeMap::new());
+        self.set_source_ranges(key, &BTreeSet::new());
         let Some(assigned) = self.services.get_mut(key) else {
             return;
         };

@@ -1,6 +1,7 @@
 //! What the maps should say, about everything or about a part of it.
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use lb_common::{
     Algorithm, BackendId, ClientScope, FrontendEntry, FrontendKey, IpFamily, Port, Protocol,
     ServiceEntry, ServiceId, SlotEntry, V4, V6,
@@ -8,7 +9,8 @@ use lb_common::{
 
 use crate::{
     desired::{Frontend, Ledger},
-    maps::{FamilyContents, MapContents, MapFamily},
+    maps::{FamilyContents, MapContents, MapFamily, dump::is_any_port},
+    model::Family,
 };
 
 /// A part of the maps: the keys that a plan looks at.
@@ -29,6 +31,8 @@ pub struct FamilyScope<F: IpFamily> {
     pub frontends: BTreeSet<FrontendKey<F>>,
     /// Keys of BACKENDS.
     pub backends: BTreeSet<BackendId>,
+    /// Keys of `SOURCE_RANGES`.
+    pub source_ranges: BTreeSet<(ServiceId, IpNet)>,
 }
 
 impl<F: IpFamily> Default for FamilyScope<F> {
@@ -36,6 +40,7 @@ impl<F: IpFamily> Default for FamilyScope<F> {
         Self {
             frontends: BTreeSet::new(),
             backends: BTreeSet::new(),
+            source_ranges: BTreeSet::new(),
         }
     }
 }
@@ -44,11 +49,13 @@ impl<F: IpFamily> FamilyScope<F> {
     fn extend(&mut self, mut other: Self) {
         self.frontends.append(&mut other.frontends);
         self.backends.append(&mut other.backends);
+        self.source_ranges.append(&mut other.source_ranges);
     }
     fn of(contents: &FamilyContents<F>) -> Self {
         Self {
             frontends: contents.frontends.keys().copied().collect(),
             backends: contents.backends.keys().copied().collect(),
+            source_ranges: contents.source_ranges.clone(),
         }
     }
 }
@@ -86,9 +93,22 @@ impl Ledger {
         let [v4, v6] = &self.backends;
         scope.v4.backends = v4.known().collect();
         scope.v6.backends = v6.known().collect();
-        scope.v4.frontends = self.claims.frontends().filter_map(Frontend::key).collect();
-        scope.v6.frontends = self.claims.frontends().filter_map(Frontend::key).collect();
+        scope.v4.frontends = self.frontend_keys().collect();
+        scope.v6.frontends = self.frontend_keys().collect();
+        for (key, assigned) in &self.services {
+            let of_family = match key.family {
+                Family::V4 => &mut scope.v4.source_ranges,
+                Family::V6 => &mut scope.v6.source_ranges,
+            };
+            of_family.extend(assigned.source_ranges.iter().map(|it| (assigned.id, *it)));
+        }
         scope
+    }
+
+    fn frontend_keys<F: MapFamily>(&self) -> impl Iterator<Item = FrontendKey<F>> {
+        let addresses = self.addresses.of_family(F::FAMILY).filter_map(F::address);
+        let claimed = self.claims.frontends().filter_map(Frontend::key);
+        claimed.chain(addresses.map(FrontendKey::any_port))
     }
 
     /// What the maps should say about a part of themselves. A key of it that is missing in the answer should be missing
@@ -126,6 +146,16 @@ impl Ledger {
     fn family_contents<F: MapFamily>(&self, scope: &FamilyScope<F>) -> FamilyContents<F> {
         let mut contents = FamilyContents::default();
         for key in &scope.frontends {
+            if is_any_port(key) {
+                if let Some(flags) = self.addresses.flags(key.address.into()) {
+                    let entry = FrontendEntry {
+                        service_id: 0,
+                        flags,
+                    };
+                    contents.frontends.insert(*key, entry);
+                }
+                continue;
+            }
             let frontend = Frontend::from_key(key);
             let owner = frontend.and_then(|it| self.claims.owner(&it).cloned());
             let assigned = owner.and_then(|key| self.services.get(&key));
@@ -138,6 +168,12 @@ impl Ledger {
                 contents.frontends.insert(*key, entry);
             }
         }
+        let is_wanted = |(id, range): &&(ServiceId, IpNet)| {
+            let assigned = self.names.get(id).and_then(|key| self.services.get(key));
+            assigned.is_some_and(|it| it.served && it.source_ranges.contains(range))
+        };
+        let ranges = scope.source_ranges.iter().filter(is_wanted);
+        contents.source_ranges = ranges.copied().collect();
         let backends = &self.backends[F::FAMILY as usize];
         for id in &scope.backends {
             if let Some(entry) = backends.entry::<F>(*id) {

@@ -1,9 +1,10 @@
 //! Does a Service fit? Counted before anything is changed, so that a Service is served as a whole or not at all.
-use lb_common::SlotRegion;
+use ipnet::IpNet;
+use lb_common::{SlotRegion, V4, V6};
 
 use crate::{
-    desired::{DesiredService, Ledger, Refusal},
-    maps::MapName,
+    desired::{Addresses, DesiredService, Ledger, Refusal},
+    maps::{MapFamily, MapName},
     model::Family,
 };
 
@@ -12,21 +13,30 @@ pub(super) type NewRegions = Vec<Option<SlotRegion>>;
 
 impl Ledger {
     /// Whether all of this fits, and the slot regions it moves to.
-    pub(super) fn fit(&mut self, wanted: &[DesiredService]) -> Result<NewRegions, Refusal> {
+    pub(super) fn fit(
+        &mut self,
+        wanted: &[DesiredService],
+        addresses: &Addresses,
+    ) -> Result<NewRegions, Refusal> {
         let new = wanted
             .iter()
             .filter(|it| !self.services.contains_key(&it.key));
         room(MapName::Services, new.count(), self.free(MapName::Services))?;
         for family in Family::ALL {
-            self.fit_family(wanted, family)?;
+            self.fit_family(wanted, addresses, family)?;
         }
         self.new_regions(wanted)
     }
 
-    fn fit_family(&self, wanted: &[DesiredService], family: Family) -> Result<(), Refusal> {
-        let (frontend_map, backend_map) = match family {
-            Family::V4 => (MapName::FrontendsV4, MapName::BackendsV4),
-            Family::V6 => (MapName::FrontendsV6, MapName::BackendsV6),
+    fn fit_family(
+        &self,
+        wanted: &[DesiredService],
+        addresses: &Addresses,
+        family: Family,
+    ) -> Result<(), Refusal> {
+        let (frontend_map, backend_map, range_map) = match family {
+            Family::V4 => (V4::FRONTENDS, V4::BACKENDS, V4::SOURCE_RANGES),
+            Family::V6 => (V6::FRONTENDS, V6::BACKENDS, V6::SOURCE_RANGES),
         };
         let of_family = || wanted.iter().filter(|it| it.key.family == family);
         let new_backends = of_family().map(|it| self.new_backends(it)).sum();
@@ -36,24 +46,40 @@ impl Ledger {
         let vacating = &self.vacating[family as usize];
         let new_frontends =
             frontends.filter(|it| self.claims.owner(it).is_none() && !vacating.contains(it));
-        room(frontend_map, new_frontends.count(), self.free(frontend_map))
+        let new_frontends = new_frontends.count() + self.addresses.new_of(addresses, family);
+        room(frontend_map, new_frontends, self.free(frontend_map))?;
+
+        let new_ranges = of_family().map(|it| {
+            let assigned = self.services.get(&it.key).map(|it| &it.source_ranges);
+            let is_new = |range: &&IpNet| assigned.is_none_or(|known| !known.contains(*range));
+            it.source_ranges.iter().filter(is_new).count()
+        });
+        room(range_map, new_ranges.sum(), self.free(range_map))
     }
 
     /// How many entries more a map takes; of SLOTS, in one piece.
     pub fn free(&self, map: MapName) -> usize {
         let frontends = |family: Family| {
-            let taken = self.claims.count(family) + self.vacating[family as usize].len();
+            let taken = self.claims.count(family)
+                + self.addresses.count(family)
+                + self.vacating[family as usize].len();
             self.frontend_room[family as usize].saturating_sub(taken)
+        };
+        let ranges = |family: Family| {
+            let room = self.limits.capacities.source_ranges as usize;
+            room.saturating_sub(self.source_ranges[family as usize])
         };
         match map {
             MapName::FrontendsV4 => frontends(Family::V4),
             MapName::FrontendsV6 => frontends(Family::V6),
             // An array of one, which always has room.
-            MapName::Senders => 1,
+            MapName::Networks => 1,
             MapName::Services => self.ids.free(),
             MapName::Slots => self.regions.longest(),
             MapName::BackendsV4 => self.backends[Family::V4 as usize].free(),
             MapName::BackendsV6 => self.backends[Family::V6 as usize].free(),
+            MapName::SourceRangesV4 => ranges(Family::V4),
+            MapName::SourceRangesV6 => ranges(Family::V6),
         }
     }
 

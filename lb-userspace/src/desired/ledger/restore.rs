@@ -135,6 +135,7 @@ impl Ledger {
                 region: restored.region,
                 slots: restored.slots,
                 affinity_seconds: restored.affinity_seconds,
+                source_ranges: BTreeSet::new(),
                 frontends: restored.frontends,
             };
             self.services.insert(service.key.clone(), assigned);

@@ -1,0 +1,230 @@
+//! Who may dial what, and what becomes of packets to addresses of Services that are for none of their ports.
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use lb_common::{
+    DropReason, FrontendEntry, FrontendFlags, FrontendKey, PassReason, Port, Prefix, V4, V6,
+    Verdict,
+};
+use lb_ebpf::socket_path::{Call, Choice, SocketVerdict, request};
+use tests::{
+    dissect::{
+        TCP, UDP,
+        flag::{ACK, SYN},
+    },
+    host_datapath::HostDatapath,
+    packet_builder::eth,
+};
+
+use crate::{
+    fixture::{self, REQUEST, at},
+    talk::established,
+};
+
+const NOT_OURS: Verdict = Verdict::Pass(PassReason::NotOurs);
+
+/// What is said of an address beside its ports.
+#[derive(Clone, Copy)]
+enum Said {
+    Nothing,
+    Refuses,
+    Left,
+}
+
+/// The service at 10.96.0.1 and `fd00:96::1`, whose neighbours are services' addresses too.
+fn node(said: Said, has_prefixes: bool) -> HostDatapath {
+    let mut node = fixture::node();
+    let flags = match said {
+        Said::Nothing => None,
+        Said::Refuses => Some(FrontendFlags::REFUSES),
+        Said::Left => Some(FrontendFlags::NONE),
+    };
+    let entry = flags.map(|flags| FrontendEntry {
+        service_id: 0,
+        flags,
+    });
+    let (SocketAddr::V4(v4), SocketAddr::V6(v6)) =
+        (fixture::frontend(false), fixture::frontend(true))
+    else {
+        unreachable!("one of each family")
+    };
+    let (v4, v6) = ((*v4.ip()).into(), (*v6.ip()).into());
+    let tables = &mut node.tables;
+    let frontends = &mut tables.v4.frontends;
+    frontends.extend(entry.map(|entry| (FrontendKey::any_port(v4), entry)));
+    let frontends = &mut tables.v6.frontends;
+    frontends.extend(entry.map(|entry| (FrontendKey::any_port(v6), entry)));
+    let around_v4 = Prefix::<V4> {
+        network: [10, 96, 0, 0].into(),
+        mask: [255, 240, 0, 0].into(),
+    };
+    let v6 = |address: &str| address.parse::<Ipv6Addr>().expect("an address").into();
+    let around_v6 = Prefix::<V6> {
+        network: v6("fd00:96::"),
+        mask: v6("ffff:ffff::"),
+    };
+    tables.networks.v4.around_services = around_v4;
+    tables.networks.v6.around_services = around_v6;
+    if has_prefixes {
+        tables.networks.v4.service_prefixes[3] = around_v4;
+        tables.networks.v6.service_prefixes[3] = around_v6;
+    }
+    node
+}
+
+/// A process of the node connects.
+fn dial(node: &mut HostDatapath, to: SocketAddr) -> Option<DropReason> {
+    let (cookie, protocol, port) = (7, TCP, Port::new(to.port()));
+    let (tables, clock, choice) = (&mut node.tables, &mut node.clock, Choice::Connection);
+    match to.ip() {
+        IpAddr::V4(address) => {
+            let address = address.into();
+            let call = Call::<V4> {
+                cookie,
+                protocol,
+                address,
+                port,
+            };
+            match request(tables, clock, &call, choice) {
+                SocketVerdict::Failed(reason) => Some(reason),
+                SocketVerdict::Pass | SocketVerdict::Translated(..) => None,
+            }
+        }
+        IpAddr::V6(address) => {
+            let address = address.into();
+            let call = Call::<V6> {
+                cookie,
+                protocol,
+                address,
+                port,
+            };
+            match request(tables, clock, &call, choice) {
+                SocketVerdict::Failed(reason) => Some(reason),
+                SocketVerdict::Pass | SocketVerdict::Translated(..) => None,
+            }
+        }
+    }
+}
+
+#[test]
+fn an_unknown_port_of_a_service_is_refused_and_an_address_that_no_service_has_is_dropped() {
+    use DropReason::{NoSuchPort, NoSuchService};
+    let port = ["10.96.0.1:81", "[fd00:96::1]:81"];
+    let address = ["10.96.0.2:80", "[fd00:96::2]:80"];
+    let elsewhere = ["10.112.0.1:80", "[fd00:97::1]:80"];
+    for (said, has_prefixes, ends, expected) in [
+        (Said::Refuses, false, port, Some(NoSuchPort)),
+        (Said::Refuses, true, port, Some(NoSuchPort)),
+        (Said::Left, false, port, None),
+        (Said::Left, true, port, None),
+        (Said::Nothing, false, port, None),
+        (Said::Nothing, true, port, Some(NoSuchService)),
+        (Said::Refuses, false, address, None),
+        (Said::Refuses, true, address, Some(NoSuchService)),
+        (Said::Refuses, true, elsewhere, None),
+    ] {
+        for end in ends {
+            let to = at(end);
+            let client = fixture::client(to.is_ipv6());
+            let mut node = node(said, has_prefixes);
+            for (protocol, flags) in [(TCP, SYN), (TCP, ACK), (UDP, 0)] {
+                let packet = eth().between(protocol, client, to).flags(flags).build();
+                let (verdict, bytes) = node.enter(&packet);
+                assert_eq!(verdict, expected.map_or(NOT_OURS, Verdict::Drop), "{to}");
+                assert_eq!(bytes, packet, "{to}");
+            }
+            assert_eq!(dial(&mut node, to), expected, "{to}");
+        }
+    }
+}
+
+#[test]
+fn what_is_around_services_costs_others_nothing() {
+    let mut node = node(Said::Refuses, true);
+    let packet = eth().between(TCP, fixture::client(false), at("192.0.2.1:80"));
+    node.tables.lookups.set(0);
+    assert_eq!(node.enter(&packet.syn().build()).0, NOT_OURS);
+    assert_eq!(node.tables.lookups.get(), 2);
+}
+
+/// Lets only the clients within these ranges dial the service of TCP.
+fn limit(node: &mut HostDatapath, ranges: &[&str], more: FrontendFlags) {
+    let flags = FrontendFlags::SOURCE_RANGES.with(more);
+    for entry in node.tables.v4.frontends.values_mut() {
+        entry.flags = flags;
+    }
+    for entry in node.tables.v6.frontends.values_mut() {
+        entry.flags = flags;
+    }
+    let ranges = ranges.iter().map(|it| it.parse().expect("a prefix"));
+    let ids = 1..=4;
+    node.tables.source_ranges = ranges
+        .flat_map(|it| ids.clone().map(move |id| (id, it)))
+        .collect();
+}
+
+#[test]
+fn only_clients_within_its_source_ranges_dial_a_service() {
+    const OUT: Verdict = Verdict::Drop(DropReason::SourceNotAllowed);
+    for (ranges, is_v6, expected) in [
+        (&["10.7.0.0/24"][..], false, REQUEST),
+        (&["10.7.1.0/24"], false, OUT),
+        (&["10.7.1.0/24", "10.7.0.9/32"], false, REQUEST),
+        (&["0.0.0.0/0"], false, REQUEST),
+        (&[], false, OUT),
+        (&["fd00:7::/64"], true, REQUEST),
+        (&["fd00:8::/64"], true, OUT),
+    ] {
+        for protocol in [TCP, UDP] {
+            let mut node = fixture::node();
+            limit(&mut node, ranges, FrontendFlags::NONE);
+            let packet = fixture::request(eth(), is_v6, protocol).build();
+            assert_eq!(node.enter(&packet).0, expected, "{ranges:?}");
+        }
+    }
+}
+
+#[test]
+fn a_flow_outlives_the_ranges_it_was_opened_under() {
+    let mut node = crate::talk::node();
+    let pod = established(&mut node, 2000);
+    limit(&mut node, &["192.0.2.0/24"], FrontendFlags::NONE);
+    let mut talk = crate::talk::talk(&mut node, TCP, 2000);
+    assert_eq!(talk.ask(ACK), Some(pod));
+    let mut talk = crate::talk::talk(&mut node, TCP, 2001);
+    assert_eq!(talk.ask(SYN), None);
+}
+
+#[test]
+fn a_node_outside_the_ranges_has_its_processes_calls_denied() {
+    for (more, expected) in [
+        (FrontendFlags::NONE, None),
+        (
+            FrontendFlags::NODE_EXCLUDED,
+            Some(DropReason::SourceNotAllowed),
+        ),
+    ] {
+        for is_v6 in [false, true] {
+            let mut node = fixture::node();
+            limit(&mut node, &[], more);
+            assert_eq!(dial(&mut node, fixture::frontend(is_v6)), expected);
+        }
+    }
+}
+
+#[test]
+fn a_process_hears_that_its_node_has_no_endpoint_where_others_have_some() {
+    for (flags, expected) in [
+        (FrontendFlags::NONE, DropReason::NoBackend),
+        (
+            FrontendFlags::BACKENDS_ELSEWHERE,
+            DropReason::NoLocalBackend,
+        ),
+    ] {
+        let mut node = fixture::node();
+        node.candidates(1, &[]);
+        for entry in node.tables.v4.frontends.values_mut() {
+            entry.flags = flags;
+        }
+        assert_eq!(dial(&mut node, fixture::frontend(false)), Some(expected));
+    }
+}
