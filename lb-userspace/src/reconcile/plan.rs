@@ -14,7 +14,7 @@ use lb_common::{
 
 use crate::{
     desired::{FamilyScope, Scope},
-    maps::{MapContents, MapFamily},
+    maps::{MapContents, MapFamily, dump::is_any_port},
 };
 
 /// One change of the maps of a family.
@@ -85,6 +85,9 @@ pub fn plan(actual: &MapContents, desired: &MapContents, scope: &Scope) -> Vec<C
     if actual.networks != desired.networks {
         changes.push(Change::PutNetworks(desired.networks));
     }
+    // Nothing leads by the entry of an address: what is for its unknown ports may be refused a moment longer or shorter. Its
+    // room is counted on.
+    changes.extend(as_v4(v4.remove_addresses).chain(as_v6(v6.remove_addresses)));
     changes.extend(as_v4(v4.put_backends).chain(as_v6(v6.put_backends)));
     changes.extend(slots);
     changes.extend(put_services);
@@ -107,6 +110,7 @@ fn slots_of(contents: &MapContents, region: SlotRegion) -> Vec<Option<SlotEntry>
 }
 
 struct FamilyPlan<F: IpFamily> {
+    remove_addresses: Vec<FamilyChange<F>>,
     put_backends: Vec<FamilyChange<F>>,
     put_ranges: Vec<FamilyChange<F>>,
     put_frontends: Vec<FamilyChange<F>>,
@@ -119,6 +123,7 @@ impl<F: MapFamily> FamilyPlan<F> {
     fn new(actual: &MapContents, desired: &MapContents, scope: &FamilyScope<F>) -> Self {
         let (actual, desired) = (F::of(actual), F::of(desired));
         let mut plan = Self {
+            remove_addresses: Vec::new(),
             put_backends: Vec::new(),
             put_ranges: Vec::new(),
             put_frontends: Vec::new(),
@@ -160,6 +165,10 @@ impl<F: MapFamily> FamilyPlan<F> {
                 Some(new) => plan
                     .put_frontends
                     .push(FamilyChange::PutFrontend(*key, *new)),
+                None if old.is_some() && is_any_port(key) => {
+                    plan.remove_addresses
+                        .push(FamilyChange::RemoveFrontend(*key));
+                }
                 None if old.is_some() => {
                     plan.remove_frontends
                         .push(FamilyChange::RemoveFrontend(*key));
