@@ -1,7 +1,7 @@
 //! Client to backend, on ingress: the whole decision, top to bottom. Masqueraded replies come in this way too.
 use lb_common::{
-    Counter, DeviceFlags, DropReason, FlowFlags, FlowSide, FrontendEntry,
-    Translation, Tuple, Verdict,
+    Counter, DeviceFlags, DropReason, FlowFlags, FlowSide, FrontendEntry, Translation, Tuple,
+    Verdict,
 };
 
 use crate::{

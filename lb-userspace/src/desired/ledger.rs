@@ -72,6 +72,8 @@ pub struct Ledger {
     addresses: Holders,
     /// How many source ranges of each family are assigned.
     source_ranges: [usize; 2],
+    /// Source ranges that nobody wants and that may still be in the maps.
+    vacating_ranges: [BTreeSet<(ServiceId, IpNet)>; 2],
     /// Frontends that nobody claims and that may still be in the maps.
     vacating: [BTreeSet<Frontend>; 2],
     services: BTreeMap<ServiceKey, Assigned>,
@@ -100,6 +102,7 @@ impl Ledger {
             claims: Claims::default(),
             addresses: Holders::default(),
             source_ranges: [0; 2],
+            vacating_ranges: [const { BTreeSet::new() }; 2],
             vacating: [const { BTreeSet::new() }; 2],
             services: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -199,6 +202,11 @@ impl Ledger {
             vacating.retain(|frontend| frontend.is_in(actual));
             self.freed |= vacating.len() < before;
         }
+        let [v4, v6] = &mut self.vacating_ranges;
+        let before = v4.len() + v6.len();
+        v4.retain(|range| actual.v4.source_ranges.contains(range));
+        v6.retain(|range| actual.v6.source_ranges.contains(range));
+        self.freed |= v4.len() + v6.len() < before;
         let idle = &mut self.idle;
         self.ending.retain(|id| {
             let in_map = actual.services.contains_key(id);

@@ -174,6 +174,9 @@ impl Ledger {
         let old = std::mem::replace(&mut assigned.source_ranges, wanted.clone());
         let count = &mut self.source_ranges[key.family as usize];
         *count = *count + wanted.len() - old.len();
+        let vacating = &mut self.vacating_ranges[key.family as usize];
+        vacating.extend(old.difference(wanted).map(|range| (id, *range)));
+        vacating.retain(|(of, range)| *of != id || !wanted.contains(range));
         let touched = match key.family {
             Family::V4 => &mut self.touched.v4.source_ranges,
             Family::V6 => &mut self.touched.v6.source_ranges,

@@ -67,7 +67,8 @@ impl Ledger {
         };
         let ranges = |family: Family| {
             let room = self.limits.capacities.source_ranges as usize;
-            room.saturating_sub(self.source_ranges[family as usize])
+            let vacating = self.vacating_ranges[family as usize].len();
+            room.saturating_sub(self.source_ranges[family as usize] + vacating)
         };
         match map {
             MapName::FrontendsV4 => frontends(Family::V4),
