@@ -59,6 +59,8 @@ counters! {
     IcmpErrors = 13, "icmp_errors";
     /// Socket calls that failed: this process may not reach the service here, though others may.
     SocketDenied = 14, "socket_denied";
+    /// Later fragments, without ports, that were translated like the first one of their datagram.
+    LaterFragments = 15, "later_fragments";
     /// Packets refused: the service has no backend.
     DropNoBackend = 16, "drop_no_backend";
     /// Packets dropped: a TCP segment that opens nothing and belongs to no known flow.
@@ -67,7 +69,7 @@ counters! {
     DropFlowConflict = 18, "drop_flow_conflict";
     /// Packets dropped: the kernel refused to remember the flow.
     DropFlowNotStored = 19, "drop_flow_not_stored";
-    /// Packets dropped: a fragmented datagram to a frontend.
+    /// Packets dropped: the first fragment of a datagram that could not be remembered.
     DropFragmented = 20, "drop_fragmented";
     /// Packets dropped: neither the egress device nor the node has an address to masquerade with.
     DropNoMasqueradeAddress = 21, "drop_no_masquerade_address";
@@ -89,6 +91,8 @@ counters! {
     DropNoSuchPort = 29, "drop_no_such_port";
     /// Packets dropped: no service has this address, though it is one for services.
     DropNoSuchService = 30, "drop_no_such_service";
+    /// Packets dropped: a later fragment to a Service's address that came before the first one of its datagram, or without.
+    DropEarlyFragment = 31, "drop_early_fragment";
 }
 
 /// Length of COUNTERS; unused numbers are room for counters to come.

@@ -35,6 +35,10 @@ macro_rules! for_each_map {
             OPENING_FLOWS_V6: LruHashMap<$crate::tuple::Tuple<$crate::family::V6>, $crate::flow::FlowEntry<$crate::family::V6>>, 131_072;
             /// What a reader of both flow tables must know of them, at index 0.
             FLOW_MARKS: Array<u32, $crate::flow::FlowMarks>, 1;
+            /// Datagrams in pieces: what their first fragments became.
+            FRAGMENTS_V4: LruHashMap<$crate::fragment::FragmentKey<$crate::family::V4>, $crate::fragment::FragmentEntry<$crate::family::V4>>, 16_384;
+            /// The same for IPv6.
+            FRAGMENTS_V6: LruHashMap<$crate::fragment::FragmentKey<$crate::family::V6>, $crate::fragment::FragmentEntry<$crate::family::V6>>, 16_384;
             /// Client address to the UDP flows it has moved to FLOWS lately: window start (jiffies) in the high word, count in the low.
             UDP_CLIENTS_V4: LruHashMap<$crate::family::Ipv4Address, u64>, 16_384;
             /// The same for IPv6.

@@ -11,6 +11,7 @@ use crate::{
     backend::BackendEntry,
     family::{V4, V6},
     flow::FlowEntry,
+    fragment::{FragmentEntry, FragmentKey},
     frontend::FrontendKey,
     networks::{FamilyNetworks, Prefix},
     socket_flow::{SocketFlowEntry, SocketFlowKey},
@@ -59,6 +60,10 @@ plain_old_data!(FlowEntry {
     address, port, side, flags, backend_id, generation, service_id, expected_ack, last_seen, other_port, spare,
     padding
 } sizes 32, 48);
+plain_old_data!(FragmentKey { source, destination, identification, protocol } sizes 16, 40);
+plain_old_data!(FragmentEntry {
+    address, noted, side, flags, spare, spare_word, padding
+} sizes 16, 32);
 plain_old_data!(SocketFlowKey { cookie, address, port, spare, padding } sizes 16, 32);
 plain_old_data!(Prefix { network, mask } sizes 8, 32);
 plain_old_data!(FamilyNetworks { pods, around_services, service_prefixes } sizes 48, 192);

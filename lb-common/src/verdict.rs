@@ -27,6 +27,8 @@ pub enum Translation {
     MasqueradedReply = 3,
     /// An ICMP error, and the packet it quotes, at either hook.
     IcmpError = 4,
+    /// A later fragment, like the first one of its datagram, at either hook.
+    LaterFragment = 5,
 }
 
 /// Why a packet is not ours.
@@ -39,7 +41,7 @@ pub enum PassReason {
     OtherProtocol = 1,
     /// Shorter than its own headers claim, or a header that cannot be.
     Malformed = 2,
-    /// A later fragment: it carries no ports.
+    /// A later fragment of a datagram that is not ours: it carries no ports.
     LaterFragment = 3,
     /// No flow and no frontend has this tuple.
     NotOurs = 4,
@@ -57,7 +59,7 @@ pub enum DropReason {
     FlowConflict = 2,
     /// The kernel refused to remember the flow.
     FlowNotStored = 3,
-    /// The first fragment of a datagram to a frontend: the later ones could not be translated.
+    /// The first fragment of a datagram that could not be remembered: the later ones could not be translated.
     Fragmented = 4,
     /// The egress device and the node have no address to masquerade with.
     NoMasqueradeAddress = 5,
@@ -79,6 +81,8 @@ pub enum DropReason {
     NoSuchPort = 13,
     /// The address is one of those that Services get, and no Service has it.
     NoSuchService = 14,
+    /// A later fragment to a Service's address whose first has not come by.
+    EarlyFragment = 15,
 }
 
 impl Verdict {
@@ -93,6 +97,7 @@ impl Verdict {
             Self::Translated(Translation::MasqueradedRequest) => Some(Counter::MasqueradedRequests),
             Self::Translated(Translation::MasqueradedReply) => Some(Counter::MasqueradedReplies),
             Self::Translated(Translation::IcmpError) => Some(Counter::IcmpErrors),
+            Self::Translated(Translation::LaterFragment) => Some(Counter::LaterFragments),
             Self::Drop(reason) => Some(reason.counter()),
         }
     }
@@ -103,7 +108,7 @@ impl DropReason {
     /// of a fault of ours.
     #[inline(always)]
     pub const fn from_number(number: u32) -> Self {
-        const REASONS: [DropReason; 15] = [
+        const REASONS: [DropReason; 16] = [
             DropReason::NoBackend,
             DropReason::NoFlow,
             DropReason::FlowConflict,
@@ -119,6 +124,7 @@ impl DropReason {
             DropReason::SourceNotAllowed,
             DropReason::NoSuchPort,
             DropReason::NoSuchService,
+            DropReason::EarlyFragment,
         ];
         let mut nth = 0;
         while nth < REASONS.len() {
@@ -164,6 +170,7 @@ impl DropReason {
             Self::SourceNotAllowed => Counter::DropSourceNotAllowed,
             Self::NoSuchPort => Counter::DropNoSuchPort,
             Self::NoSuchService => Counter::DropNoSuchService,
+            Self::EarlyFragment => Counter::DropEarlyFragment,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What only few packets go through: the first ones of a flow, those with extension headers, ICMP.
+//! What only few packets go through: the first ones of a flow, those with extension headers, fragments, ICMP.
 //!
 //! Each detour takes what it needs from the scratch memory and leaves its results there. So the kernel's programs can make
 //! it a function of its own that the verifier knows nothing about but its result: ways before, in and after a detour add
@@ -7,6 +7,7 @@ use lb_common::{DropReason, FlowSide, V6, Verdict};
 
 use crate::{
     clock::Clock,
+    fragments,
     icmp::{self, Icmp},
     masquerade::MasqueradeAddress,
     opening,
@@ -96,6 +97,18 @@ pub trait Detours<F: MasqueradeAddress>: Extensions + Forwarding<F> {
     ) -> Result<(), DropReason> {
         reply_path::advance(self, parsed, entries, tables, clock)
     }
+
+    /// [`fragments::note`].
+    #[inline(always)]
+    fn note_fragment<T: Tables<F>, C: Clock>(
+        &mut self,
+        parsed: &Parsed<F>,
+        entries: &mut Entries<F>,
+        tables: &mut T,
+        clock: &mut C,
+    ) -> Result<(), DropReason> {
+        fragments::note(self, parsed, entries, tables, clock)
+    }
 }
 
 /// A packet that can take the ways of a family that packets without ports go.
@@ -112,5 +125,20 @@ pub trait Asides<F: Icmp>: Detours<F> {
         Self: Sized,
     {
         icmp::message(self, place, scratch, tables)
+    }
+
+    /// [`fragments::later`].
+    #[inline(always)]
+    fn later_fragment<T: Tables<F>, C: Clock>(
+        &mut self,
+        place: Place,
+        scratch: &mut FamilyScratch<F>,
+        tables: &mut T,
+        clock: &mut C,
+    ) -> Verdict
+    where
+        Self: Sized,
+    {
+        fragments::later(self, place, scratch, tables, clock)
     }
 }

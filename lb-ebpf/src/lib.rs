@@ -30,6 +30,7 @@ pub mod affinity;
 pub mod ageing;
 pub mod detour;
 pub mod flow;
+pub mod fragments;
 pub mod icmp;
 pub mod icmp_error;
 pub mod lookup;

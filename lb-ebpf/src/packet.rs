@@ -52,6 +52,10 @@ pub trait Packet {
         rest: ChecksumDelta,
     ) -> Option<()>;
 
+    /// A change that no checksum in the packet makes good for: where the device has summed the whole packet
+    /// (`CHECKSUM_COMPLETE`), that sum follows.
+    fn adjust_sum(&mut self, change: ChecksumDelta);
+
     /// Index of the interface at whose hook the packet is.
     fn interface(&self) -> u32;
 }

@@ -64,6 +64,7 @@ pub struct Parsed<F: Wire> {
     /// TCP's control bits; none for UDP.
     pub tcp_flags: TcpFlags,
     fragment: u8,
+    identification: u32,
 }
 
 impl<F: Wire> Parsed<F> {
@@ -83,10 +84,15 @@ impl<F: Wire> Parsed<F> {
     fn set_l4_offset(&mut self, offset: usize) {
         self.l4_offset = offset as u16;
     }
-    /// Whether more fragments follow this one.
+    /// Whether this is the first of several fragments.
     #[inline(always)]
     pub fn is_fragment(&self) -> bool {
         self.fragment != 0
+    }
+    /// IPv6: the identification of the datagram it is a fragment of, as it lies in the packet.
+    #[inline(always)]
+    pub fn identification(&self) -> u32 {
+        self.identification
     }
     /// Whether the packet is UDP; otherwise it is TCP.
     #[inline(always)]
@@ -116,6 +122,7 @@ impl<F: Wire> Parsed<F> {
             l4_offset: 0,
             tcp_flags: TcpFlags::default(),
             fragment: 0,
+            identification: 0,
         }
     }
 }
@@ -275,6 +282,7 @@ pub fn skip_extensions<P: Packet + ?Sized>(
                 let fragment = packet
                     .header::<FragmentHeader>(offset)
                     .ok_or(ParseError::OutOfReach)?;
+                parsed.identification = u32::from_ne_bytes(fragment.identification);
                 if fragment.is_later() {
                     return Err(ParseError::LaterFragment);
                 }

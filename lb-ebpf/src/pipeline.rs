@@ -7,10 +7,9 @@ use crate::{
     clock::Clock,
     detour::{Asides, Extensions, Place},
     headers::Wire,
-    icmp::Icmp,
     parse::{Link, Network, Parse, ParseError, Parsed, network},
     reply_path, request_path,
-    scratch::{FamilyScratch, Scratch},
+    scratch::Scratch,
     tables::Tables,
 };
 
@@ -32,6 +31,8 @@ enum Family {
 enum Aside {
     /// An ICMP message: its family's scratch memory has its addresses and offsets.
     Icmp(Family),
+    /// A later fragment: likewise, but for the transport header's offset.
+    LaterFragment(Family),
     /// It passes.
     NotOurs(PassReason),
 }
@@ -64,7 +65,7 @@ fn parse<P: Extensions>(
     };
     first.map_err(|(family, error)| match error {
         ParseError::Icmp => Aside::Icmp(family),
-        ParseError::LaterFragment => Aside::NotOurs(PassReason::LaterFragment),
+        ParseError::LaterFragment => Aside::LaterFragment(family),
         ParseError::NotOurs(reason) => Aside::NotOurs(reason),
         ParseError::OutOfReach => Aside::NotOurs(PassReason::Malformed),
     })
@@ -72,42 +73,44 @@ fn parse<P: Extensions>(
 
 /// What becomes of a packet without a tuple of its own.
 #[inline(always)]
-fn aside<P, T, O>(
+fn aside<P, T, C, O>(
     packet: &mut P,
     place: Place,
-    aside: Aside,
+    what: Aside,
     scratch: &mut Scratch,
     tables: &mut T,
+    clock: &mut C,
     observer: &mut O,
 ) -> Verdict
 where
     P: Asides<V4> + Asides<V6>,
     T: Tables<V4> + Tables<V6>,
+    C: Clock,
     O: Observer,
 {
-    match aside {
-        Aside::NotOurs(reason) => Verdict::Pass(reason),
-        Aside::Icmp(Family::V4) => icmp(packet, place, &mut scratch.v4, tables, observer),
-        Aside::Icmp(Family::V6) => icmp(packet, place, &mut scratch.v6, tables, observer),
+    let (verdict, family) = match what {
+        Aside::NotOurs(reason) => return Verdict::Pass(reason),
+        Aside::Icmp(Family::V4) => {
+            let verdict = packet.icmp_message(place, &mut scratch.v4, tables);
+            (verdict, Family::V4)
+        }
+        Aside::Icmp(Family::V6) => {
+            let verdict = packet.icmp_message(place, &mut scratch.v6, tables);
+            (verdict, Family::V6)
+        }
+        Aside::LaterFragment(Family::V4) => {
+            let verdict = packet.later_fragment(place, &mut scratch.v4, tables, clock);
+            (verdict, Family::V4)
+        }
+        Aside::LaterFragment(Family::V6) => {
+            let verdict = packet.later_fragment(place, &mut scratch.v6, tables, clock);
+            (verdict, Family::V6)
+        }
+    };
+    match family {
+        Family::V4 => observer.observe(&scratch.v4.parsed, verdict),
+        Family::V6 => observer.observe(&scratch.v6.parsed, verdict),
     }
-}
-
-#[inline(always)]
-fn icmp<F, P, T, O>(
-    packet: &mut P,
-    place: Place,
-    scratch: &mut FamilyScratch<F>,
-    tables: &mut T,
-    observer: &mut O,
-) -> Verdict
-where
-    F: Icmp,
-    P: Asides<F>,
-    T: Tables<F>,
-    O: Observer,
-{
-    let verdict = packet.icmp_message(place, scratch, tables);
-    observer.observe(&scratch.parsed, verdict);
     verdict
 }
 
@@ -151,6 +154,7 @@ where
                 what,
                 scratch,
                 tables,
+                clock,
                 observer,
             )
         }
@@ -196,6 +200,7 @@ where
                 what,
                 scratch,
                 tables,
+                clock,
                 observer,
             )
         }

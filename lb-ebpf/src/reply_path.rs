@@ -36,13 +36,15 @@ where
     if entries.own.side != FlowSide::Source.byte() {
         return Verdict::Pass(PassReason::NotOurs);
     }
-    if parsed.is_fragment() {
-        return Verdict::Drop(DropReason::Fragmented);
-    }
     touch(found.handle, &entries.own, parsed.tcp_flags, clock.now());
     let is_request = entries.own.flags.has(FlowFlags::REQUEST);
     if found.table == FlowTable::Opening
         && let Err(reason) = packet.advance_reply(parsed, entries, tables, clock)
+    {
+        return Verdict::Drop(reason);
+    }
+    if parsed.is_fragment()
+        && let Err(reason) = packet.note_fragment(parsed, entries, tables, clock)
     {
         return Verdict::Drop(reason);
     }

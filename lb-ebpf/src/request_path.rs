@@ -46,8 +46,10 @@ where
     {
         return verdict;
     }
-    if parsed.is_fragment() {
-        return Verdict::Drop(DropReason::Fragmented);
+    if parsed.is_fragment()
+        && let Err(reason) = packet.note_fragment(parsed, entries, tables, clock)
+    {
+        return Verdict::Drop(reason);
     }
     let (address, port) = (entries.own.address, entries.own.port);
     let (side, other_port) = (FlowSide::Destination, entries.own.other_port);
@@ -129,9 +131,6 @@ where
     entries.own = found.handle.entry();
     if entries.own.side != FlowSide::Destination.byte() {
         return false;
-    }
-    if parsed.is_fragment() {
-        return true; // It will be dropped, and leaves no trace.
     }
     if entries.own.flags.has(FlowFlags::REQUEST)
         && chooses_anew(parsed, entries, tables, found.table)
@@ -246,9 +245,6 @@ where
     };
     if frontend.service_id == NO_SERVICE {
         return Err(lookup::unserved(tables, key));
-    }
-    if parsed.is_fragment() {
-        return Err(Verdict::Drop(DropReason::Fragmented));
     }
     if !parsed.is_udp() && !parsed.tcp_flags.opens() {
         return Err(Verdict::Drop(DropReason::NoFlow));

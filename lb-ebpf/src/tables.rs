@@ -1,8 +1,8 @@
 //! What the datapath may ask of its maps. The kernel programs answer with BPF maps, tests with plain collections.
 use lb_common::{
     AffinityEntry, AffinityKey, BackendEntry, BackendId, Counter, DeviceEntry, FamilyNetworks,
-    FlowEntry, FlowFlags, FrontendEntry, FrontendKey, IpFamily, ServiceEntry, ServiceId, SlotEntry,
-    SocketFlowEntry, SocketFlowKey, Tuple,
+    FlowEntry, FlowFlags, FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, IpFamily,
+    ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple,
 };
 
 /// Which of the two flow tables.
@@ -85,6 +85,11 @@ pub trait Tables<F: IpFamily> {
     ) -> Result<(), StoreError>;
     /// Forgets an entry, if it is there.
     fn remove_flow(&mut self, table: FlowTable, key: &Tuple<F>);
+
+    /// FRAGMENTS.
+    fn fragment(&self, key: &FragmentKey<F>) -> Option<FragmentEntry<F>>;
+    /// Writes FRAGMENTS; false if the kernel refused.
+    fn set_fragment(&mut self, key: &FragmentKey<F>, entry: &FragmentEntry<F>) -> bool;
 
     /// `UDP_CLIENTS`: window start in the high word, flows in the low; zero for a client not seen.
     fn udp_client(&self, client: &F::Address) -> u64;

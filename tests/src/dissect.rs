@@ -6,6 +6,8 @@
     clippy::missing_panics_doc,
     reason = "what cannot happen here is a mistake in the test, and fails it"
 )]
+pub mod aside;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lb_common::PassReason;

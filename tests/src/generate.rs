@@ -1,5 +1,6 @@
 //! Arbitrary traffic for an arbitrary small cluster: few addresses and few ports, so that packets meet flows.
 pub mod cluster;
+pub mod complaint;
 pub mod frame;
 
 use lb_common::BackendState;
@@ -7,6 +8,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 pub use self::{
     cluster::{Cluster, Hook},
+    complaint::Complaint,
     frame::{Fragment, Shape, Way, conversation},
 };
 use crate::dissect::flag::{ACK, FIN, PSH, RST, SYN};
@@ -16,6 +18,10 @@ use crate::dissect::flag::{ACK, FIN, PSH, RST, SYN};
 pub enum Event {
     /// A packet as it may come from anywhere.
     Packet(Hook, Way, Shape),
+    /// An ICMP message about a packet.
+    Complaint(Complaint),
+    /// A datagram in two pieces; the first comes first or last.
+    Pieces(Way, Shape, bool),
     /// The stack hands a packet that was seen lately (counted from the newest) to a further device.
     Onward(usize, Hook),
     /// Somebody answers a packet that was seen lately, with these TCP control bits.
@@ -66,8 +72,8 @@ pub fn shape() -> impl Strategy<Value = Shape> {
         prop_oneof![6 => Just(0), 1 => 0..40usize],
         prop_oneof![4 => Just(vec![]), 1 => vec((select(vec![0, 43, 44, 51, 60, 135]), 8..40usize), 1..8)],
         prop_oneof![
-            12 => Just(Fragment::None), 1 => Just(Fragment::First),
-            1 => Just(Fragment::Later), 1 => Just(Fragment::Atomic)
+            12 => Just(Fragment::None), 2 => Just(Fragment::First),
+            2 => Just(Fragment::Later), 1 => Just(Fragment::Atomic)
         ],
         prop_oneof![6 => Just(None), 1 => (0..120usize).prop_map(Some)],
         prop_oneof![12 => Just(None), 1 => (0..120usize).prop_map(Some)],
@@ -112,6 +118,27 @@ pub fn way() -> impl Strategy<Value = Way> {
     ]
 }
 
+/// About a packet of a conversation that has just begun, to be seen where that packet's answer would be, or elsewhere.
+fn a_complaint() -> impl Strategy<Value = Event> {
+    let parts = (any::<bool>(), any::<bool>(), any::<bool>(), 0..6usize);
+    let hook = select(vec![Hook::Ingress, Hook::Egress]);
+    let quoted = prop_oneof![2 => Just(None), 1 => (20..100usize).prop_map(Some)];
+    (way(), shape(), parts, hook, quoted).prop_map(|(way, shape, parts, hook, quoted)| {
+        Event::Complaint(Complaint {
+            hook,
+            way,
+            is_turned: parts.0,
+            by_router: parts.1,
+            is_ethernet: parts.2,
+            kind: parts.3,
+            quoted: Shape {
+                cut: quoted,
+                ..shape
+            },
+        })
+    })
+}
+
 /// From the opening packet to some place in the conversation.
 fn a_conversation() -> impl Strategy<Value = Event> {
     let parts = (
@@ -141,6 +168,9 @@ pub fn event() -> impl Strategy<Value = Event> {
         30 => likely,
         3 => anywhere,
         8 => a_conversation(),
+        16 => a_complaint(),
+        6 => (way(), shape(), any::<bool>())
+            .prop_map(|(way, shape, in_order)| Event::Pieces(way, shape, in_order)),
         8 => (0..4usize, hook()).prop_map(|(nth, hook)| Event::Onward(nth, hook)),
         16 => (0..4usize, hook(), select(vec![ACK, ACK, SYN | ACK, FIN | ACK, RST]))
             .prop_map(|(nth, hook, flags)| Event::Answer(nth, hook, flags)),

@@ -9,9 +9,9 @@ use bytemuck::Zeroable as _;
 use ipnet::IpNet;
 use lb_common::{
     AffinityEntry, AffinityKey, BackendEntry, BackendId, Counter, DatapathConfig, DeviceEntry,
-    FamilyNetworks, FlowEntry, FlowMarks, FrontendEntry, FrontendKey, IpFamily, NetworkFamily,
-    Networks, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple, V4, V6,
-    hash::address_class,
+    FamilyNetworks, FlowEntry, FlowMarks, FragmentEntry, FragmentKey, FrontendEntry, FrontendKey,
+    IpFamily, NetworkFamily, Networks, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry,
+    SocketFlowKey, Tuple, V4, V6, hash::address_class,
 };
 use lb_ebpf::{
     headers::Wire,
@@ -99,6 +99,10 @@ pub struct FamilyTables<F: IpFamily> {
     pub proven: MemoryFlows<F>,
     /// `OPENING_FLOWS`.
     pub opening: MemoryFlows<F>,
+    /// FRAGMENTS.
+    pub fragments: BTreeMap<FragmentKey<F>, FragmentEntry<F>>,
+    /// The kernel refuses to store in FRAGMENTS.
+    pub takes_no_fragments: bool,
     /// `UDP_CLIENTS`.
     pub udp_clients: BTreeMap<F::Address, u64>,
     /// `SOCKET_FLOWS`.
@@ -117,6 +121,8 @@ impl<F: IpFamily> Default for FamilyTables<F> {
             backends: BTreeMap::new(),
             proven: MemoryFlows::new(1 << 20, false),
             opening: MemoryFlows::new(1 << 20, true),
+            fragments: BTreeMap::new(),
+            takes_no_fragments: false,
             udp_clients: BTreeMap::new(),
             socket_flows: BTreeMap::new(),
             affinities: BTreeMap::new(),
@@ -324,6 +330,17 @@ impl<F: MemoryFamily> Tables<F> for MemoryTables {
     }
     fn remove_flow(&mut self, table: FlowTable, key: &Tuple<F>) {
         F::own_mut(self).flows_mut(table).entries.remove(key);
+    }
+    fn fragment(&self, key: &FragmentKey<F>) -> Option<FragmentEntry<F>> {
+        self.looked_up();
+        F::own(self).fragments.get(key).copied()
+    }
+    fn set_fragment(&mut self, key: &FragmentKey<F>, entry: &FragmentEntry<F>) -> bool {
+        let own = F::own_mut(self);
+        if !own.takes_no_fragments {
+            own.fragments.insert(*key, *entry);
+        }
+        !own.takes_no_fragments
     }
     fn udp_client(&self, client: &F::Address) -> u64 {
         let clients = &F::own(self).udp_clients;

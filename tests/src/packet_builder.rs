@@ -38,6 +38,7 @@ pub struct PacketBuilder {
     destination: IpAddr,
     options: Vec<u8>,
     fragment: (u16, bool),
+    identification: u16,
     extensions: Vec<(u8, Vec<u8>)>,
     transport: Transport,
     ports: (u16, u16),
@@ -62,6 +63,7 @@ pub fn ip() -> PacketBuilder {
         destination: Ipv4Addr::UNSPECIFIED.into(),
         options: Vec::new(),
         fragment: (0, false),
+        identification: 0x1234,
         extensions: Vec::new(),
         transport: Transport::Other(59),
         ports: (0, 0),
@@ -148,8 +150,13 @@ impl PacketBuilder {
     #[must_use]
     pub fn fragment_extension(mut self, offset: u16, more: bool) -> Self {
         let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
-        self.extensions
-            .push((44, vec![0, 0, high, low, 0, 0, 0, 7]));
+        self.extensions.push((44, vec![0, 0, high, low, 0, 0]));
+        self
+    }
+    /// The datagram's identification.
+    #[must_use]
+    pub fn identification(mut self, identification: u16) -> Self {
+        self.identification = identification;
         self
     }
     /// A TCP segment, with ACK set.
@@ -344,7 +351,7 @@ impl PacketBuilder {
         let mut bytes = vec![0x40 | words, 0];
         bytes.extend(length(header + segment.len()));
         let (offset, more) = self.fragment;
-        bytes.extend([0x12, 0x34]);
+        bytes.extend(self.identification.to_be_bytes());
         bytes.extend((offset | u16::from(more) << 13).to_be_bytes());
         bytes.extend([64, self.protocol(), 0, 0]);
         bytes.extend(source.octets());
@@ -359,16 +366,20 @@ impl PacketBuilder {
     fn datagram_v6(&self, source: Ipv6Addr, destination: Ipv6Addr, segment: &[u8]) -> Vec<u8> {
         let mut kinds: Vec<u8> = self.extensions.iter().map(|(kind, _)| *kind).collect();
         kinds.push(self.protocol());
-        let extensions: usize = self.extensions.iter().map(|(_, bytes)| bytes.len()).sum();
+        let mut extensions = Vec::new();
+        for ((kind, content), next) in self.extensions.iter().zip(&kinds[1..]) {
+            extensions.push(*next);
+            extensions.extend(&content[1..]);
+            if *kind == 44 {
+                extensions.extend(self.identification.to_be_bytes());
+            }
+        }
         let mut bytes = vec![0x60, 0, 0, 0];
-        bytes.extend(length(extensions + segment.len()));
+        bytes.extend(length(extensions.len() + segment.len()));
         bytes.extend([kinds[0], 64]);
         bytes.extend(source.octets());
         bytes.extend(destination.octets());
-        for ((_, content), next) in self.extensions.iter().zip(&kinds[1..]) {
-            bytes.push(*next);
-            bytes.extend(&content[1..]);
-        }
+        bytes.extend(extensions);
         bytes.extend(segment);
         bytes
     }

@@ -9,6 +9,7 @@
 )]
 mod admission;
 mod affinity;
+mod aside;
 mod choice;
 mod key;
 mod memory;
@@ -24,6 +25,7 @@ use lb_ebpf::parse::Link;
 use self::memory::is_masquerade_port;
 pub use self::{
     admission::Admission,
+    aside::FirstPiece,
     key::Key,
     objects::{Backend, Device, Masqueraded, Service, Stay},
     rewriting::{Change, End, Outcome},
@@ -69,8 +71,12 @@ impl World {
         observed: &Observed,
     ) -> Outcome {
         match Passing::new(bytes, link, interface, observed) {
-            Ok(passing) => self.enter(&passing),
-            Err(reason) => Outcome::untouched(Verdict::Pass(reason), bytes),
+            Ok(passing) => {
+                let outcome = self.enter(&passing);
+                self.note_piece(&passing, &outcome);
+                outcome
+            }
+            Err(reason) => self.aside(End::Destination, reason, (bytes, link), observed),
         }
     }
 
@@ -83,16 +89,17 @@ impl World {
         observed: &Observed,
     ) -> Outcome {
         match Passing::new(bytes, link, interface, observed) {
-            Ok(passing) => self.leave(&passing),
-            Err(reason) => Outcome::untouched(Verdict::Pass(reason), bytes),
+            Ok(passing) => {
+                let outcome = self.leave(&passing);
+                self.note_piece(&passing, &outcome);
+                outcome
+            }
+            Err(reason) => self.aside(End::Source, reason, (bytes, link), observed),
         }
     }
 
     fn enter(&mut self, passing: &Passing<'_>) -> Outcome {
         if let Some(half) = self.known(passing) {
-            if passing.packet.is_fragment {
-                return passing.dropped(DropReason::Fragmented);
-            }
             if !half.is_request {
                 self.pass_by(passing);
                 self.repair(&passing.key);
@@ -143,9 +150,6 @@ impl World {
             return Outcome::untouched(self.unserved(frontend.ip()), passing.bytes);
         };
         let service_id = *service_id;
-        if passing.packet.is_fragment {
-            return passing.dropped(DropReason::Fragmented);
-        }
         if passing.key.protocol == TCP && !passing.packet.opens() {
             return passing.dropped(DropReason::NoFlow);
         }
@@ -173,9 +177,6 @@ impl World {
         let Some(half) = self.find(&passing.key, End::Source) else {
             return Outcome::untouched(Verdict::Pass(PassReason::NotOurs), passing.bytes);
         };
-        if passing.packet.is_fragment {
-            return passing.dropped(DropReason::Fragmented);
-        }
         if !half.is_request {
             self.pass_by(passing);
             self.repair(&passing.key);
@@ -331,11 +332,7 @@ impl<'a> Passing<'a> {
         ethernet: Option<[u8; 6]>,
     ) -> Outcome {
         let (to, other_port) = (half.to, half.other_port);
-        let end = match translation {
-            Translation::Request | Translation::MasqueradedReply => End::Destination,
-            Translation::Reply | Translation::MasqueradedRequest => End::Source,
-            Translation::IcmpError => unreachable!("has no key of its own"),
-        };
+        let end = aside::end_of(translation);
         Outcome {
             verdict: Verdict::Translated(translation),
             bytes: rewriting::rewritten(

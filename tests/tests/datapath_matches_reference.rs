@@ -53,7 +53,9 @@ fn stories_reach_every_verdict() {
         "Translated(MasqueradedReply)",
         "Drop(NoBackend)",
         "Drop(NoFlow)",
-        "Drop(Fragmented)",
+        "Translated(IcmpError)",
+        "Translated(LaterFragment)",
+        "Drop(Redirect)",
         "Drop(NoMasqueradeAddress)",
     ] {
         let count = seen.get(verdict).copied().unwrap_or_default();

@@ -112,14 +112,34 @@ impl Both {
 
     fn play(&mut self, event: &Event) -> Result<u32> {
         match event {
-            Event::Packet(_, way, _) | Event::Conversation(way, _) if is_left_to_chance(way) => {
+            Event::Packet(_, way, _) | Event::Conversation(way, _) | Event::Pieces(way, ..)
+                if is_left_to_chance(way) =>
+            {
                 Ok(0)
+            }
+            Event::Pieces(way, shape, in_order) => {
+                let (protocol, source, destination) = way.ends();
+                for piece in shape.pieces(*in_order) {
+                    let bytes = piece.bytes(protocol, source, destination);
+                    let _fate = self.send(way.hook(), &bytes, piece.link());
+                }
+                Ok(2)
             }
             Event::Packet(hook, way, shape) => {
                 let (protocol, source, destination) = way.ends();
                 let bytes = shape.bytes(protocol, source, destination);
                 let _fate = self.send(*hook, &bytes, shape.link());
                 Ok(1)
+            }
+            Event::Complaint(complaint) => {
+                let opening = complaint.way.request();
+                let sent = if is_left_to_chance(&opening) {
+                    0
+                } else {
+                    self.converse(&opening, 1)
+                };
+                let _fate = self.send(complaint.hook, &complaint.bytes(), complaint.link());
+                Ok(sent + 1)
             }
             Event::Conversation(way, packets) => Ok(self.converse(way, *packets)),
             Event::Leave(backend, state) => {
@@ -305,7 +325,9 @@ fn the_same_frames_have_the_same_fate_in_kernel_and_host() -> Result<()> {
         "Translated(Reply)",
         "Translated(MasqueradedRequest)",
         "Translated(MasqueradedReply)",
-        "Drop(Fragmented)",
+        "Translated(IcmpError)",
+        "Translated(LaterFragment)",
+        "Drop(Redirect)",
         "Drop(NoFlow)",
         "Pass(NotOurs)",
     ] {

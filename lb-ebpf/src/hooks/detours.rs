@@ -1,11 +1,13 @@
 //! The detours as global functions: the verifier looks at each by itself, once for every program that calls it, with
 //! nothing known of the caller (kernel commit 51c39bb1d5d1). What they work on they find in the scratch memory.
+use core::hint::black_box;
+
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use lb_common::{DropReason, FlowSide, PassReason, Translation, V4, V6, Verdict};
 use lb_ebpf::{
     clock::Clock,
     detour::{Asides, Detours, Extensions, Place},
-    icmp, opening,
+    fragments, icmp, opening,
     parse::{Link, ParseError, Parsed, skip_extensions},
     reply_path, request_path,
     scratch::{Entries, FamilyScratch},
@@ -124,7 +126,7 @@ fn verdict(number: u32, translation: Translation) -> Verdict {
 }
 
 macro_rules! detours {
-    ($family:ident, $scratch:ident, $icmp:ident:
+    ($family:ident, $scratch:ident:
      { $($method:ident is $global:ident, $path:expr;)* }
      without the packet: { $($blind_method:ident is $blind_global:ident, $blind_path:expr;)* }) => {
         $(
@@ -135,20 +137,11 @@ macro_rules! detours {
                     return DONE;
                 };
                 let (parsed, entries) = (&scratch.$scratch.parsed, &mut scratch.$scratch.entries);
-                let mut packet = SkbPacket(TcContext::new(skb));
+                // An argument that is not used is not passed, and the verifier wants it.
+                let mut packet = SkbPacket(TcContext::new(black_box(skb)));
                 number($path(&mut packet, parsed, entries, &mut KernelTables, &mut KernelClock))
             }
         )*
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        pub extern "C" fn $icmp(skb: *mut __sk_buff, at: u32) -> u32 {
-            let Some(scratch) = scratch() else {
-                return PASSED;
-            };
-            let mut packet = SkbPacket(TcContext::new(skb));
-            let scratch = &mut scratch.$scratch;
-            verdict_number(icmp::message(&mut packet, place(at), scratch, &mut KernelTables))
-        }
         // An argument that is not used would not be passed, and the verifier refuses such calls: these have none.
         $(
             #[unsafe(no_mangle)]
@@ -165,17 +158,6 @@ macro_rules! detours {
             $(detours!(@method $family, $method, self, $global(self.0.skb.skb));)*
             $(detours!(@method $family, $blind_method, self, $blind_global());)*
         }
-        impl Asides<$family> for SkbPacket {
-            #[inline(always)]
-            fn icmp_message<T: Tables<$family>>(
-                &mut self,
-                place: Place,
-                _scratch: &mut FamilyScratch<$family>,
-                _tables: &mut T,
-            ) -> Verdict {
-                verdict($icmp(self.0.skb.skb, place_number(place)), Translation::IcmpError)
-            }
-        }
     };
     (@method $family:ident, $method:ident, $this:ident, $call:expr) => {
         #[inline(always)]
@@ -190,25 +172,85 @@ macro_rules! detours {
         }
     };
 }
-detours!(V4, v4, icmp_v4:
+
+macro_rules! asides {
+    ($family:ident, $scratch:ident: $icmp:ident, $fragment:ident) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $icmp(skb: *mut __sk_buff, at: u32) -> u32 {
+            let Some(scratch) = scratch() else {
+                return PASSED;
+            };
+            let mut packet = SkbPacket(TcContext::new(skb));
+            let scratch = &mut scratch.$scratch;
+            let tables = &mut KernelTables;
+            verdict_number(icmp::message(&mut packet, place(at), scratch, tables))
+        }
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $fragment(skb: *mut __sk_buff, at: u32) -> u32 {
+            let Some(scratch) = scratch() else {
+                return PASSED;
+            };
+            let mut packet = SkbPacket(TcContext::new(skb));
+            let scratch = &mut scratch.$scratch;
+            let (tables, clock) = (&mut KernelTables, &KernelClock);
+            verdict_number(fragments::later(
+                &mut packet,
+                place(at),
+                scratch,
+                tables,
+                clock,
+            ))
+        }
+        impl Asides<$family> for SkbPacket {
+            #[inline(always)]
+            fn icmp_message<T: Tables<$family>>(
+                &mut self,
+                place: Place,
+                _scratch: &mut FamilyScratch<$family>,
+                _tables: &mut T,
+            ) -> Verdict {
+                let number = $icmp(self.0.skb.skb, place_number(place));
+                verdict(number, Translation::IcmpError)
+            }
+            #[inline(always)]
+            fn later_fragment<T: Tables<$family>, C: Clock>(
+                &mut self,
+                place: Place,
+                _scratch: &mut FamilyScratch<$family>,
+                _tables: &mut T,
+                _clock: &mut C,
+            ) -> Verdict {
+                let number = $fragment(self.0.skb.skb, place_number(place));
+                verdict(number, Translation::LaterFragment)
+            }
+        }
+    };
+}
+detours!(V4, v4:
     {
     choose is choose_v4, opening::choose;
     advance_request is advance_request_v4, request_path::advance;
     advance_reply is advance_reply_v4, reply_path::advance;
+    note_fragment is note_fragment_v4, fragments::note;
     }
     without the packet: {
     reserve is reserve_v4, opening::reserve;
     remember is remember_v4, opening::remember;
     }
 );
-detours!(V6, v6, icmp_v6:
+detours!(V6, v6:
     {
     choose is choose_v6, opening::choose;
     advance_request is advance_request_v6, request_path::advance;
     advance_reply is advance_reply_v6, reply_path::advance;
+    note_fragment is note_fragment_v6, fragments::note;
     }
     without the packet: {
     reserve is reserve_v6, opening::reserve;
     remember is remember_v6, opening::remember;
     }
 );
+asides!(V4, v4: icmp_v4, later_fragment_v4);
+asides!(V6, v6: icmp_v6, later_fragment_v6);

@@ -4,8 +4,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use lb_common::{
-    AffinityEntry, AffinityKey, BackendEntry, DatapathConfig, FlowEntry, FrontendEntry,
-    FrontendKey, NetworkFamily, SocketFlowEntry, SocketFlowKey, SourceRange, Tuple, V4, V6,
+    AffinityEntry, AffinityKey, BackendEntry, DatapathConfig, FlowEntry, FragmentEntry,
+    FragmentKey, FrontendEntry, FrontendKey, NetworkFamily, SocketFlowEntry, SocketFlowKey,
+    SourceRange, Tuple, V4, V6,
 };
 
 macro_rules! declare {
@@ -47,6 +48,7 @@ pub trait FamilyMaps: NetworkFamily {
     fn backends() -> &'static Array<BackendEntry<Self>>;
     fn flows() -> &'static HashMap<Tuple<Self>, FlowEntry<Self>>;
     fn opening_flows() -> &'static LruHashMap<Tuple<Self>, FlowEntry<Self>>;
+    fn fragments() -> &'static LruHashMap<FragmentKey<Self>, FragmentEntry<Self>>;
     fn udp_clients() -> &'static LruHashMap<Self::Address, u64>;
     fn socket_flows() -> &'static LruHashMap<SocketFlowKey<Self>, SocketFlowEntry<Self>>;
     fn affinities() -> &'static LruHashMap<AffinityKey<Self>, AffinityEntry>;
@@ -54,7 +56,7 @@ pub trait FamilyMaps: NetworkFamily {
 }
 
 macro_rules! family_maps {
-    ($family:ty: $frontends:ident, $backends:ident, $flows:ident, $opening:ident, $clients:ident, $sockets:ident, $affinities:ident, $ranges:ident) => {
+    ($family:ty: $frontends:ident, $backends:ident, $flows:ident, $opening:ident, $fragments:ident, $clients:ident, $sockets:ident, $affinities:ident, $ranges:ident) => {
         impl FamilyMaps for $family {
             #[inline(always)]
             fn frontends() -> &'static HashMap<FrontendKey<Self>, FrontendEntry> {
@@ -71,6 +73,10 @@ macro_rules! family_maps {
             #[inline(always)]
             fn opening_flows() -> &'static LruHashMap<Tuple<Self>, FlowEntry<Self>> {
                 &$opening
+            }
+            #[inline(always)]
+            fn fragments() -> &'static LruHashMap<FragmentKey<Self>, FragmentEntry<Self>> {
+                &$fragments
             }
             #[inline(always)]
             fn udp_clients() -> &'static LruHashMap<Self::Address, u64> {
@@ -91,5 +97,5 @@ macro_rules! family_maps {
         }
     };
 }
-family_maps!(V4: FRONTENDS_V4, BACKENDS_V4, FLOWS_V4, OPENING_FLOWS_V4, UDP_CLIENTS_V4, SOCKET_FLOWS_V4, AFFINITY_V4, SOURCE_RANGES_V4);
-family_maps!(V6: FRONTENDS_V6, BACKENDS_V6, FLOWS_V6, OPENING_FLOWS_V6, UDP_CLIENTS_V6, SOCKET_FLOWS_V6, AFFINITY_V6, SOURCE_RANGES_V6);
+family_maps!(V4: FRONTENDS_V4, BACKENDS_V4, FLOWS_V4, OPENING_FLOWS_V4, FRAGMENTS_V4, UDP_CLIENTS_V4, SOCKET_FLOWS_V4, AFFINITY_V4, SOURCE_RANGES_V4);
+family_maps!(V6: FRONTENDS_V6, BACKENDS_V6, FLOWS_V6, OPENING_FLOWS_V6, FRAGMENTS_V6, UDP_CLIENTS_V6, SOCKET_FLOWS_V6, AFFINITY_V6, SOURCE_RANGES_V6);

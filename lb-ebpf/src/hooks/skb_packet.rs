@@ -101,6 +101,11 @@ impl Packet for SkbPacket {
         Some(())
     }
     #[inline(always)]
+    fn adjust_sum(&mut self, change: ChecksumDelta) {
+        // SAFETY: the helper changes skb->csum only, and refuses where the device has not summed.
+        let _not_complete = unsafe { bpf_csum_update(self.0.skb.skb, change.folded()) };
+    }
+    #[inline(always)]
     fn interface(&self) -> u32 {
         // SAFETY: the context is valid while the program runs.
         unsafe { (*self.0.skb.skb).ifindex }

@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use lb_common::{
     AffinityEntry, AffinityKey, BackendEntry, BackendId, Counter, DeviceEntry, FamilyNetworks,
-    FlowEntry, FlowFlags, FrontendEntry, FrontendKey, ServiceEntry, ServiceId, SlotEntry,
-    SocketFlowEntry, SocketFlowKey, SourceRange, Tuple, hash::address_class,
+    FlowEntry, FlowFlags, FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, ServiceEntry,
+    ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, SourceRange, Tuple, hash::address_class,
 };
 use lb_ebpf::{
     clock::Clock as _,
@@ -208,6 +208,18 @@ impl<F: FamilyMaps + Wire> Tables<F> for KernelTables {
             FlowTable::Proven => F::flows().remove(key),
             FlowTable::Opening => F::opening_flows().remove(key),
         };
+    }
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey<F>) -> Option<FragmentEntry<F>> {
+        // SAFETY: copied out at once. The memory may be given to another datagram meanwhile: its fragments then go where
+        // nobody puts them together.
+        unsafe { F::fragments().get(key) }.copied()
+    }
+    #[inline(always)]
+    fn set_fragment(&mut self, key: &FragmentKey<F>, entry: &FragmentEntry<F>) -> bool {
+        F::fragments()
+            .insert(key, entry, u64::from(BPF_ANY))
+            .is_ok()
     }
     #[inline(always)]
     fn udp_client(&self, client: &F::Address) -> u64 {

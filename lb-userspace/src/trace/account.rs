@@ -293,7 +293,10 @@ const fn because(reason: DropReason) -> &'static str {
             "another flow has the replies to its port, and no other port is free"
         }
         DropReason::FlowNotStored => "there is no room to remember its flow",
-        DropReason::Fragmented => "it is a fragment",
+        DropReason::Fragmented => "it is a fragment that could not be remembered",
+        DropReason::EarlyFragment => {
+            "it is a fragment without ports, and came before the first one"
+        }
         DropReason::NoMasqueradeAddress => "the node has no address to send it from",
         DropReason::NoMasqueradePort => "no port is free to send it from",
         DropReason::HalfRewritten => "it could be changed in part only",

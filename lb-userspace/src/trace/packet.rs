@@ -94,6 +94,7 @@ impl Packet for MemoryPacket {
         adjust_in_place(field.try_into().ok()?, at.zero_is_none, pseudo.plus(rest));
         Some(())
     }
+    fn adjust_sum(&mut self, _change: ChecksumDelta) {}
     fn interface(&self) -> u32 {
         self.interface
     }

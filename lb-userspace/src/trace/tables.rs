@@ -10,9 +10,9 @@ use std::{
 use bytemuck::Zeroable;
 use lb_common::{
     AffinityEntry, AffinityKey, BackendEntry, BackendId, BackendState, ClientScope, Counter,
-    DatapathConfig, DeviceEntry, FamilyNetworks, FlowEntry, FlowMarks, FrontendEntry, FrontendKey,
-    Port, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple, V4, V6,
-    hash::address_class,
+    DatapathConfig, DeviceEntry, FamilyNetworks, FlowEntry, FlowMarks, FragmentEntry, FragmentKey,
+    FrontendEntry, FrontendKey, Port, ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry,
+    SocketFlowKey, Tuple, V4, V6, hash::address_class,
 };
 use lb_ebpf::{
     headers::Wire,
@@ -240,6 +240,12 @@ impl<'a, F: QuestionFamily> Tables<F> for QuestionTables<'a> {
     }
     fn remove_flow(&mut self, table: FlowTable, key: &Tuple<F>) {
         F::flows_mut(self).remove(table, key);
+    }
+    fn fragment(&self, _key: &FragmentKey<F>) -> Option<FragmentEntry<F>> {
+        None
+    }
+    fn set_fragment(&mut self, _key: &FragmentKey<F>, _entry: &FragmentEntry<F>) -> bool {
+        true
     }
     fn udp_client(&self, client: &F::Address) -> u64 {
         let clients = &F::flows(self).udp_clients;

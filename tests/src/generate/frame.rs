@@ -52,6 +52,44 @@ impl Way {
             Self::Reply { .. } | Self::Direct { .. } => Hook::Egress,
         }
     }
+    /// The request of the same conversation.
+    #[must_use]
+    pub fn request(&self) -> Self {
+        match *self {
+            Self::Request {
+                service,
+                client,
+                port,
+            }
+            | Self::Reply {
+                service,
+                client,
+                port,
+                ..
+            }
+            | Self::Direct {
+                service,
+                client,
+                port,
+                ..
+            }
+            | Self::WrongPort {
+                service,
+                client,
+                port,
+            } => Self::Request {
+                service,
+                client,
+                port,
+            },
+            // Under a masquerade that keeps ports.
+            Self::ToNode { service, port, .. } => Self::Request {
+                service,
+                client: usize::from(port),
+                port,
+            },
+        }
+    }
     /// Protocol, source and destination.
     pub fn ends(&self) -> (u8, SocketAddr, SocketAddr) {
         let (Self::Request { service, .. }
@@ -149,6 +187,18 @@ impl Shape {
             without_checksum: false,
             padding: 0,
         }
+    }
+    /// A first piece and a later one of a datagram of this look, in this order or the other.
+    pub fn pieces(&self, in_order: bool) -> [Self; 2] {
+        let piece = |fragment| Self {
+            fragment,
+            ..self.clone()
+        };
+        let mut pieces = [piece(Fragment::First), piece(Fragment::Later)];
+        if !in_order {
+            pieces.reverse();
+        }
+        pieces
     }
     /// How the device frames it.
     pub fn link(&self) -> Link {

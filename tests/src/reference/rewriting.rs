@@ -151,10 +151,10 @@ fn set_transport_checksum(
     put(new, field, &checksum.to_be_bytes());
 }
 
-fn put(bytes: &mut [u8], at: usize, new: &[u8]) {
+pub(super) fn put(bytes: &mut [u8], at: usize, new: &[u8]) {
     bytes[at..at + new.len()].copy_from_slice(new);
 }
-fn copy(bytes: &mut [u8], from: &[u8], at: usize) {
+pub(super) fn copy(bytes: &mut [u8], from: &[u8], at: usize) {
     if let Some(pair) = from.get(at..at + 2) {
         put(bytes, at, pair);
     }

@@ -6,9 +6,9 @@ use std::{
 
 use lb_common::{BackendState, Counter, Ipv4Address, Ipv6Address, hash::address_class};
 
-use super::{Admission, Backend, Device, End, Key, Passing, Service};
+use super::{Admission, Backend, Device, End, FirstPiece, Key, Passing, Service};
 use crate::{
-    dissect::{TCP, flag},
+    dissect::{TCP, aside::Datagram, flag},
     memory_clock::JIFFIES_PER_SECOND,
 };
 
@@ -70,6 +70,8 @@ pub struct World {
     pub neighbours: HashMap<(u32, IpAddr), [u8; 6]>,
     /// What is remembered.
     pub halves: BTreeMap<Key, Half>,
+    /// What the first pieces of datagrams became.
+    pub pieces: BTreeMap<Datagram, FirstPiece>,
     /// Classes of destinations with unproven flows that must be found although no frontend leads to them.
     pub lodgers: BTreeSet<usize>,
     /// How many entries FLOWS may have, each family.

@@ -9,6 +9,7 @@ mod affinity;
 mod choice;
 mod fixture;
 mod flows;
+mod fragments;
 mod frames;
 mod icmp_errors;
 mod masquerade;

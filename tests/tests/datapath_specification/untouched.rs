@@ -1,5 +1,5 @@
 //! What is not translated, and why; that nothing of it changes, and that it costs little.
-use lb_common::{DropReason, PassReason, Verdict};
+use lb_common::{PassReason, Verdict};
 use lb_ebpf::parse::Link;
 use tests::{
     dissect::{TCP, UDP, flag},
@@ -8,7 +8,7 @@ use tests::{
     packet_builder::eth,
 };
 
-use crate::fixture::{REQUEST, at, backend, client, frontend, node, rebuilt, request};
+use crate::fixture::{at, backend, client, frontend, node, request};
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "one table")]
@@ -123,39 +123,6 @@ fn a_request_to_a_frontend_is_nothing_on_egress() {
         node().leave(&bytes),
         (Verdict::Pass(PassReason::NotOurs), bytes)
     );
-}
-
-#[test]
-fn first_fragments_of_ours_are_dropped_and_leave_no_trace() {
-    for (is_v6, packet) in [
-        (false, request(eth(), false, UDP).fragment(0, true)),
-        (true, request(eth(), true, UDP).fragment_extension(0, true)),
-        (
-            true,
-            request(eth(), true, UDP)
-                .fragment_extension(0, true)
-                .fragment_extension(0, false),
-        ),
-    ] {
-        let dropped = Verdict::Drop(DropReason::Fragmented);
-        let bytes = packet.build();
-        let mut node = node();
-        assert_eq!(
-            node.enter(&bytes),
-            (dropped, bytes.clone()),
-            "to a frontend"
-        );
-        assert!(node.tables.v4.opening.is_empty() && node.tables.v6.opening.is_empty());
-        let (opened, _) = node.enter(&request(eth(), is_v6, UDP).build());
-        assert_eq!(opened, REQUEST);
-        assert_eq!(node.enter(&bytes), (dropped, bytes), "of a known flow");
-        let reply = rebuilt(&packet, backend(is_v6), client(is_v6));
-        assert_eq!(
-            node.leave(&reply),
-            (dropped, reply),
-            "of a known flow's reply"
-        );
-    }
 }
 
 #[test]

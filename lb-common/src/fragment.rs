@@ -1,0 +1,64 @@
+//! What the first fragment of a datagram leaves for the others, which carry no ports.
+use crate::{
+    family::IpFamily,
+    flow::{FlowFlags, FlowSide},
+};
+
+/// Key of FRAGMENTS: what all fragments of a datagram have in common at one place (RFC 791, RFC 8200 section 4.5).
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FragmentKey<F: IpFamily> {
+    /// Who sends.
+    pub source: F::Address,
+    /// Who receives.
+    pub destination: F::Address,
+    /// The datagram's identification, as it lies in the packet.
+    pub identification: u32,
+    /// IANA protocol number over IPv4. IPv6 identifies a datagram without it: there it is the fragment header's own.
+    pub protocol: u32,
+}
+
+/// Value of FRAGMENTS: what became of the first fragment.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentEntry<F: IpFamily> {
+    /// What the rewritten side became.
+    pub address: F::Address,
+    /// When (low 32 bits of jiffies).
+    pub noted: u32,
+    /// A [`FlowSide`] as a byte: which address, and so at which hook.
+    pub side: u8,
+    /// The flow's flags.
+    pub flags: FlowFlags,
+    /// Zero.
+    pub spare: u16,
+    /// Zero.
+    pub spare_word: u32,
+    /// Zero.
+    pub padding: F::Padding,
+}
+
+impl<F: IpFamily> FragmentEntry<F> {
+    /// After so many seconds the identification may be another datagram's. A receiver waits as long for an IPv4 datagram, on
+    /// Linux, and twice as long for one of IPv6.
+    pub const SECONDS: u32 = 30;
+
+    /// A first fragment that was given another address.
+    #[inline(always)]
+    pub fn new(address: F::Address, side: u8, flags: FlowFlags, noted: u32) -> Self {
+        Self {
+            address,
+            noted,
+            side,
+            flags,
+            spare: 0,
+            spare_word: 0,
+            padding: F::Padding::default(),
+        }
+    }
+    /// Whether fragments are rewritten at this side's hook.
+    #[inline(always)]
+    pub fn is_of(&self, side: FlowSide) -> bool {
+        self.side == side.byte()
+    }
+}
