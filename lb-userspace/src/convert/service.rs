@@ -256,6 +256,7 @@ fn service_ports(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<ServicePort>
         );
     }
     let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::<(u16, Protocol)>::new());
+    let mut node_ports = BTreeSet::new();
     let mut ports = Vec::new();
     for port in written {
         let name = port.name.clone().unwrap_or_default();
@@ -278,6 +279,16 @@ fn service_ports(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<ServicePort>
         }
         let node_port = port.node_port.filter(|it| *it != 0);
         let node_port = node_port.and_then(|it| notes.port(&format!("the nodePort of {of}"), it));
+        let node_port = node_port.filter(|it| {
+            let is_first = node_ports.insert((*it, protocol));
+            if !is_first {
+                notes.add(
+                    format!("{of} has nodePort {it}/{protocol}, which another port of the Service has; it is left out here"),
+                    "give each port its own nodePort",
+                );
+            }
+            is_first
+        });
         let kind = spec.type_.as_deref().filter(|it| !it.is_empty());
         if let (Some(node_port), None | Some("ClusterIP")) = (node_port, kind) {
             notes.add(

@@ -123,3 +123,22 @@ fn node_ports_outside_the_usual_range_and_fields_nobody_knows_are_nothing_specia
         assert_eq!(problems(&service), [""; 0]);
     }
 }
+
+#[test]
+fn a_node_port_that_two_ports_of_a_service_have_is_the_first_ones() {
+    let service = convert(
+        &json!({"clusterIP": "10.96.0.1", "type": "NodePort", "ports": [
+            {"name": "a", "port": 80, "nodePort": 30080},
+            {"name": "b", "port": 81, "nodePort": 30080},
+            {"name": "c", "port": 82, "nodePort": 30080, "protocol": "UDP"},
+        ]}),
+    );
+    let node_ports: Vec<_> = service.ports.iter().map(|it| it.node_port).collect();
+    assert_eq!(node_ports, [Some(30080), None, Some(30080)]);
+    assert_eq!(
+        problems(&service),
+        [
+            "port `b` has nodePort 30080/tcp, which another port of the Service has; it is left out here"
+        ]
+    );
+}
