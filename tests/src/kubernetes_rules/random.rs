@@ -5,6 +5,8 @@
 
 mod written;
 
+use std::ops::RangeInclusive;
+
 use proptest::collection::vec;
 use proptest::option::{self, weighted};
 use proptest::prelude::*;
@@ -19,9 +21,14 @@ const TARGETS: [u16; 3] = [8080, 8081, 5353];
 /// How many pods there are: half of them on each node.
 const PODS: u8 = 6;
 
-/// Some Services and what belongs to them.
+/// A few Services and what belongs to them.
 pub fn objects() -> impl Strategy<Value = Objects> {
-    vec(service(), 1..5).prop_map(|all| {
+    objects_of(1..=4)
+}
+
+/// So many Services, at most 24, and what belongs to them.
+pub fn objects_of(services: RangeInclusive<usize>) -> impl Strategy<Value = Objects> {
+    vec(service(), services).prop_map(|all| {
         let mut objects = Objects::default();
         for (number, (service, slices)) in (1..).zip(&all) {
             let (service, slices) = written(number, service, slices);

@@ -1,7 +1,10 @@
 //! Where Waggle and kube-proxy may differ, each by a name that docs/kube-proxy.md explains.
 
+use std::collections::BTreeSet;
+
 use super::client::{Failure, Met};
 use super::question::Place;
+use super::side::BACKEND;
 use super::{Difference, Subject};
 
 /// A difference that is meant.
@@ -23,12 +26,32 @@ pub const KNOWN: &[Known] = &[
         },
     },
     Known {
+        name: "own-endpoint-without-node",
+        is_this: |it| {
+            let others = |met: &Met| -> BTreeSet<String> {
+                let pods = met.pods.keys().filter(|pod| *pod != BACKEND);
+                pods.cloned().collect()
+            };
+            it.question.place == Place::Backend
+                && it.kube_proxy.failures.iter().eq([&Failure::Silence])
+                && it.waggle.failures.is_empty()
+                && it.waggle.pods.contains_key(BACKEND)
+                && others(&it.waggle) == others(&it.kube_proxy)
+        },
+    },
+    Known {
         name: "unknown-ports",
         is_this: |it| it.question.subject == Subject::UnknownPort,
     },
     Known {
         name: "unallocated-addresses",
-        is_this: |it| it.question.subject == Subject::Unallocated,
+        is_this: |it| {
+            // Addresses of Services that are left to another proxy are nobody's either.
+            let subjects = [Subject::Unallocated, Subject::ClusterAddress];
+            subjects.contains(&it.question.subject)
+                && it.kube_proxy.is_only(Failure::Silence)
+                && it.waggle.is_only(Failure::Unreachable)
+        },
     },
 ];
 

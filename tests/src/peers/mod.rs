@@ -10,8 +10,8 @@ mod objects;
 mod question;
 mod side;
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
@@ -145,6 +145,24 @@ impl Peers {
     /// The Services as they are now.
     pub fn services(&self) -> Result<Vec<Service>> {
         objects::services(&self.control_plane)
+    }
+
+    /// A Service and its slices, as the API server has them.
+    pub fn described(&self, service: &str) -> Result<String> {
+        let mut services = self.services()?;
+        services.retain(|it| it.metadata.name.as_deref() == Some(service));
+        let specs: Vec<_> = services.iter().map(|it| (&it.spec, &it.status)).collect();
+        let mut slices = objects::slices(&self.control_plane)?;
+        let begin = format!("{service}-");
+        slices.retain(|it| {
+            let name = it.metadata.name.as_deref().unwrap_or_default();
+            name.starts_with(&begin)
+        });
+        let slices: Vec<_> = slices
+            .iter()
+            .map(|it| (&it.address_type, &it.ports, &it.endpoints))
+            .collect();
+        Ok(serde_json::to_string(&(specs, slices))?)
     }
 
     /// All that can be asked about these Services.
@@ -296,11 +314,16 @@ fn answers(side: &Side, questions: &[Question], effort: Effort) -> Result<BTreeM
     })
 }
 
-/// Clients that stay with a backend meet one; which one is chance.
+/// Clients that stay with a backend meet one; which one is chance. A client that may be its own backend is seen by
+/// another address then.
 fn agree(question: &Question, waggle: &Met, kube_proxy: &Met) -> bool {
-    if question.is_sticky {
-        let shape = |met: &Met| (met.pods.len(), met.failures.clone());
-        return shape(waggle) == shape(kube_proxy);
+    if !question.is_sticky {
+        return waggle == kube_proxy;
     }
-    waggle == kube_proxy
+    let seen = |met: &Met| -> BTreeSet<IpAddr> {
+        let all = met.pods.values().flatten().copied();
+        all.filter(|_| question.place != Place::Backend).collect()
+    };
+    let shape = |met: &Met| (met.pods.len(), met.failures.clone(), seen(met));
+    shape(waggle) == shape(kube_proxy)
 }

@@ -87,6 +87,14 @@ pub(super) fn services(control_plane: &ControlPlane) -> Result<Vec<Service>> {
     })
 }
 
+/// The slices.
+pub(super) fn slices(control_plane: &ControlPlane) -> Result<Vec<EndpointSlice>> {
+    control_plane.run(|client| async move {
+        let slices = Api::<EndpointSlice>::namespaced(client, NAMESPACE);
+        Ok(slices.list(&ListParams::default()).await?.items)
+    })
+}
+
 /// Deletes all Services and slices but those of `kubernetes`.
 pub(super) fn delete_all(control_plane: &ControlPlane) -> Result<()> {
     control_plane.run(|client| async move {

@@ -20,6 +20,9 @@ use crate::topology::{Cluster, Pod, PodNetwork};
 /// Where the control plane is, as seen by both sides.
 pub(super) const CONTROL_PLANE: &str = "198.18.0.1";
 
+/// The pod that asks as [`Place::Backend`].
+pub(super) const BACKEND: &str = "a1";
+
 /// Where the pods' servers listen.
 pub(super) const SERVER_PORTS: [u16; 3] = [8080, 8081, 5353];
 
@@ -111,7 +114,11 @@ impl Side {
     pub(super) fn namespace(&self, place: Place) -> Result<&Namespace> {
         Ok(match place {
             Place::Pod => &self.client.namespace,
-            Place::Backend => &self.pods.first().context("a pod")?.0.namespace,
+            Place::Backend => {
+                let mut pods = self.pods.iter().map(|(pod, _)| pod);
+                let backend = pods.find(|pod| pod.name == BACKEND);
+                &backend.context(BACKEND)?.namespace
+            }
             Place::Outside => &self.stranger,
             Place::Host => &self.cluster.node(1).namespace,
         })
