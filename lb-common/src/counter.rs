@@ -63,7 +63,7 @@ counters! {
     LaterFragments = 15, "later_fragments";
     /// Packets refused: the service has no backend.
     DropNoBackend = 16, "drop_no_backend";
-    /// Packets dropped: a TCP segment that opens nothing and belongs to no known flow.
+    /// Packets refused: a TCP segment that opens nothing and belongs to no known flow.
     DropNoFlow = 17, "drop_no_flow";
     /// Packets dropped: the client talks to the same backend by another frontend from the same port, and no other source port was found free.
     DropFlowConflict = 18, "drop_flow_conflict";
@@ -93,6 +93,8 @@ counters! {
     DropNoSuchService = 30, "drop_no_such_service";
     /// Packets dropped: a later fragment to a Service's address that came before the first one of its datagram, or without.
     DropEarlyFragment = 31, "drop_early_fragment";
+    /// Packets refused: a TCP segment of a flow whose backend's pod is gone for good.
+    DropBackendGone = 32, "drop_backend_gone";
 }
 
 /// Length of COUNTERS; unused numbers are room for counters to come.

@@ -28,7 +28,18 @@ pub struct Event {
 }
 const _: () = assert!(size_of::<Event>() == 48);
 
-/// A packet that nobody will answer: its sender is to be told (ICMP port unreachable, RFC 792 and RFC 4443 section 3.1).
+/// How the sender of a packet that nobody will answer is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RefusalKind {
+    /// ICMP port unreachable (RFC 792 and RFC 4443 section 3.1).
+    #[default]
+    Unreachable = 0,
+    /// A TCP segment that resets the connection (RFC 9293, section 3.5.2).
+    Reset = 1,
+}
+
+/// A packet that nobody will answer: its sender is to be told.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Refusal {
@@ -36,13 +47,18 @@ pub struct Refusal {
     pub source: [u32; 4],
     /// The packet's destination.
     pub destination: [u32; 4],
-    /// The first bytes of its transport header, by which the sender finds its socket: ports, and TCP's sequence number.
-    pub transport: [u8; 8],
+    /// The first bytes of its transport header: of TCP as far as the control bits, of others the first eight, by which
+    /// the sender finds its socket.
+    pub transport: [u8; 16],
+    /// Bytes of transport header and data, as the IP header says.
+    pub length: u32,
     /// 4 or 6.
     pub version: u8,
     /// IANA protocol number.
     pub protocol: u8,
+    /// A [`RefusalKind`] as a byte.
+    pub kind: u8,
     /// Zero.
-    pub spare: [u8; 6],
+    pub spare: u8,
 }
-const _: () = assert!(size_of::<Refusal>() == 48);
+const _: () = assert!(size_of::<Refusal>() == 56);

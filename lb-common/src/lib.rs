@@ -39,7 +39,7 @@ pub use backend::{BackendEntry, BackendId, BackendState};
 pub use config::DatapathConfig;
 pub use counter::Counter;
 pub use device::{DeviceEntry, DeviceFlags};
-pub use event::{Event, Refusal};
+pub use event::{Event, Refusal, RefusalKind};
 pub use family::{IpFamily, Ipv4Address, Ipv6Address, V4, V6};
 pub use flow::{FlowEntry, FlowFlags, FlowMarks, FlowSide};
 pub use fragment::{FragmentEntry, FragmentKey};

@@ -53,7 +53,7 @@ pub enum PassReason {
 pub enum DropReason {
     /// The service has no backend; the sender is told.
     NoBackend = 0,
-    /// A TCP segment that opens nothing and belongs to no flow that is known.
+    /// A TCP segment that opens nothing and belongs to no flow that is known; the sender is told.
     NoFlow = 1,
     /// A flow of another frontend owns the reply tuple, and no other source port was found free.
     FlowConflict = 2,
@@ -83,6 +83,8 @@ pub enum DropReason {
     NoSuchService = 14,
     /// A later fragment to a Service's address whose first has not come by.
     EarlyFragment = 15,
+    /// A TCP segment of a flow whose backend's pod is gone for good; the sender is told.
+    BackendGone = 16,
 }
 
 impl Verdict {
@@ -108,7 +110,7 @@ impl DropReason {
     /// of a fault of ours.
     #[inline(always)]
     pub const fn from_number(number: u32) -> Self {
-        const REASONS: [DropReason; 16] = [
+        const REASONS: [DropReason; 17] = [
             DropReason::NoBackend,
             DropReason::NoFlow,
             DropReason::FlowConflict,
@@ -125,6 +127,7 @@ impl DropReason {
             DropReason::NoSuchPort,
             DropReason::NoSuchService,
             DropReason::EarlyFragment,
+            DropReason::BackendGone,
         ];
         let mut nth = 0;
         while nth < REASONS.len() {
@@ -136,7 +139,7 @@ impl DropReason {
         Self::HalfRewritten
     }
 
-    /// Whether the sender is told that nobody answers; otherwise the packet just vanishes.
+    /// Whether the sender is told by ICMP that nobody answers; of the others some are told by a TCP reset, most hear nothing.
     #[inline(always)]
     pub const fn is_told(self) -> bool {
         matches!(self, Self::NoBackend | Self::NoSuchPort)
@@ -171,6 +174,7 @@ impl DropReason {
             Self::NoSuchPort => Counter::DropNoSuchPort,
             Self::NoSuchService => Counter::DropNoSuchService,
             Self::EarlyFragment => Counter::DropEarlyFragment,
+            Self::BackendGone => Counter::DropBackendGone,
         }
     }
 }

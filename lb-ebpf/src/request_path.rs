@@ -41,10 +41,14 @@ where
     if found.is_none() && frontend.service_id == NO_SERVICE {
         return lookup::unserved(tables, &parsed.tuple);
     }
-    if !known(packet, parsed, found, entries, tables, clock)
-        && let Err(verdict) = opening(packet, parsed, frontend, entries, tables, clock)
-    {
-        return verdict;
+    match known(packet, parsed, found, entries, tables, clock) {
+        Known::Yes => {}
+        Known::No => {
+            if let Err(verdict) = opening(packet, parsed, frontend, entries, tables, clock) {
+                return verdict;
+            }
+        }
+        Known::Gone => return Verdict::Drop(DropReason::BackendGone),
     }
     if parsed.is_fragment()
         && let Err(reason) = packet.note_fragment(parsed, entries, tables, clock)
@@ -109,8 +113,22 @@ where
             .is_some_and(|device| device.flags.has(DeviceFlags::PODS))
 }
 
+/// What is known of a packet's flow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Nothing, or it is over.
+    No,
+    /// It goes on.
+    Yes,
+    /// Its backend's pod is gone for good.
+    Gone,
+}
+
 /// Whether the packet's flow is known and goes on: it keeps its backend, unless it is over or the backend may not have
 /// it any more. Afterwards `entries.own` is the flow's entry.
+///
+/// Whether a TCP flow's pod is gone is asked when the flow was silent for a second. Whoever hears nothing from a pod sends
+/// again after longer and longer pauses, and packets of a flow in use pay nothing.
 #[inline(always)]
 fn known<F, P, T, C>(
     packet: &mut P,
@@ -119,7 +137,7 @@ fn known<F, P, T, C>(
     entries: &mut Entries<F>,
     tables: &mut T,
     clock: &mut C,
-) -> bool
+) -> Known
 where
     F: MasqueradeAddress,
     P: Detours<F>,
@@ -127,10 +145,12 @@ where
     C: Clock,
 {
     let key = &parsed.tuple;
-    let Some(found) = found else { return false };
+    let Some(found) = found else {
+        return Known::No;
+    };
     entries.own = found.handle.entry();
     if entries.own.side != FlowSide::Destination.byte() {
-        return false;
+        return Known::No;
     }
     if entries.own.flags.has(FlowFlags::REQUEST)
         && chooses_anew(parsed, entries, tables, found.table)
@@ -139,14 +159,25 @@ where
             masquerade::forget(tables, &entries.own.translated(key));
         }
         forget(tables, key, &entries.other_key);
-        return false;
+        return Known::No;
     }
-    touch(found.handle, &entries.own, parsed.tcp_flags, clock.now());
+    let now = clock.now();
+    if now.is_after(entries.own.last_seen, 1)
+        && entries.own.flags.has(FlowFlags::REQUEST)
+        && !parsed.is_udp()
+        && backend_is_gone(tables, &entries.own)
+    {
+        // It is over, whoever closes it.
+        let flags = entries.own.flags.with(FlowFlags::RST);
+        found.handle.set_flags(flags);
+        return Known::Gone;
+    }
+    touch(found.handle, &entries.own, parsed.tcp_flags, now);
     if found.table == FlowTable::Opening {
         // It has nothing to refuse.
         let _done = packet.advance_request(parsed, entries, tables, clock);
     }
-    true
+    Known::Yes
 }
 
 /// Whether a request of a known flow must get another backend: a UDP flow whose backend has left the service, at once;

@@ -109,6 +109,7 @@ fn relocate(object: &mut Object, maps: &Ebpf) -> Result<()> {
 fn descriptor(map: &Map) -> Result<RawFd> {
     if let Map::Array(data)
     | Map::HashMap(data)
+    | Map::LpmTrie(data)
     | Map::LruHashMap(data)
     | Map::PerCpuArray(data)
     | Map::RingBuf(data) = map

@@ -107,6 +107,10 @@ impl World {
             }
             if !self.starts_over(passing, &half) {
                 let is_due = self.passed(half.last_seen, 1);
+                if is_due && passing.key.protocol == TCP && self.is_gone(&half) {
+                    self.halves.get_mut(&passing.key).expect("a known flow").rst = true;
+                    return passing.dropped(DropReason::BackendGone);
+                }
                 self.pass_by(passing);
                 self.want_masquerade(&passing.key);
                 self.repair(&passing.key);

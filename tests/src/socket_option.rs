@@ -172,3 +172,21 @@ pub fn connect_from(port: u16, to: SocketAddr) -> Result<TcpStream> {
     }
     Ok(made.into())
 }
+
+/// A connection that one end believes in and nobody else: a socket that has shaken no hands (`TCP_REPAIR`). Needs root.
+pub fn imagine_connection(to: SocketAddr) -> Result<TcpStream> {
+    let family = match to {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let made = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let repair = |is_on: bool| {
+        let value = libc::c_int::from(is_on).to_ne_bytes();
+        set(&made, libc::IPPROTO_TCP, libc::TCP_REPAIR, &value)
+    };
+    repair(true)?;
+    connect(made.as_raw_fd(), &SockaddrStorage::from(to))
+        .with_context(|| format!("imagine a connection to {to}"))?;
+    repair(false)?;
+    Ok(made.into())
+}

@@ -63,10 +63,10 @@ impl Both {
     fn over(rooms: &[(&str, u32)]) -> Result<Self> {
         let cluster = Cluster::choosing_by_hash();
         let object = lb_userspace::datapath::object()?;
-        // The host's clock stands still, the kernel's does not: it runs forty times as slowly as
-        // HZ = 250 would let it, so that no flow is over before a slow machine has run the test.
+        // The host's clock stands still, the kernel's does not: a second is made hundreds of
+        // times as long, so that no flow is over or silent before a slow machine has run the test.
         let config = DatapathConfig {
-            jiffies_per_second: 10_000,
+            jiffies_per_second: 100_000,
             ..cluster.tables.config
         };
         let mut kernel = KernelProgram::load_over(object, &config, rooms)?;

@@ -1,8 +1,12 @@
 //! Counts verdicts, and shows a sample of them.
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::warn;
-use lb_common::{DropReason, Event, Refusal, Verdict};
-use lb_ebpf::{headers::Wire, parse::Parsed, pipeline::Observer};
+use lb_common::{DropReason, Event, Refusal, RefusalKind, Verdict};
+use lb_ebpf::{
+    headers::{IpHeader as _, TcpFlags, Wire},
+    parse::Parsed,
+    pipeline::Observer,
+};
 
 use super::{
     maps::{EVENTS, REFUSALS, config},
@@ -30,10 +34,18 @@ impl Observer for Reporter {
         if sample != 0 && before & (sample - 1) == 0 {
             write_event(parsed, counter as u32, self.interface);
         }
-        if let Verdict::Drop(reason) = verdict
-            && reason.is_told()
-        {
-            ask_to_refuse(&self.context, parsed);
+        let kind = match verdict {
+            Verdict::Drop(reason) if reason.is_told() => Some(RefusalKind::Unreachable),
+            // Nobody answers a reset.
+            Verdict::Drop(DropReason::NoFlow | DropReason::BackendGone)
+                if !parsed.tcp_flags.has(TcpFlags::RST) =>
+            {
+                Some(RefusalKind::Reset)
+            }
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            ask_to_refuse(&self.context, parsed, kind as u8);
         }
         if verdict == Verdict::Drop(DropReason::HalfRewritten) && before.is_multiple_of(WARN_SAMPLE)
         {
@@ -52,8 +64,17 @@ fn warn_half_rewritten(context: &TcContext, interface: u32) {
 
 /// A full buffer loses the request: the sender tries again.
 #[inline(never)]
-fn ask_to_refuse<F: Wire>(context: &TcContext, parsed: &Parsed<F>) {
-    let Ok(transport) = context.load::<[u8; 8]>(parsed.l4_offset()) else {
+fn ask_to_refuse<F: Wire>(context: &TcContext, parsed: &Parsed<F>, kind: u8) {
+    let (l3_offset, l4_offset) = (parsed.l3_offset(), parsed.l4_offset());
+    let Ok(start) = context.load::<[u64; 1]>(l4_offset) else {
+        return;
+    };
+    let rest = if parsed.is_udp() {
+        [0]
+    } else {
+        context.load::<[u64; 1]>(l4_offset + 8).unwrap_or_default()
+    };
+    let Ok(ip) = context.load::<F::IpHeader>(l3_offset) else {
         return;
     };
     let Some(mut record) = REFUSALS.reserve::<Refusal>(0) else {
@@ -63,10 +84,12 @@ fn ask_to_refuse<F: Wire>(context: &TcContext, parsed: &Parsed<F>) {
     record.write(Refusal {
         source: wide(tuple.source.as_ref()),
         destination: wide(tuple.destination.as_ref()),
-        transport,
+        transport: bytemuck::must_cast([start[0], rest[0]]),
+        length: (l3_offset + ip.end()).saturating_sub(l4_offset) as u32,
         version: F::VERSION,
         protocol: tuple.protocol_number(),
-        spare: [0; 6],
+        kind,
+        spare: 0,
     });
     record.submit(0);
 }

@@ -22,6 +22,7 @@ pub mod monitor;
 pub mod pattern;
 pub mod probe;
 pub mod refusals;
+mod resets;
 
 mod inventory;
 mod link;

@@ -1,5 +1,6 @@
-//! Tells the senders of packets that nobody will answer: ICMP port unreachable, as kube-proxy's `reject` does, so that
-//! clients fail at once and do not wait. The kernel programs drop the packet and leave its first bytes in REFUSALS; the
+//! Tells the senders of packets that nobody will answer: ICMP port unreachable, as kube-proxy's `reject` does, where a
+//! service has no backend, and a TCP reset where nobody knows the connection (any more). Clients fail at once and do not
+//! wait. The kernel programs drop the packet and leave its first bytes in REFUSALS; the
 //! answer is made here, because the packet itself cannot become one: its device may still have to finish a checksum in
 //! it, and would spoil what the answer quotes.
 use std::{
@@ -13,12 +14,14 @@ use aya::{
     Ebpf,
     maps::{MapData, RingBuf},
 };
-use lb_common::{Ipv4Address, Ipv6Address, Refusal};
+use lb_common::{Ipv4Address, Ipv6Address, Refusal, RefusalKind};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::resets;
 
 /// At most so many answers a second, and so many at once: a flood to a service without backends makes no flood of ours.
 const ANSWERS_A_SECOND: u32 = 1000;
@@ -44,7 +47,7 @@ pub fn answer(ebpf: &mut Ebpf) {
     });
     if let Err(error) = begun {
         tracing::warn!(
-            "clients of Services without endpoints will wait rather than be refused: no raw socket for ICMP ({error}); it needs CAP_NET_RAW"
+            "clients whom nobody answers will wait rather than be refused: no raw socket ({error}); it needs CAP_NET_RAW"
         );
     }
 }
@@ -60,11 +63,14 @@ fn read(mut refusals: RingBuf<MapData>, sockets: &Sockets) {
     loop {
         while let Some(record) = refusals.next() {
             let refusal = bytemuck::try_pod_read_unaligned::<Refusal>(&record);
-            if let Ok(refusal) = refusal
-                && allowance.take(start.elapsed())
-                && let Err(error) = sockets.send(&refusal)
-            {
-                tracing::debug!("an ICMP error could not be sent: {error}");
+            let Ok(refusal) = refusal else { continue };
+            let now = start.elapsed();
+            if !allowance.take(now) {
+                // The buffer fills meanwhile, and then a flood costs the kernel little and the agent nothing.
+                let next = Duration::from_secs(now.as_secs() + 1);
+                std::thread::sleep(next.saturating_sub(now));
+            } else if let Err(error) = sockets.send(&refusal) {
+                tracing::debug!("a refusal could not be sent: {error}");
             }
         }
         let mut waiting = [PollFd::new(refusals.as_fd(), PollFlags::POLLIN)];
@@ -82,6 +88,7 @@ struct Sockets {
     v4: Socket,
     /// None where the node has no IPv6.
     v6: Option<Socket>,
+    resets: resets::Sockets,
 }
 
 impl Sockets {
@@ -96,13 +103,19 @@ impl Sockets {
         Ok(Self {
             v4: open(Domain::IPV4, Protocol::ICMPV4)?,
             v6: open(Domain::IPV6, Protocol::ICMPV6).ok(),
+            resets: resets::Sockets::open()?,
         })
     }
 
     fn send(&self, refusal: &Refusal) -> io::Result<()> {
-        let Some((sender, message)) = message(refusal) else {
+        let (sender, _) = resets::ends(refusal);
+        if !may_be_answered(sender) {
             return Ok(());
-        };
+        }
+        if refusal.kind == RefusalKind::Reset as u8 {
+            return self.resets.send(refusal);
+        }
+        let message = message(refusal);
         let socket = match sender {
             IpAddr::V4(_) => Some(&self.v4),
             IpAddr::V6(_) => self.v6.as_ref(),
@@ -112,24 +125,25 @@ impl Sockets {
     }
 }
 
-/// To whom, and what: the ICMP header, an IP header as the packet had it where it matters, and its first bytes. None for
-/// senders that may not be answered (RFC 1122, section 3.2.2).
-fn message(refusal: &Refusal) -> Option<(IpAddr, Vec<u8>)> {
-    let [first, ..] = refusal.source;
-    let (sender, message) = if refusal.version == 4 {
-        let [to, ..] = refusal.destination;
-        let sender: IpAddr = Ipv4Address([first]).into();
-        (
-            sender,
-            message_v4(refusal, Ipv4Address([first]), Ipv4Address([to])),
-        )
-    } else {
-        let sender: IpAddr = Ipv6Address(refusal.source).into();
-        (sender, message_v6(refusal))
-    };
+/// Whether a sender is somebody: others may not be answered (RFC 1122, section 3.2.2).
+fn may_be_answered(sender: IpAddr) -> bool {
     let is_somebody = !sender.is_unspecified() && !sender.is_multicast() && !sender.is_loopback();
-    let is_broadcast = sender == IpAddr::from([255; 4]);
-    (is_somebody && !is_broadcast).then_some((sender, message))
+    is_somebody && sender != IpAddr::from([255; 4])
+}
+
+/// The ICMP header, an IP header as the packet had it where it matters, and the packet's first bytes.
+fn message(refusal: &Refusal) -> Vec<u8> {
+    let ([source, ..], [destination, ..]) = (refusal.source, refusal.destination);
+    if refusal.version == 4 {
+        message_v4(refusal, Ipv4Address([source]), Ipv4Address([destination]))
+    } else {
+        message_v6(refusal)
+    }
+}
+
+/// What is quoted of the transport header.
+fn quoted(refusal: &Refusal) -> impl Iterator<Item = u8> {
+    refusal.transport.into_iter().take(8)
 }
 
 fn message_v4(refusal: &Refusal, source: Ipv4Address, destination: Ipv4Address) -> Vec<u8> {
@@ -141,7 +155,7 @@ fn message_v4(refusal: &Refusal, source: Ipv4Address, destination: Ipv4Address) 
     let mut message = UNREACHABLE_V4.to_vec();
     message.extend([0; 6]);
     message.extend(header);
-    message.extend(refusal.transport);
+    message.extend(quoted(refusal));
     put_checksum(&mut message, 2);
     message
 }
@@ -154,7 +168,7 @@ fn message_v6(refusal: &Refusal) -> Vec<u8> {
     message.extend([0x60, 0, 0, 0, 0, LENGTH, refusal.protocol, 64]);
     message.extend(<[u8; 16]>::from(Ipv6Address(refusal.source)));
     message.extend(<[u8; 16]>::from(Ipv6Address(refusal.destination)));
-    message.extend(refusal.transport);
+    message.extend(quoted(refusal));
     message
 }
 
@@ -207,17 +221,18 @@ mod tests {
         Refusal {
             source: [Ipv4Address::from(source).0[0], 0, 0, 0],
             destination: [Ipv4Address::from([10, 96, 0, 1]).0[0], 0, 0, 0],
-            transport: [0x9c, 0x40, 0, 80, 1, 2, 3, 4],
+            transport: [0x9c, 0x40, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 2, 9, 9],
+            length: 20,
             version: 4,
             protocol: 6,
-            spare: [0; 6],
+            kind: RefusalKind::Unreachable as u8,
+            spare: 0,
         }
     }
 
     #[test]
     fn the_sender_finds_its_packet_quoted() {
-        let (to, message) = message(&refusal([10, 244, 1, 9])).unwrap();
-        assert_eq!(to, IpAddr::from([10, 244, 1, 9]));
+        let message = message(&refusal([10, 244, 1, 9]));
         let expected = [
             0x45, 0, 0, 28, 0, 0, 0, 0, 64, 6, 0x64, 0x7f, 10, 244, 1, 9, 10, 96, 0, 1, // IP
             0x9c, 0x40, 0, 80, 1, 2, 3, 4, // TCP
@@ -247,13 +262,12 @@ mod tests {
             protocol: 17,
             ..refusal([0; 4])
         };
-        let (to, message) = message(&refusal).unwrap();
-        assert_eq!(to, IpAddr::from(source));
+        let message = message(&refusal);
         assert_eq!(message[..2], UNREACHABLE_V6);
         assert_eq!(message[8..16], [0x60, 0, 0, 0, 0, 8, 17, 64]);
         assert_eq!(message[16..32], source.octets());
         assert_eq!(message[32..48], destination.octets());
-        assert_eq!(message[48..], refusal.transport);
+        assert_eq!(message[48..], refusal.transport[..8]);
     }
 
     #[test]
@@ -264,7 +278,7 @@ mod tests {
             Ipv4Addr::LOCALHOST,
             Ipv4Addr::new(224, 0, 0, 1),
         ] {
-            assert_eq!(message(&refusal(source.octets())), None, "{source}");
+            assert!(!may_be_answered(source.into()), "{source}");
         }
     }
 

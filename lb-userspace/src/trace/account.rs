@@ -288,6 +288,7 @@ const fn because(reason: DropReason) -> &'static str {
         DropReason::NoLocalBackend => {
             "the policy is Local, there is no backend on this node, and other nodes have some"
         }
+        DropReason::BackendGone => "its backend's pod is gone for good",
         DropReason::NoFlow => "it opens nothing and belongs to no known flow",
         DropReason::FlowConflict => {
             "another flow has the replies to its port, and no other port is free"

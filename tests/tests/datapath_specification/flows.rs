@@ -64,6 +64,14 @@ fn an_established_tcp_flow_keeps_its_backend_whatever_becomes_of_it() {
         let mut talk = talk(&mut node, TCP, 1000);
         assert_eq!(talk.ask(ACK), Some(kept), "{state:?}");
         assert_eq!(talk.answer(kept, ACK), REPLY, "{state:?}");
+        talk.node.clock.advance(1);
+        let (verdict, _) = talk.ask_with(ACK, 0);
+        let expected = if begins_anew {
+            Verdict::Drop(DropReason::BackendGone)
+        } else {
+            REQUEST
+        };
+        assert_eq!(verdict, expected, "{state:?}: after a second of silence");
         let (verdict, backend) = talk.ask_with(SYN, 0);
         if begins_anew {
             let nobody = Verdict::Drop(DropReason::NoBackend);
@@ -207,4 +215,22 @@ fn goodbyes_are_kept_with_the_direction_they_came_by() {
     let (_, request) = node.remembered(TCP, client(1000), frontend()).unwrap();
     let (_, reply) = node.remembered(TCP, pod, client(1000)).unwrap();
     assert!(request.flags.has(FlowFlags::FIN) && !reply.flags.has(FlowFlags::FIN));
+}
+
+#[test]
+fn who_goes_on_speaking_to_a_pod_that_is_gone_is_told_each_time_and_ages_soon() {
+    let mut node = node();
+    let pod = established(&mut node, 1000);
+    let number = (1..=3).find(|number| self::pod(*number) == pod).unwrap();
+    node.backend(10 + number, WEB, pod, BackendState::Gone);
+    node.clock.advance(1);
+    for flags in [ACK, ACK | PSH, FIN | ACK, RST] {
+        let (verdict, _) = talk(&mut node, TCP, 1000).ask_with(flags, 0);
+        assert_eq!(verdict, Verdict::Drop(DropReason::BackendGone), "{flags}");
+        assert_eq!(verdict.counter(), Some(Counter::DropBackendGone));
+    }
+    let (_, request) = node.remembered(TCP, client(1000), frontend()).unwrap();
+    assert!(request.flags.has(FlowFlags::RST), "it is not over");
+    // Replies are not asked for: what comes from there is from nobody, or was on its way.
+    assert_eq!(talk(&mut node, TCP, 1000).answer(pod, ACK), REPLY);
 }
