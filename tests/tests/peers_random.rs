@@ -39,14 +39,7 @@ fn clients_of_random_services_meet_the_same_as_with_kube_proxy() -> Result<()> {
     let mut peers = Peers::start()?;
     let mut problems = Vec::new();
     for round in 1..=rounds()? {
-        let Objects {
-            mut services,
-            slices,
-        } = objects(round)?;
-        for spec in services.iter_mut().filter_map(|it| it.spec.as_mut()) {
-            // Balancers with source ranges are left out as yet.
-            spec.load_balancer_source_ranges = None;
-        }
+        let Objects { services, slices } = objects(round)?;
         let services = services.into_iter().map(|it| Object::Service(Box::new(it)));
         let slices = slices.into_iter().map(|it| Object::Slice(Box::new(it)));
         let refused = peers.publish(services.chain(slices).collect())?;

@@ -154,6 +154,22 @@ const CASES: &[Case] = &[
         "[{ip: 203.0.113.20}]",
         "b1 b2/terminating a1/unready",
     ),
+    balanced(
+        "guarded",
+        "{type: LoadBalancer, clusterIPs: [10.96.1.23, 'fd00:10:96::123'],
+          loadBalancerSourceRanges: [192.168.77.48/29, 192.168.77.11/32],
+          ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30123},
+                  {name: dns, protocol: UDP, port: 53, targetPort: 5353, nodePort: 30124}]}",
+        "[{ip: 203.0.113.23}, {ip: 'fd00:203:113::23'}]",
+        "a1 b1",
+    ),
+    balanced(
+        "guarded-nobody",
+        "{type: LoadBalancer, clusterIP: 10.96.1.24, loadBalancerSourceRanges: [10.244.0.0/16],
+          ports: [{name: http, port: 80, targetPort: 8080}]}",
+        "[{ip: 203.0.113.24}]",
+        "a1/unready",
+    ),
     case(
         "sticky",
         "{clusterIP: 10.96.1.21, sessionAffinity: ClientIP,

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use super::Difference;
 use super::client::{Failure, Met};
 use super::question::Place;
 use super::side::BACKEND;
-use super::{Difference, Subject};
 
 /// A difference that is meant.
 #[derive(Clone, Copy, Debug)]
@@ -37,20 +37,6 @@ pub const KNOWN: &[Known] = &[
                 && it.waggle.failures.is_empty()
                 && it.waggle.pods.contains_key(BACKEND)
                 && others(&it.waggle) == others(&it.kube_proxy)
-        },
-    },
-    Known {
-        name: "unknown-ports",
-        is_this: |it| it.question.subject == Subject::UnknownPort,
-    },
-    Known {
-        name: "unallocated-addresses",
-        is_this: |it| {
-            // Addresses of Services that are left to another proxy are nobody's either.
-            let subjects = [Subject::Unallocated, Subject::ClusterAddress];
-            subjects.contains(&it.question.subject)
-                && it.kube_proxy.is_only(Failure::Silence)
-                && it.waggle.is_only(Failure::Unreachable)
         },
     },
 ];

@@ -25,7 +25,7 @@ pub use objects::{Object, parse};
 pub use question::{Place, Question, Subject, questions};
 
 use crate::agent_process::Agent;
-use crate::control_plane::ControlPlane;
+use crate::control_plane::{ControlPlane, SERVICE_CIDR_V4, SERVICE_CIDR_V6};
 use crate::netns::{Namespace, joined};
 use crate::now;
 use kube_proxy::KubeProxy;
@@ -106,7 +106,11 @@ impl Peers {
         let node = kube_proxy_side.cluster.node(1);
         let kube_proxy = KubeProxy::start(node, server.kubeconfig(), CLUSTER_CIDR)?;
         let source = vec!["--kubeconfig".into(), server.agent_kubeconfig().into()];
-        let options = vec![format!("--cluster-cidr={CLUSTER_CIDR}").into()];
+        let options = vec![
+            format!("--cluster-cidr={CLUSTER_CIDR}").into(),
+            // The referee reads them from the API server.
+            format!("--service-cidr={SERVICE_CIDR_V4},{SERVICE_CIDR_V6}").into(),
+        ];
         let agent = Agent::start_with(waggle_side.cluster.node(1), source, options)?;
         Ok(Self {
             agent,
