@@ -1,7 +1,7 @@
 //! When a silent flow is forgotten.
-use lb_common::{FlowEntry, FlowFlags, Tuple, config::Timeouts};
+use lb_common::{FlowEntry, FlowFlags, FlowSide, Tuple, config::Timeouts};
 
-use crate::{clock::Instant, headers::Wire, parse::is_udp};
+use crate::{clock::Instant, flow::OPENING_SECONDS, headers::Wire, parse::is_udp};
 
 /// Whether a proven flow's entry may go. Both halves age by the newer of their two times: a connection that only sends
 /// or only receives is not silent.
@@ -21,6 +21,40 @@ pub fn is_expired<F: Wire>(
     };
     now.is_after(entry.last_seen, seconds)
         && other.is_none_or(|other| now.is_after(other.last_seen, seconds))
+}
+
+/// The same for a flow that has not proven itself: a minute of silence ends it. One that has, but found no room among the
+/// proven ones, has their timeouts, and so has a UDP flow that was answered.
+#[inline(always)]
+pub fn is_expired_opening<F: Wire>(
+    key: &Tuple<F>,
+    entry: &FlowEntry<F>,
+    other: Option<&FlowEntry<F>>,
+    timeouts: &Timeouts,
+    now: Instant,
+) -> bool {
+    let other_flags = other.map_or(FlowFlags::NONE, |other| other.flags);
+    let flags = entry.flags.with(other_flags);
+    if flags.has(FlowFlags::CROWDED) || is_udp(key) && flags.has(FlowFlags::REPLIED) {
+        return is_expired(key, entry, other, timeouts, now);
+    }
+    now.is_after(entry.last_seen, OPENING_SECONDS)
+        && other.is_none_or(|other| now.is_after(other.last_seen, OPENING_SECONDS))
+}
+
+/// The reply tuple of the flow that a masquerade belongs to, if the entry is of a masquerade: it stays as long as its flow.
+#[inline(always)]
+pub fn flow_of_masquerade<F: Wire>(key: &Tuple<F>, entry: &FlowEntry<F>) -> Option<Tuple<F>> {
+    let is_request = entry.flags.has(FlowFlags::REQUEST);
+    let is_source = entry.side == FlowSide::Source.byte();
+    if !entry.flags.has(FlowFlags::MASQUERADE) || is_request != is_source {
+        return None;
+    }
+    Some(if is_source {
+        key.reversed()
+    } else {
+        entry.translated(key)
+    })
 }
 
 #[inline(always)]

@@ -22,7 +22,7 @@ const SHARED_FLAGS: u8 = FlowFlags::MASQUERADE.0 | FlowFlags::BRIDGED.0;
 const OPENING_FLAGS: u8 = FlowFlags::CHALLENGED.0 | FlowFlags::CROWDED.0;
 
 /// After how many seconds of silence a flow that never proved itself gives its reply tuple up to another frontend's.
-const OPENING_SECONDS: u32 = 60;
+pub const OPENING_SECONDS: u32 = 60;
 
 /// A flow's entry and where it stands.
 #[derive(Clone, Copy)]

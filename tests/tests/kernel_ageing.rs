@@ -134,6 +134,92 @@ where
     Ok(())
 }
 
+/// One case of an opening flow: what it is, its protocol, its halves, and whether it goes.
+type Case = (&'static str, u8, Half, Half, bool);
+
+#[test]
+fn silent_opening_flows_age_away_after_a_minute_and_a_masquerade_with_its_flow() -> Result<()> {
+    const NONE: FlowFlags = FlowFlags::NONE;
+    const CROWDED: FlowFlags = FlowFlags::CROWDED;
+    const REPLIED: FlowFlags = FlowFlags::REPLIED;
+    if !require_root() {
+        return Ok(());
+    }
+    let cases: [Case; 8] = [
+        ("fresh", TCP, (NONE, 0), (NONE, 0), false),
+        ("nearly a minute", TCP, (NONE, 55), (NONE, 55), false),
+        ("a minute", TCP, (NONE, 61), (NONE, 61), true),
+        ("one end speaks", TCP, (NONE, 61), (NONE, 10), false),
+        ("found no room", TCP, (CROWDED, 61), (NONE, 61), false),
+        (
+            "found no room, old",
+            TCP,
+            (CROWDED, 1001),
+            (NONE, 1001),
+            true,
+        ),
+        ("UDP, answered", UDP, (REPLIED, 61), (NONE, 61), false),
+        ("UDP, not answered", UDP, (NONE, 61), (NONE, 61), true),
+    ];
+    let config = DatapathConfig::DEFAULT;
+    let mut kernel = KernelProgram::load(lb_userspace::datapath::object()?, &config)?;
+    let timeouts = Timeouts {
+        udp_stream: 100,
+        ..TIMEOUTS
+    };
+    let mut ageing: Array<_, Plain<Timeouts>> = kernel.map("AGEING")?;
+    ageing.set(0, Plain(timeouts), 0)?;
+    let now = jiffies(&mut kernel)?;
+    let at = |last| [10, 0, 0, last].into();
+    let before = |seconds: u32| now.wrapping_sub(seconds * config.jiffies_per_second);
+    for (number, (_, protocol, request, reply, _)) in (0..).zip(&cases) {
+        let [request_key, reply_key] = keys::<V4>(at, number, *protocol);
+        let request = FlowEntry::<V4> {
+            address: at(3),
+            port: Port::new(8080),
+            side: FlowSide::Destination.byte(),
+            flags: request
+                .0
+                .with(FlowFlags::REQUEST)
+                .with(FlowFlags::MASQUERADE),
+            last_seen: before(request.1),
+            ..FlowEntry::zeroed()
+        };
+        let reply = FlowEntry::<V4> {
+            address: at(2),
+            port: Port::new(80),
+            side: FlowSide::Source.byte(),
+            flags: reply.0.with(FlowFlags::MASQUERADE),
+            last_seen: before(reply.1),
+            ..FlowEntry::zeroed()
+        };
+        // The masquerade is silent in every case: it follows its flow.
+        let masquerade = FlowEntry::<V4> {
+            address: at(4),
+            port: Port::new(2000 + number),
+            side: FlowSide::Source.byte(),
+            flags: FlowFlags::REQUEST.with(FlowFlags::MASQUERADE),
+            last_seen: before(500),
+            ..FlowEntry::zeroed()
+        };
+        kernel.put_flow("OPENING_FLOWS_V4", &request_key, &request)?;
+        kernel.put_flow("OPENING_FLOWS_V4", &reply_key, &reply)?;
+        kernel.put_flow("OPENING_FLOWS_V4", &reply_key.reversed(), &masquerade)?;
+    }
+    let packet = eth().ipv4([0; 4], [0; 4]).udp(1, 1).build();
+    for _ in 0..2 {
+        kernel.run("age_flows_v4", &packet, 1)?;
+    }
+    let left = kernel.flows::<V4>("OPENING_FLOWS_V4")?;
+    for (number, (what, protocol, _, _, goes)) in (0..).zip(&cases) {
+        let [request, reply] = keys::<V4>(at, number, *protocol);
+        for key in [request, reply, reply.reversed()] {
+            assert_eq!(left.contains_key(&key), !goes, "{what}: {key:?}");
+        }
+    }
+    Ok(())
+}
+
 /// Request and reply of the nth case.
 fn keys<F: IpFamily>(at: fn(u8) -> F::Address, number: u16, protocol: u8) -> [Tuple<F>; 2] {
     let request = Tuple::new(

@@ -8,8 +8,9 @@ use aya_ebpf::{
 };
 use lb_common::{Counter, FlowEntry, Tuple, V4, V6, config::Timeouts};
 use lb_ebpf::{
-    ageing::is_expired,
+    ageing::{flow_of_masquerade, is_expired, is_expired_opening},
     clock::{Clock as _, Instant},
+    flow::OPENING_SECONDS,
     headers::Wire,
 };
 
@@ -25,14 +26,14 @@ struct Sweep {
     timeouts: Timeouts,
 }
 
-/// Removes the expired entries of `FLOWS_V4`.
+/// Removes the expired entries of `OPENING_FLOWS_V4` and `FLOWS_V4`.
 #[classifier]
 pub fn age_flows_v4(_ctx: TcContext) -> i32 {
     sweep::<V4>();
     TC_ACT_UNSPEC
 }
 
-/// Removes the expired entries of `FLOWS_V6`.
+/// Removes the expired entries of `OPENING_FLOWS_V6` and `FLOWS_V6`.
 #[classifier]
 pub fn age_flows_v6(_ctx: TcContext) -> i32 {
     sweep::<V6>();
@@ -48,21 +49,64 @@ fn sweep<F: FamilyMaps + Wire>() {
         now: KernelClock.now(),
         timeouts: *timeouts,
     };
-    let callback: unsafe extern "C" fn(
-        *mut c_void,
-        *const Tuple<F>,
-        *mut FlowEntry<F>,
-        *mut Sweep,
-    ) -> i64 = age_one::<F>;
-    // SAFETY: the map is a hash of exactly these keys and values; the callback's context outlives the call.
+    let sweep = core::ptr::from_mut(&mut sweep).cast();
+    let (of_opening, of_proven): (Callback<F>, Callback<F>) = (age_opening::<F>, age_one::<F>);
+    // SAFETY (both): the map is a hash of exactly these keys and values; the callback's context outlives the call.
     unsafe {
         bpf_for_each_map_elem(
-            core::ptr::from_ref(F::flows()).cast_mut().cast(),
-            callback as *mut c_void,
-            core::ptr::from_mut(&mut sweep).cast(),
+            core::ptr::from_ref(F::opening_flows()).cast_mut().cast(),
+            of_opening as *mut c_void,
+            sweep,
             0,
         );
     }
+    // SAFETY: as above.
+    unsafe {
+        bpf_for_each_map_elem(
+            core::ptr::from_ref(F::flows()).cast_mut().cast(),
+            of_proven as *mut c_void,
+            sweep,
+            0,
+        );
+    }
+}
+
+/// What the kernel calls for each entry of a table.
+type Callback<F> =
+    unsafe extern "C" fn(*mut c_void, *const Tuple<F>, *mut FlowEntry<F>, *mut Sweep) -> i64;
+
+/// Called by the kernel for each opening flow's entry; 0 goes on. Only entries that are old are looked at closer: a look is
+/// a use, and would keep the LRU from telling a flood from flows in use.
+unsafe extern "C" fn age_opening<F: FamilyMaps + Wire>(
+    _map: *mut c_void,
+    key: *const Tuple<F>,
+    entry: *mut FlowEntry<F>,
+    sweep: *mut Sweep,
+) -> i64 {
+    // SAFETY: the kernel passes a key, a value and the context that `sweep` gave it.
+    let (key, entry, sweep) = unsafe { (*key, *entry, &*sweep) };
+    if !sweep.now.is_after(entry.last_seen, OPENING_SECONDS) {
+        return 0;
+    }
+    let other_key = entry.other_half(&key);
+    // SAFETY: copied out at once.
+    let other = unsafe { F::opening_flows().get(other_key) }.copied();
+    if !is_expired_opening(&key, &entry, other.as_ref(), &sweep.timeouts, sweep.now) {
+        return 0;
+    }
+    if let Some(reply) = flow_of_masquerade(&key, &entry) {
+        // SAFETY: nothing of it is read.
+        let is_opening = unsafe { F::opening_flows().get(reply) }.is_some();
+        // SAFETY: as above.
+        if is_opening || unsafe { F::flows().get(reply) }.is_some() {
+            return 0;
+        }
+    }
+    if F::opening_flows().remove(key).is_ok() {
+        let _absent = F::opening_flows().remove(other_key);
+        count(Counter::FlowsExpired);
+    }
+    0
 }
 
 /// Called by the kernel for each entry; 0 goes on.
