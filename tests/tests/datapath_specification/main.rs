@@ -12,6 +12,7 @@ mod flows;
 mod fragments;
 mod frames;
 mod icmp_errors;
+mod icmp_talk;
 mod masquerade;
 mod proof;
 mod redirects;
