@@ -76,7 +76,7 @@ pub enum Protocol {
     Tcp = 6,
     /// RFC 768.
     Udp = 17,
-    /// RFC 9260. No program translates it; frontends with it are refused by the agent.
+    /// RFC 9260.
     Sctp = 132,
 }
 

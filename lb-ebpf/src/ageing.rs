@@ -1,7 +1,11 @@
 //! When a silent flow is forgotten.
-use lb_common::{FlowEntry, FlowFlags, FlowSide, Tuple, config::Timeouts};
+use lb_common::{FlowEntry, FlowFlags, FlowSide, Protocol, Tuple, config::Timeouts};
 
 use crate::{clock::Instant, flow::OPENING_SECONDS, headers::Wire, parse::is_udp};
+
+/// How long an association may be silent: its ends ask for each other every 30 seconds (RFC 9260, section 8.3). The
+/// kernel's own tracking of connections waits as long.
+const SCTP_SECONDS: u32 = 210;
 
 /// Whether a proven flow's entry may go. Both halves age by the newer of their two times: a connection that only sends
 /// or only receives is not silent.
@@ -16,6 +20,8 @@ pub fn is_expired<F: Wire>(
     let other_flags = other.map_or(FlowFlags::NONE, |other| other.flags);
     let seconds = if is_udp(key) {
         timeouts.udp_stream
+    } else if key.protocol_number() == Protocol::Sctp.number() {
+        tcp_timeout(entry.flags, other_flags, timeouts).min(SCTP_SECONDS)
     } else {
         tcp_timeout(entry.flags, other_flags, timeouts)
     };

@@ -54,6 +54,9 @@ where
     T: Tables<F>,
     C: Clock,
 {
+    if parsed.is_sctp() {
+        return Err(DropReason::Fragmented);
+    }
     let key = key(packet, parsed).ok_or(DropReason::Fragmented)?;
     let own = &entries.own;
     let entry = FragmentEntry::new(own.address, own.side, own.flags, clock.now().jiffies);

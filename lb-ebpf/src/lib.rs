@@ -14,8 +14,10 @@
 #![warn(missing_docs)]
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
 
+pub mod challenge;
 pub mod checksum;
 pub mod clock;
+pub mod crc32c;
 pub mod headers;
 pub mod packet;
 pub mod tables;

@@ -5,7 +5,7 @@
 )]
 use lb_common::IpFamily;
 
-use crate::checksum::ChecksumDelta;
+use crate::{checksum::ChecksumDelta, crc32c};
 
 /// A wire layout that may be laid over any bytes.
 ///
@@ -55,6 +55,12 @@ pub trait Packet {
     /// A change that no checksum in the packet makes good for: where the device has summed the whole packet
     /// (`CHECKSUM_COMPLETE`), that sum follows.
     fn adjust_sum(&mut self, change: ChecksumDelta);
+
+    /// [`crc32c::advance`]. It asks nothing of the packet: it is here so that a program can make it a function of its own.
+    #[inline(always)]
+    fn advance_crc32c(&self, register: u32, bytes: u32) -> u32 {
+        crc32c::advance(register, bytes)
+    }
 
     /// Index of the interface at whose hook the packet is.
     fn interface(&self) -> u32;

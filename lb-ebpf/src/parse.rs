@@ -6,7 +6,7 @@ use crate::{
     detour::Extensions,
     headers::{
         EtherType, EthernetHeader, ExtensionHeader, FragmentHeader, IpHeader, Ipv4Header,
-        Ipv6Header, Ports, TcpFlags, TcpHeader, UdpHeader, VlanTag, Wire, next_header,
+        Ipv6Header, Ports, SctpHeader, TcpFlags, TcpHeader, UdpHeader, VlanTag, Wire, next_header,
     },
     packet::Packet,
 };
@@ -61,7 +61,7 @@ pub struct Parsed<F: Wire> {
     pub tuple: Tuple<F>,
     l3_offset: u16,
     l4_offset: u16,
-    /// TCP's control bits; none for UDP.
+    /// TCP's control bits; for SCTP those of a segment that would say as much; none for UDP.
     pub tcp_flags: TcpFlags,
     fragment: u8,
     identification: u32,
@@ -94,7 +94,18 @@ impl<F: Wire> Parsed<F> {
     pub fn identification(&self) -> u32 {
         self.identification
     }
-    /// Whether the packet is UDP; otherwise it is TCP.
+    /// Whether the packet is SCTP.
+    #[inline(always)]
+    pub fn is_sctp(&self) -> bool {
+        self.tuple.protocol == u32::from(Protocol::Sctp.number())
+    }
+    /// Whether it is the first part of an SCTP packet. What other ports change in the sum depends on the length of the
+    /// whole, which a part does not tell; and SCTP sends none, for it has parts of its own (RFC 9260, section 6.9).
+    #[inline(always)]
+    pub fn is_part_of_sctp(&self) -> bool {
+        self.is_fragment() && self.is_sctp()
+    }
+    /// Whether the packet is UDP; otherwise it is TCP or SCTP.
     #[inline(always)]
     pub fn is_udp(&self) -> bool {
         is_udp(&self.tuple)
@@ -325,6 +336,11 @@ fn finish<F: Wire, P: Packet>(
             .header::<UdpHeader>(l4_offset)
             .ok_or(ParseError::OutOfReach)?;
         (udp.ports, TcpFlags::default())
+    } else if protocol == Protocol::Sctp.number() {
+        let sctp = packet
+            .header::<SctpHeader>(l4_offset)
+            .ok_or(ParseError::OutOfReach)?;
+        (sctp.ports, TcpFlags::of_chunk(sctp.chunk))
     } else {
         parsed.set_l3_offset(l3_offset);
         parsed.set_l4_offset(l4_offset);

@@ -2,10 +2,11 @@
 use lb_common::{DropReason, FlowFlags, FlowSide, PassReason, Port, Translation, Verdict};
 
 use crate::{
+    challenge,
     clock::{Clock, Instant},
     detour::Detours,
     flow::{find, promote, repair, touch},
-    headers::{TcpHeader, Wire},
+    headers::Wire,
     masquerade::{self, MasqueradeAddress},
     packet::Packet,
     parse::Parsed,
@@ -35,6 +36,9 @@ where
     entries.own = found.handle.entry();
     if entries.own.side != FlowSide::Source.byte() {
         return Verdict::Pass(PassReason::NotOurs);
+    }
+    if parsed.is_part_of_sctp() {
+        return Verdict::Drop(DropReason::Fragmented);
     }
     touch(found.handle, &entries.own, parsed.tcp_flags, clock.now());
     let is_request = entries.own.flags.has(FlowFlags::REQUEST);
@@ -97,10 +101,8 @@ fn advance_reply<F: Wire, P: Packet + ?Sized, T: Tables<F>>(
     };
     if parsed.is_udp() {
         request.set_flags(request.entry().flags.with(FlowFlags::REPLIED));
-    } else if parsed.tcp_flags.is_syn_ack()
-        && let Some(tcp) = packet.header::<TcpHeader>(parsed.l4_offset())
-    {
-        request.challenge(u32::from_be_bytes(tcp.sequence).wrapping_add(1));
+    } else if let Some(number) = challenge::asked(packet, parsed) {
+        request.challenge(number);
     }
 }
 

@@ -5,13 +5,14 @@ use lb_common::{
 };
 
 use crate::{
+    challenge,
     clock::Clock,
     detour::Detours,
     flow::{
         Found, backend_is_gone, backend_is_member, forget, is_closed, promote, repair, touch,
         udp_client_may_prove,
     },
-    headers::{EthernetHeader, TcpFlags, TcpHeader, Wire},
+    headers::{EthernetHeader, Wire},
     lookup::{self, NO_SERVICE, frontend_of, look_up},
     masquerade::{self, MasqueradeAddress},
     packet::{Forwarding, OnBridge, Packet},
@@ -152,6 +153,9 @@ where
     if entries.own.side != FlowSide::Destination.byte() {
         return Known::No;
     }
+    if parsed.is_part_of_sctp() {
+        return true; // It will be dropped, and leaves no trace.
+    }
     if entries.own.flags.has(FlowFlags::REQUEST)
         && chooses_anew(parsed, entries, tables, found.table)
     {
@@ -238,12 +242,7 @@ pub fn advance<F: Wire, P: Packet + ?Sized, T: Tables<F>, C: Clock>(
         flags.has(FlowFlags::REPLIED) && udp_client_may_prove(tables, key, now)
     } else {
         flags.has(FlowFlags::CHALLENGED)
-            && parsed.tcp_flags.has(TcpFlags::ACK)
-            && packet
-                .header::<TcpHeader>(parsed.l4_offset())
-                .is_some_and(|tcp| {
-                    u32::from_be_bytes(tcp.acknowledgement) == entries.own.expected_ack
-                })
+            && challenge::given(packet, parsed) == Some(entries.own.expected_ack)
     };
     if is_proven {
         promote(tables, key, handle, entries, now);
@@ -276,6 +275,9 @@ where
     };
     if frontend.service_id == NO_SERVICE {
         return Err(lookup::unserved(tables, key));
+    }
+    if parsed.is_part_of_sctp() {
+        return Err(Verdict::Drop(DropReason::Fragmented));
     }
     if !parsed.is_udp() && !parsed.tcp_flags.opens() {
         return Err(Verdict::Drop(DropReason::NoFlow));

@@ -18,6 +18,9 @@ pub const TCP: u8 = 6;
 /// Protocol number of UDP.
 pub const UDP: u8 = 17;
 
+/// Protocol number of SCTP.
+pub const SCTP: u8 = 132;
+
 /// Protocol number of ICMP over IPv4.
 pub const ICMP_V4: u8 = 1;
 /// Protocol number of ICMP over IPv6.
@@ -37,14 +40,14 @@ pub mod flag {
     pub const ACK: u8 = 16;
 }
 
-/// A TCP or UDP packet.
+/// A TCP, UDP or SCTP packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dissected {
     /// Where the IP header starts.
     pub l3: usize,
     /// Where the transport header starts.
     pub l4: usize,
-    /// [`TCP`] or [`UDP`].
+    /// [`TCP`], [`UDP`] or [`SCTP`].
     pub protocol: u8,
     /// Who sends.
     pub source: SocketAddr,
@@ -52,23 +55,28 @@ pub struct Dissected {
     pub destination: SocketAddr,
     /// More fragments follow.
     pub is_fragment: bool,
-    /// TCP's control bits.
+    /// TCP's control bits; for SCTP those that mean the same.
     pub flags: u8,
-    /// TCP's sequence number.
+    /// TCP's sequence number; for SCTP one less than the tag of an INIT or INIT ACK.
     pub sequence: u32,
-    /// TCP's acknowledgement number.
+    /// TCP's acknowledgement number; SCTP's verification tag.
     pub acknowledgement: u32,
 }
 
 impl Dissected {
     /// Where the transport checksum is.
     pub fn checksum_at(&self) -> usize {
-        self.l4 + if self.protocol == TCP { 16 } else { 6 }
+        self.l4
+            + match self.protocol {
+                TCP => 16,
+                SCTP => 8,
+                _ => 6,
+            }
     }
     /// Opens a connection.
     pub fn opens(&self) -> bool {
         use flag::{ACK, FIN, RST, SYN};
-        self.protocol == TCP && self.flags & (SYN | ACK | FIN | RST) == SYN
+        self.protocol != UDP && self.flags & (SYN | ACK | FIN | RST) == SYN
     }
 }
 
@@ -92,12 +100,25 @@ pub fn dissect(bytes: &[u8], link: Link) -> Result<Dissected, PassReason> {
     let header = match protocol {
         TCP => 20,
         UDP => 8,
+        SCTP => 16,
         _ => return Err(PassReason::OtherProtocol),
     };
     let (source, destination) = addresses(bytes, version, l3).ok_or(PassReason::Malformed)?;
     let transport = bytes.get(l4..l4 + header).ok_or(PassReason::Malformed)?;
     let port = |at| half(transport, at).unwrap_or_default();
     let number = |at| word(transport, at).unwrap_or_default();
+    let (flags, sequence, acknowledgement) = match protocol {
+        TCP => (transport[13], number(4), number(8)),
+        SCTP => {
+            let tag = word(bytes, l4 + 16).unwrap_or_default();
+            (
+                flags_of_chunk(transport[12]),
+                tag.wrapping_sub(1),
+                number(4),
+            )
+        }
+        _ => (0, 0, 0),
+    };
     Ok(Dissected {
         l3,
         l4,
@@ -105,10 +126,22 @@ pub fn dissect(bytes: &[u8], link: Link) -> Result<Dissected, PassReason> {
         source: SocketAddr::new(source, port(0)),
         destination: SocketAddr::new(destination, port(2)),
         is_fragment,
-        flags: transport.get(13).copied().unwrap_or_default(),
-        sequence: if protocol == TCP { number(4) } else { 0 },
-        acknowledgement: if protocol == TCP { number(8) } else { 0 },
+        flags,
+        sequence,
+        acknowledgement,
     })
+}
+
+/// What a TCP segment would say in place of an SCTP packet that begins with this chunk.
+fn flags_of_chunk(chunk: u8) -> u8 {
+    use flag::{ACK, FIN, RST, SYN};
+    match chunk {
+        1 => SYN,
+        2 => SYN | ACK,
+        6 => RST | ACK,
+        7 | 8 => FIN | ACK,
+        _ => ACK,
+    }
 }
 
 fn find_network(bytes: &[u8], link: Link) -> Result<(u8, usize), PassReason> {
@@ -214,6 +247,24 @@ pub fn internet_checksum(parts: &[&[u8]]) -> u16 {
     !u16::try_from(sum).unwrap_or_default()
 }
 
+/// The `CRC32c` of an SCTP packet whatever stands in its field, as it belongs there (RFC 9260, appendix A).
+pub fn crc32c(packet: &[u8]) -> [u8; 4] {
+    let mut register = u32::MAX;
+    for (at, byte) in packet.iter().enumerate() {
+        register ^= if (8..12).contains(&at) {
+            0
+        } else {
+            u32::from(*byte)
+        };
+        for _ in 0..8 {
+            let is_odd = register & 1 == 1;
+            register >>= 1;
+            register ^= if is_odd { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    (!register).to_le_bytes()
+}
+
 /// The pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1).
 pub fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, length: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -256,6 +307,9 @@ pub fn transport_checksum_holds(bytes: &[u8], packet: &Dissected) -> bool {
     let field = half(bytes, packet.checksum_at());
     if packet.protocol == UDP && field == Some(0) {
         return packet.source.is_ipv4();
+    }
+    if packet.protocol == SCTP {
+        return segment.get(8..12) == Some(&crc32c(segment));
     }
     let (source, destination) = (packet.source.ip(), packet.destination.ip());
     let pseudo = pseudo_header(source, destination, packet.protocol, segment.len());

@@ -5,29 +5,12 @@
     clippy::panic,
     reason = "what cannot happen here is a mistake in the test, and fails it"
 )]
+mod transport;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::dissect::{ICMP_V4, ICMP_V6, TCP, UDP, flag, internet_checksum, pseudo_header};
-
-/// What follows the IP header.
-#[derive(Clone, Debug)]
-enum Transport {
-    Tcp {
-        sequence: u32,
-        acknowledgement: u32,
-        flags: u8,
-        options: Vec<u8>,
-    },
-    Udp {
-        has_checksum: bool,
-    },
-    Icmp {
-        kind: u8,
-        code: u8,
-        rest: [u8; 4],
-    },
-    Other(u8),
-}
+use self::transport::Transport;
+use crate::dissect::{SCTP, TCP, UDP, flag, internet_checksum};
 
 /// A packet being built. Lengths and checksums come out right unless something is asked to be wrong.
 #[derive(Clone, Debug)]
@@ -106,6 +89,7 @@ impl PacketBuilder {
         match protocol {
             TCP => addressed.tcp(source.port(), destination.port()),
             UDP => addressed.udp(source.port(), destination.port()),
+            SCTP => addressed.sctp(source.port(), destination.port()),
             other => addressed.other(other),
         }
     }
@@ -178,6 +162,17 @@ impl PacketBuilder {
         self.transport = Transport::Udp { has_checksum: true };
         self
     }
+    /// An SCTP packet with one chunk, which says what TCP's control bits would: without any, DATA.
+    #[must_use]
+    pub fn sctp(mut self, source_port: u16, destination_port: u16) -> Self {
+        self.ports = (source_port, destination_port);
+        self.transport = Transport::Sctp {
+            sequence: 1000,
+            acknowledgement: 2000,
+            flags: flag::ACK,
+        };
+        self
+    }
     /// An ICMP message of the family, with the payload behind its 8 bytes of header.
     #[must_use]
     pub fn icmp(mut self, kind: u8, code: u8, rest: [u8; 4]) -> Self {
@@ -193,7 +188,7 @@ impl PacketBuilder {
     /// TCP's control bits instead of ACK.
     #[must_use]
     pub fn flags(mut self, new: u8) -> Self {
-        if let Transport::Tcp { flags, .. } = &mut self.transport {
+        if let Transport::Tcp { flags, .. } | Transport::Sctp { flags, .. } = &mut self.transport {
             *flags = new;
         }
         self
@@ -211,7 +206,9 @@ impl PacketBuilder {
     /// TCP's sequence number.
     #[must_use]
     pub fn sequence(mut self, number: u32) -> Self {
-        if let Transport::Tcp { sequence, .. } = &mut self.transport {
+        if let Transport::Tcp { sequence, .. } | Transport::Sctp { sequence, .. } =
+            &mut self.transport
+        {
             *sequence = number;
         }
         self
@@ -220,6 +217,9 @@ impl PacketBuilder {
     #[must_use]
     pub fn acknowledge(mut self, number: u32) -> Self {
         if let Transport::Tcp {
+            acknowledgement, ..
+        }
+        | Transport::Sctp {
             acknowledgement, ..
         } = &mut self.transport
         {
@@ -286,62 +286,6 @@ impl PacketBuilder {
         }
         bytes.extend(datagram);
         bytes.resize(bytes.len() + self.padding, 0xee);
-        bytes
-    }
-
-    fn protocol(&self) -> u8 {
-        match self.transport {
-            Transport::Tcp { .. } => TCP,
-            Transport::Udp { .. } => UDP,
-            Transport::Icmp { .. } if self.source.is_ipv4() => ICMP_V4,
-            Transport::Icmp { .. } => ICMP_V6,
-            Transport::Other(number) => number,
-        }
-    }
-
-    fn segment(&self) -> Vec<u8> {
-        let (source_port, destination_port) = self.ports;
-        let mut bytes = [source_port.to_be_bytes(), destination_port.to_be_bytes()].concat();
-        let checksum_at = match &self.transport {
-            Transport::Tcp {
-                sequence,
-                acknowledgement,
-                flags,
-                options,
-            } => {
-                bytes.extend(sequence.to_be_bytes());
-                bytes.extend(acknowledgement.to_be_bytes());
-                let words = u8::try_from(5 + options.len() / 4).expect("at most 40 bytes");
-                bytes.extend([words << 4, *flags, 0x20, 0, 0, 0, 0, 0]);
-                bytes.extend(options);
-                16
-            }
-            Transport::Udp { has_checksum } => {
-                bytes.extend(length(8 + self.payload.len()));
-                bytes.extend([0, 0]);
-                if !has_checksum {
-                    bytes.extend(&self.payload);
-                    return bytes;
-                }
-                6
-            }
-            Transport::Icmp { kind, code, rest } => {
-                bytes = [&[*kind, *code, 0, 0][..], rest].concat();
-                2
-            }
-            Transport::Other(_) => return self.payload.clone(),
-        };
-        bytes.extend(&self.payload);
-        let protocol = self.protocol();
-        let pseudo = match protocol {
-            ICMP_V4 => Vec::new(),
-            _ => pseudo_header(self.source, self.destination, protocol, bytes.len()),
-        };
-        let mut checksum = internet_checksum(&[&pseudo, &bytes]);
-        if checksum == 0 && protocol == UDP {
-            checksum = 0xffff;
-        }
-        bytes[checksum_at..checksum_at + 2].copy_from_slice(&checksum.to_be_bytes());
         bytes
     }
 

@@ -31,7 +31,7 @@ pub use self::{
     rewriting::{Change, End, Outcome},
     state::{Half, World},
 };
-use crate::dissect::{Dissected, TCP, UDP, dissect, flag};
+use crate::dissect::{Dissected, SCTP, UDP, dissect, flag};
 
 /// What the datapath did, for the places where it may choose.
 #[derive(Clone, Debug)]
@@ -100,6 +100,9 @@ impl World {
 
     fn enter(&mut self, passing: &Passing<'_>) -> Outcome {
         if let Some(half) = self.known(passing) {
+            if passing.is_part_of_sctp() {
+                return passing.dropped(DropReason::Fragmented);
+            }
             if !half.is_request {
                 self.pass_by(passing);
                 self.repair(&passing.key);
@@ -154,7 +157,10 @@ impl World {
             return Outcome::untouched(self.unserved(frontend.ip()), passing.bytes);
         };
         let service_id = *service_id;
-        if passing.key.protocol == TCP && !passing.packet.opens() {
+        if passing.is_part_of_sctp() {
+            return passing.dropped(DropReason::Fragmented);
+        }
+        if passing.key.protocol != UDP && !passing.packet.opens() {
             return passing.dropped(DropReason::NoFlow);
         }
         if !self.admits(service_id, passing.key.source.ip()) {
@@ -181,6 +187,9 @@ impl World {
         let Some(half) = self.find(&passing.key, End::Source) else {
             return Outcome::untouched(Verdict::Pass(PassReason::NotOurs), passing.bytes);
         };
+        if passing.is_part_of_sctp() {
+            return passing.dropped(DropReason::Fragmented);
+        }
         if !half.is_request {
             self.pass_by(passing);
             self.repair(&passing.key);
@@ -268,7 +277,7 @@ impl World {
     /// A reply says which acknowledgement will prove the client, and that the backend answers.
     fn challenge(&mut self, passing: &Passing<'_>) {
         let packet = &passing.packet;
-        let is_syn_ack = packet.protocol == TCP
+        let is_syn_ack = packet.protocol != UDP
             && packet.flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK;
         let Some(request) = self.other_half_mut(&passing.key) else {
             return;
@@ -292,7 +301,7 @@ impl World {
         let packet = &passing.packet;
         let is_proof = if half.is_crowded {
             is_due
-        } else if packet.protocol == TCP {
+        } else if packet.protocol != UDP {
             packet.flags & flag::ACK != 0 && half.expected_ack == Some(packet.acknowledgement)
         } else {
             half.is_replied && self.udp_client_may_prove(passing.key.source.ip())
@@ -326,6 +335,9 @@ impl<'a> Passing<'a> {
         })
     }
 
+    fn is_part_of_sctp(&self) -> bool {
+        self.packet.protocol == SCTP && self.packet.is_fragment
+    }
     fn dropped(&self, reason: DropReason) -> Outcome {
         Outcome::untouched(Verdict::Drop(reason), self.bytes)
     }

@@ -1,4 +1,4 @@
-//! TCP (RFC 9293) and UDP (RFC 768).
+//! TCP (RFC 9293), UDP (RFC 768) and SCTP (RFC 9260).
 
 /// The ports, at the start of TCP, UDP and SCTP alike.
 #[repr(C)]
@@ -8,6 +8,19 @@ pub struct Ports {
     pub source: [u8; 2],
     /// The receiver's.
     pub destination: [u8; 2],
+}
+
+impl Ports {
+    /// Both, the first byte lowest.
+    #[inline(always)]
+    pub const fn word(self) -> u32 {
+        u32::from_le_bytes([
+            self.source[0],
+            self.source[1],
+            self.destination[0],
+            self.destination[1],
+        ])
+    }
 }
 
 /// The fixed part of the TCP header.
@@ -44,6 +57,34 @@ pub struct UdpHeader {
     pub checksum: [u8; 2],
 }
 
+/// The common header of SCTP, and what each chunk begins with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SctpHeader {
+    /// Ports.
+    pub ports: Ports,
+    /// The receiver's tag; zero in an INIT.
+    pub verification_tag: [u8; 4],
+    /// `CRC32c` of the packet, the lowest byte first. Zero where the device is yet to compute it.
+    pub checksum: [u8; 4],
+    /// Type of the first chunk.
+    pub chunk: u8,
+    /// Its flags.
+    pub chunk_flags: u8,
+    /// Its length.
+    pub chunk_length: [u8; 2],
+}
+
+/// A packet with INIT or INIT ACK.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SctpInit {
+    /// What all packets begin with.
+    pub common: SctpHeader,
+    /// The sender's tag.
+    pub initiate_tag: [u8; 4],
+}
+
 /// TCP's control bits.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +100,18 @@ impl TcpFlags {
     /// The acknowledgement number counts.
     pub const ACK: Self = Self(1 << 4);
 
+    /// What a TCP segment would say in place of an SCTP packet with this first chunk: INIT opens, INIT ACK answers, ABORT
+    /// resets, SHUTDOWN and SHUTDOWN ACK close, each from its side.
+    #[inline(always)]
+    pub const fn of_chunk(chunk: u8) -> Self {
+        match chunk {
+            1 => Self::SYN,
+            2 => Self(Self::SYN.0 | Self::ACK.0),
+            6 => Self(Self::RST.0 | Self::ACK.0),
+            7 | 8 => Self(Self::FIN.0 | Self::ACK.0),
+            _ => Self::ACK,
+        }
+    }
     /// Whether all bits of `other` are set.
     #[inline(always)]
     pub const fn has(self, other: Self) -> bool {

@@ -10,6 +10,7 @@ use aya_ebpf::{
 use lb_common::{IpFamily, V4, V6};
 use lb_ebpf::{
     checksum::ChecksumDelta,
+    crc32c,
     packet::{EthernetAddress, Forwarding, Header, L4Checksum, OnBridge, Packet},
 };
 
@@ -106,6 +107,10 @@ impl Packet for SkbPacket {
         let _not_complete = unsafe { bpf_csum_update(self.0.skb.skb, change.folded()) };
     }
     #[inline(always)]
+    fn advance_crc32c(&self, register: u32, bytes: u32) -> u32 {
+        advance_crc32c(register, bytes)
+    }
+    #[inline(always)]
     fn interface(&self) -> u32 {
         // SAFETY: the context is valid while the program runs.
         unsafe { (*self.0.skb.skb).ifindex }
@@ -188,4 +193,11 @@ impl Forwarding<V6> for SkbPacket {
         lookup.__bindgen_anon_4.ipv6_dst = destination.0;
         self.forwarded(lookup, bridge)
     }
+}
+
+/// [`crc32c::advance`] for the verifier once, not for each place that rewrites a packet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn advance_crc32c(register: u32, bytes: u32) -> u32 {
+    crc32c::advance(register, bytes)
 }

@@ -73,17 +73,11 @@ impl Notes {
         match protocol {
             None | Some("" | "TCP") => Some(Protocol::Tcp),
             Some("UDP") => Some(Protocol::Udp),
-            Some("SCTP") => {
-                self.add(
-                    format!("{of} is SCTP, which is not translated; the port is left out"),
-                    "leave SCTP Services to another proxy by the label service.kubernetes.io/service-proxy-name",
-                );
-                None
-            }
+            Some("SCTP") => Some(Protocol::Sctp),
             Some(other) => {
                 self.add(
                     format!("{of} has the unknown protocol `{other}`; the port is left out"),
-                    "write TCP or UDP",
+                    "write TCP, UDP or SCTP",
                 );
                 None
             }

@@ -51,10 +51,6 @@ fn one_bad_port_does_not_take_the_others_down() {
             "port `b` is -1; the port is left out",
         ),
         (
-            json!({"name": "b", "port": 9, "protocol": "SCTP"}),
-            "port `b` is SCTP, which is not translated; the port is left out",
-        ),
-        (
             json!({"name": "b", "port": 9, "protocol": "tcp"}),
             "port `b` has the unknown protocol `tcp`; the port is left out",
         ),

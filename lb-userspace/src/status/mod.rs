@@ -106,9 +106,8 @@ pub struct Status {
 
 /// What a user of Services may miss.
 pub const UNSUPPORTED: &[&str] = &[
-    "loadBalancerSourceRanges: a load balancer that has some is left out",
-    "node ports at other addresses than the node's first, and at its loopback address",
-    "SCTP, fragments, and ICMP errors about translated packets",
+    "SCTP from processes of the node: the kernel has no hook for their sockets",
+    "fragments",
     "pods' traffic that a CNI redirects past the node's side of the pod's interface (bpf_redirect_peer)",
 ];
 

@@ -212,6 +212,9 @@ impl Account<'_> {
     /// What becomes of it.
     fn end(&self) -> Vec<String> {
         match self.course.decision {
+            Decision::Pass(PassReason::OtherProtocol) if self.origin == Origin::Host => vec![
+                "it goes on unchanged: the kernel has no hook for SCTP sockets of the node's own processes".to_owned(),
+            ],
             Decision::Pass(reason) => vec![pass(reason).to_owned()],
             Decision::Drop(reason) => vec![dropped(reason)],
             Decision::Failed(reason) => {

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 
 use bytemuck::Zeroable;
 use lb_common::{
-    DropReason, PassReason, Port, Translation, Tuple, V4, V6, Verdict, hash::socket_hash,
+    DropReason, PassReason, Port, Protocol, Translation, Tuple, V4, V6, Verdict, hash::socket_hash,
 };
 use lb_ebpf::{
     headers::Wire,
@@ -73,6 +73,9 @@ impl Tracer {
         let mut packet = MemoryPacket::new(bytes).at_interface(ENTERS);
         tables.set_device(ENTERS, self.surroundings.entrance(question, origin));
         let decision = match origin {
+            Origin::Host if question.protocol == Protocol::Sctp => {
+                Decision::Pass(PassReason::OtherProtocol)
+            }
             Origin::Host => match dial::<F>(question, tables, &mut clock) {
                 SocketVerdict::Pass => Decision::Pass(PassReason::NotOurs),
                 SocketVerdict::Failed(reason) => Decision::Failed(reason),

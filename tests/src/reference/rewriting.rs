@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use lb_common::Verdict;
 
 use crate::dissect::{
-    Dissected, UDP, header_checksum_holds, internet_checksum, pseudo_header, segment,
+    Dissected, SCTP, UDP, crc32c, header_checksum_holds, internet_checksum, pseudo_header, segment,
     transport_checksum_holds,
 };
 
@@ -123,6 +123,10 @@ fn set_transport_checksum(
     observed: &[u8],
 ) {
     let field = packet.checksum_at();
+    if packet.protocol == SCTP {
+        set_crc(new, old, changed, observed);
+        return;
+    }
     let has_none =
         packet.protocol == UDP && packet.source.is_ipv4() && old[field..field + 2] == [0, 0];
     if has_none {
@@ -149,6 +153,25 @@ fn set_transport_checksum(
         checksum = 0xffff;
     }
     put(new, field, &checksum.to_be_bytes());
+}
+
+/// SCTP's sum covers no addresses: while the ports stay, so does it, right or wrong.
+fn set_crc(new: &mut [u8], old: &[u8], changed: &Dissected, observed: &[u8]) {
+    let field = changed.checksum_at();
+    let ports = changed.l4..changed.l4 + 4;
+    if old[ports.clone()] == new[ports] || old[field..field + 4] == [0; 4] {
+        return;
+    }
+    if transport_checksum_holds(old, changed) {
+        let segment = segment(new, changed).expect("its checksum was right, so it is whole");
+        let sum = crc32c(segment);
+        put(new, field, &sum);
+        return;
+    }
+    copy(new, observed, field);
+    copy(new, observed, field + 2);
+    let holds = transport_checksum_holds(new, changed);
+    assert!(!holds, "a wrong transport checksum became right");
 }
 
 pub(super) fn put(bytes: &mut [u8], at: usize, new: &[u8]) {

@@ -8,7 +8,7 @@ use lb_common::{BackendState, Counter, Ipv4Address, Ipv6Address, hash::address_c
 
 use super::{Admission, Backend, Device, End, FirstPiece, Key, Passing, Service};
 use crate::{
-    dissect::{TCP, aside::Datagram, flag},
+    dissect::{UDP, aside::Datagram, flag},
     memory_clock::JIFFIES_PER_SECOND,
 };
 
@@ -141,7 +141,7 @@ impl World {
         if is_due {
             half.last_seen = now;
         }
-        if passing.packet.protocol == TCP {
+        if passing.packet.protocol != UDP {
             half.fin |= passing.packet.flags & flag::FIN != 0;
             half.rst |= passing.packet.flags & flag::RST != 0;
         }

@@ -16,6 +16,7 @@ mod icmp_talk;
 mod masquerade;
 mod proof;
 mod redirects;
+mod sctp;
 mod senders;
 mod socket;
 mod source_port;

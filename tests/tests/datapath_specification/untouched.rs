@@ -69,10 +69,10 @@ fn what_is_not_ours_passes_untouched_for_a_reason() {
             OtherProtocol,
         ),
         (
-            "SCTP",
+            "UDP-Lite",
             eth()
                 .ipv4([10, 7, 0, 9], [10, 96, 0, 1])
-                .other(132)
+                .other(136)
                 .payload(&[0; 20])
                 .build(),
             OtherProtocol,
