@@ -154,7 +154,7 @@ where
         return Known::No;
     }
     if parsed.is_part_of_sctp() {
-        return true; // It will be dropped, and leaves no trace.
+        return Known::Yes; // It will be dropped, and leaves no trace.
     }
     if entries.own.flags.has(FlowFlags::REQUEST)
         && chooses_anew(parsed, entries, tables, found.table)

@@ -110,7 +110,7 @@ impl World {
             }
             if !self.starts_over(passing, &half) {
                 let is_due = self.passed(half.last_seen, 1);
-                if is_due && passing.key.protocol == TCP && self.is_gone(&half) {
+                if is_due && passing.key.protocol != UDP && self.is_gone(&half) {
                     self.halves.get_mut(&passing.key).expect("a known flow").rst = true;
                     return passing.dropped(DropReason::BackendGone);
                 }

@@ -36,9 +36,9 @@ impl Observer for Reporter {
         }
         let kind = match verdict {
             Verdict::Drop(reason) if reason.is_told() => Some(RefusalKind::Unreachable),
-            // Nobody answers a reset.
+            // Nobody answers a reset, and SCTP has none that a stranger could send.
             Verdict::Drop(DropReason::NoFlow | DropReason::BackendGone)
-                if !parsed.tcp_flags.has(TcpFlags::RST) =>
+                if !parsed.tcp_flags.has(TcpFlags::RST) && !parsed.is_sctp() =>
             {
                 Some(RefusalKind::Reset)
             }
