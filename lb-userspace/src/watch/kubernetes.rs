@@ -22,9 +22,11 @@ pub use access::Access;
 use self::{kinds::Watched, pause::Pause};
 use crate::{agent::Event, model::Warning};
 
-/// Services and slices that are none of ours are not even sent: those of other proxies and headless ones, by the labels
-/// that kube-proxy goes by.
-const SELECTOR: &str = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
+/// Slices that are none of ours are not even sent: those of other proxies and headless ones, by the labels that kube-proxy
+/// goes by.
+const SLICES: &str = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
+/// Of another proxy's Services the addresses must be known, to leave them alone.
+const SERVICES: &str = "!service.kubernetes.io/headless";
 
 /// The API server ends each watch after so many seconds, and it is begun anew where it ended. A connection that died
 /// without a word is noticed 5 s later; kube's default would notice it after five minutes.
@@ -38,14 +40,14 @@ const WATCH_SECONDS: u32 = 60;
 pub async fn watch(access: Access, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
     let (config, warnings) = access.configuration().await?;
     let client = Client::try_from(config)?;
-    let all = watcher::Config::default()
-        .timeout(WATCH_SECONDS)
-        .labels(SELECTOR);
-    let own = watcher::Config::default()
-        .timeout(WATCH_SECONDS)
+    let watched = watcher::Config::default().timeout(WATCH_SECONDS);
+    let own = watched
+        .clone()
         .fields(&format!("metadata.name={}", access.node_name));
-    let services = Follow::<Service>::new(&client, all.clone(), warnings, &events);
-    let slices = Follow::<EndpointSlice>::new(&client, all, Vec::new(), &events);
+    let services = watched.clone().labels(SERVICES);
+    let services = Follow::<Service>::new(&client, services, warnings, &events);
+    let slices = watched.labels(SLICES);
+    let slices = Follow::<EndpointSlice>::new(&client, slices, Vec::new(), &events);
     let node = Follow::<Node>::new(&client, own, Vec::new(), &events);
     // Each ends only if the receiver is gone, and then there is nothing left to do.
     drop(futures::join!(services.run(), slices.run(), node.run()));
