@@ -216,8 +216,6 @@ fn wrong(
         (Answer::Pass, Outcome::Pass)
         | (Answer::Drop, Outcome::Drop)
         | (Answer::Reject, Outcome::Reject) => None,
-        // docs/kube-proxy.md: processes-hear-at-once.
-        (Answer::Drop, Outcome::Reject) if question.place == rules::Place::Host => None,
         // docs/kube-proxy.md: services-of-other-proxies.
         (Answer::Drop, Outcome::Pass) if is_of_other_proxy(objects, question) => None,
         _ => problem("another verdict"),

@@ -6,6 +6,8 @@
 //! measures every row once, so that a slow moment of the machine falls on all of them. Trust minima.
 #![expect(clippy::print_stdout, reason = "a program whose output is a table")]
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{HashMap, ProgramArray};
 use bytemuck::Pod;
@@ -183,7 +185,12 @@ fn subjects(host: &mut Host) -> Result<Vec<Subject>> {
             client: 0,
             port: 0,
         };
-        let (protocol, source, destination) = way.ends();
+        let (protocol, source, mut destination) = way.ends();
+        // Far from all addresses of Services.
+        destination.set_ip(match destination.ip() {
+            IpAddr::V4(_) => Ipv4Addr::new(192, 0, 2, 9).into(),
+            IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9).into(),
+        });
         let bytes = Shape::plain(tests::dissect::flag::ACK).bytes(protocol, source, destination);
         (bytes.clone(), bytes)
     };

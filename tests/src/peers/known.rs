@@ -16,40 +16,24 @@ pub struct Known {
 }
 
 /// All that is meant.
-pub const KNOWN: &[Known] = &[
-    Known {
-        name: "processes-hear-at-once",
-        is_this: |it| {
-            it.question.place == Place::Host
-                && it.kube_proxy.is_only(Failure::Silence)
-                && it.waggle.is_only(Failure::Refused)
-        },
+pub const KNOWN: &[Known] = &[Known {
+    name: "own-endpoint-without-node",
+    is_this: |it| {
+        let others = |met: &Met| -> BTreeSet<String> {
+            let pods = met.pods.keys().filter(|pod| *pod != BACKEND);
+            pods.cloned().collect()
+        };
+        it.question.place == Place::Backend
+            && it.kube_proxy.failures.iter().eq([&Failure::Silence])
+            && it.waggle.failures.is_empty()
+            && it.waggle.pods.contains_key(BACKEND)
+            && others(&it.waggle) == others(&it.kube_proxy)
     },
-    Known {
-        name: "own-endpoint-without-node",
-        is_this: |it| {
-            let others = |met: &Met| -> BTreeSet<String> {
-                let pods = met.pods.keys().filter(|pod| *pod != BACKEND);
-                pods.cloned().collect()
-            };
-            it.question.place == Place::Backend
-                && it.kube_proxy.failures.iter().eq([&Failure::Silence])
-                && it.waggle.failures.is_empty()
-                && it.waggle.pods.contains_key(BACKEND)
-                && others(&it.waggle) == others(&it.kube_proxy)
-        },
-    },
-];
+}];
 
 /// The first name that a difference has.
 pub fn name_of(difference: &Difference) -> Option<&'static str> {
     let mut known = KNOWN.iter();
     let found = known.find(|known| (known.is_this)(difference));
     found.map(|known| known.name)
-}
-
-impl Met {
-    fn is_only(&self, failure: Failure) -> bool {
-        self.pods.is_empty() && self.failures.iter().eq([&failure])
-    }
 }

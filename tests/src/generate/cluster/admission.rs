@@ -6,7 +6,7 @@ use lb_common::{FrontendEntry, FrontendFlags};
 use super::Cluster;
 
 /// Services that do not admit everybody, by their ids.
-const LIMITED: [u32; 2] = [2, 7];
+const LIMITED: [u32; 2] = [2, 8];
 impl Cluster {
     /// The entry for all other ports of a service's address: some services refuse, some leave them to others, and of some
     /// addresses nobody has told.
