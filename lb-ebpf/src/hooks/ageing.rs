@@ -51,7 +51,7 @@ fn sweep<F: FamilyMaps + Wire>() {
     };
     let sweep = core::ptr::from_mut(&mut sweep).cast();
     let (of_opening, of_proven): (Callback<F>, Callback<F>) = (age_opening::<F>, age_one::<F>);
-    // SAFETY (both): the map is a hash of exactly these keys and values; the callback's context outlives the call.
+    // SAFETY: here and below, the map is a hash of exactly these keys and values; the callback's context outlives the call.
     unsafe {
         bpf_for_each_map_elem(
             core::ptr::from_ref(F::opening_flows()).cast_mut().cast(),

@@ -42,7 +42,7 @@ impl Observer for Reporter {
             {
                 Some(RefusalKind::Reset)
             }
-            _ => None,
+            Verdict::Pass(_) | Verdict::Translated(_) | Verdict::Drop(_) => None,
         };
         if let Some(kind) = kind {
             ask_to_refuse(&self.context, parsed, kind as u8);
