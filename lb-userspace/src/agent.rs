@@ -24,7 +24,7 @@ use said::Said;
 pub use view::View;
 
 use crate::{
-    desired::{Dispute, Ledger, Limits, Refusal, Scope},
+    desired::{self, Dispute, Ledger, Limits, Refusal, Scope},
     findings::{Findings, node_ports::NodePorts},
     health::{Check, Facts},
     maps::{LbMaps, MapContents, MapError, read_contents},
@@ -138,7 +138,7 @@ impl<M: LbMaps> Agent<M> {
             .sources
             .iter()
             .map(|source| (*source, Seen::default()));
-        let agent = Self {
+        let mut agent = Self {
             sources: sources.collect(),
             backoff: Backoff::new(settings.backoff.0, settings.backoff.1),
             maps,
@@ -163,7 +163,7 @@ impl<M: LbMaps> Agent<M> {
             doubtful: false,
             last: None,
         };
-        agent.tell_place();
+        agent.note_place();
         Ok(agent)
     }
 
@@ -229,12 +229,12 @@ impl<M: LbMaps> Agent<M> {
                 self.seen(Source::Node, true, now);
                 let dirty = self.snapshot.set_node(node.map(|node| *node));
                 self.dirty.extend(dirty);
-                self.tell_place();
+                self.note_place();
             }
             Event::LocalAddresses(addresses) => {
                 let dirty = self.snapshot.set_local_addresses(addresses);
                 self.dirty.extend(dirty);
-                self.tell_place();
+                self.note_place();
             }
             Event::Trouble { source, warnings } => self.trouble(source, warnings),
             Event::Unreferenced(backends) => self.ledger.release(&backends),
@@ -244,6 +244,13 @@ impl<M: LbMaps> Agent<M> {
             Event::Stop => {}
         }
         self.tell_of_work(now);
+    }
+
+    /// The node is where it is, and has the addresses it has.
+    fn note_place(&mut self) {
+        self.tell_place();
+        let own = desired::own_addresses(self.snapshot.place());
+        self.ledger.set_addresses(None, &own);
     }
 
     /// Backends that have left, and are known to have left in the maps.

@@ -43,12 +43,13 @@ fn endpoints_that_come_and_go_under_load_lose_no_request() -> Result<()> {
             )?);
         }
         for _ in 0..15 {
-            cluster.state.set_terminating("wavers")?;
+            // It stays the same pod: to one that is gone for good connections are reset.
+            let elsewhere = pod_object(&wavers.pod, &[("app", "other")]);
+            cluster.state.relabel(&elsewhere)?;
             cluster.wait_for(&[&stays])?;
             sleep(Duration::from_millis(100));
-            cluster
-                .state
-                .add_pod(&pod_object(&wavers.pod, &[("app", "web")]))?;
+            let here = pod_object(&wavers.pod, &[("app", "web")]);
+            cluster.state.relabel(&here)?;
             cluster.wait_for(&[&stays, &wavers])?;
             sleep(Duration::from_millis(100));
         }

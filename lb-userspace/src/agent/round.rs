@@ -118,8 +118,6 @@ impl<M: LbMaps> Agent<M> {
             self.dirty
                 .extend(self.snapshot.services().map(|service| service.name.clone()));
         }
-        let own = desired::own_addresses(self.snapshot.place());
-        self.ledger.set_addresses(None, &own);
         for name in std::mem::take(&mut self.dirty) {
             self.note_check(&name);
             self.note_node_ports(&name);

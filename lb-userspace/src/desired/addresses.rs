@@ -108,3 +108,54 @@ impl Holders {
         self.by_address[family as usize].keys().copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::desired::tests::service;
+
+    #[test]
+    fn an_address_refuses_unless_it_is_the_nodes_own_or_another_proxys() {
+        let at = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let mut web = service("web", "10.96.0.1");
+        let place = Place {
+            addresses: vec![at("192.0.2.1")],
+            local_addresses: BTreeSet::from([at("10.96.0.7"), at("127.0.0.1")]),
+            service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+            ..Place::default()
+        };
+        let flags = |web: &Service| addresses(web, &place).into_values().collect::<Vec<_>>();
+        assert_eq!(flags(&web), [FrontendFlags::REFUSES]);
+        web.cluster_ips = vec![at("10.96.0.7")];
+        assert_eq!(flags(&web), [FrontendFlags::NONE]);
+        web.cluster_ips = vec![at("10.96.0.1")];
+        web.not_served = Some(NotServed::OtherProxy);
+        assert_eq!(flags(&web), [FrontendFlags::NONE]);
+        let own = own_addresses(&place).into_keys().collect::<Vec<_>>();
+        assert_eq!(own, [at("10.96.0.7")]);
+    }
+
+    #[test]
+    fn what_one_holder_leaves_to_others_is_refused_for_nobody() {
+        let at: IpAddr = "10.96.0.1".parse().unwrap();
+        let (a, b) = (
+            ServiceName::new("default", "a"),
+            ServiceName::new("default", "b"),
+        );
+        let refuses = Addresses::from([(at, FrontendFlags::REFUSES)]);
+        let leaves = Addresses::from([(at, FrontendFlags::NONE)]);
+        let mut holders = Holders::default();
+        assert_eq!(holders.set(Some(&a), &refuses), [at]);
+        assert_eq!(holders.flags(at), Some(FrontendFlags::REFUSES));
+        assert_eq!(holders.new_of(&leaves, Family::V4), 0);
+        holders.set(Some(&b), &leaves);
+        assert_eq!(holders.flags(at), Some(FrontendFlags::NONE));
+        assert!(holders.set(Some(&b), &leaves).is_empty(), "nothing changed");
+        holders.set(Some(&b), &Addresses::new());
+        assert_eq!(holders.flags(at), Some(FrontendFlags::REFUSES));
+        holders.set(Some(&a), &Addresses::new());
+        assert_eq!((holders.flags(at), holders.count(Family::V4)), (None, 0));
+    }
+}

@@ -32,7 +32,7 @@ fn endpoint((address, ready, serving, terminating): State, uid: &str) -> Endpoin
     }
 }
 
-fn service(name: &str, address: &str) -> Service {
+pub(super) fn service(name: &str, address: &str) -> Service {
     Service {
         uid: String::new(),
         name: ServiceName::new("default", name),

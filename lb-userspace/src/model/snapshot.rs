@@ -159,13 +159,20 @@ impl Snapshot {
         let (before, after) = (place, &self.place);
         let served = |place: &Place| Family::ALL.map(|family| place.node_port_addresses(family));
         let has_moved = served(&before) != served(after);
+        let moved: BTreeSet<IpAddr> = before
+            .local_addresses
+            .symmetric_difference(&after.local_addresses)
+            .copied()
+            .collect();
         let is_another = Place {
             local_addresses: after.local_addresses.clone(),
             ..before
         } != *after;
         let concerned = self.services.values().filter(|service| {
             let mut ports = service.ports.iter();
-            is_another || has_moved && ports.any(|port| port.node_port.is_some())
+            is_another
+                || has_moved && ports.any(|port| port.node_port.is_some())
+                || service.cluster_ips.iter().any(|it| moved.contains(it))
         });
         concerned.map(|service| service.name.clone()).collect()
     }
@@ -269,6 +276,12 @@ mod tests {
             assert_eq!(snapshot.set_local_addresses(addresses(1)), dirty(concerned));
             assert_eq!(snapshot.set_local_addresses(addresses(1)), dirty(&[]));
             assert_eq!(snapshot.set_local_addresses(addresses(2)), dirty(concerned));
+            let of_both = BTreeSet::from([IpAddr::from([10, 96, 0, 1])]);
+            assert_eq!(
+                snapshot.set_local_addresses(of_both),
+                dirty(&["door", "web"]),
+                "their cluster address is the node's own now"
+            );
         }
     }
 

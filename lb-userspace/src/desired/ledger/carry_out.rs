@@ -62,6 +62,9 @@ impl Ledger {
             service
                 .frontends
                 .retain(|it, _| assigned.frontends.contains_key(it));
+            // Who could come before and may come now.
+            let ranges = &assigned.source_ranges;
+            service.source_ranges.retain(|it| ranges.contains(it));
             service.backends.retain(|it| {
                 let id = backends.find(assigned.id, it);
                 id.is_some_and(|id| backends.is_active(id))
