@@ -69,7 +69,7 @@ counters! {
     DropFlowConflict = 18, "drop_flow_conflict";
     /// Packets dropped: the kernel refused to remember the flow.
     DropFlowNotStored = 19, "drop_flow_not_stored";
-    /// Packets dropped: the first fragment of a datagram that could not be remembered.
+    /// Packets dropped: the first fragment of a datagram, which could not be remembered or is of SCTP.
     DropFragmented = 20, "drop_fragmented";
     /// Packets dropped: neither the egress device nor the node has an address to masquerade with.
     DropNoMasqueradeAddress = 21, "drop_no_masquerade_address";

@@ -59,7 +59,8 @@ pub enum DropReason {
     FlowConflict = 2,
     /// The kernel refused to remember the flow.
     FlowNotStored = 3,
-    /// The first fragment of a datagram that could not be remembered: the later ones could not be translated.
+    /// The first fragment of a datagram that could not be remembered, so that the later ones could not be translated; or of
+    /// an SCTP packet.
     Fragmented = 4,
     /// The egress device and the node have no address to masquerade with.
     NoMasqueradeAddress = 5,

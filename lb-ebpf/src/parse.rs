@@ -18,10 +18,6 @@ const EXTENSION_HEADERS: usize = 6;
 /// services see.
 const OFFSET_MASK: usize = 0x3ff;
 
-/// ICMP (RFC 792) and `ICMPv6` (RFC 4443): their protocol numbers.
-const ICMP_V4: u8 = 1;
-const ICMP_V6: u8 = 58;
-
 /// How a device frames its packets: a property of the attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
@@ -110,17 +106,22 @@ impl<F: Wire> Parsed<F> {
     pub fn is_udp(&self) -> bool {
         is_udp(&self.tuple)
     }
-    /// Whether the transport protocol is the family's ICMP.
+    /// Whether the transport protocol is the family's ICMP (RFC 792, RFC 4443).
     #[inline(always)]
     fn is_icmp(protocol: u8) -> bool {
-        let icmp = if F::VERSION == 4 { ICMP_V4 } else { ICMP_V6 };
-        protocol == icmp
+        protocol == if F::VERSION == 4 { 1 } else { 58 }
     }
     /// `offset` is below two VLAN tags' and a quoting packet's headers, which were parsed before.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "see above")]
     fn set_l3_offset(&mut self, offset: usize) {
         self.l3_offset = offset as u16;
+    }
+    /// A packet of this protocol without ports: those of an earlier packet must not be told as its own.
+    #[inline(always)]
+    fn set_portless(&mut self, protocol: u8) {
+        self.tuple.protocol = u32::from(protocol);
+        (self.tuple.source_port, self.tuple.destination_port) = (Port::ZERO, Port::ZERO);
     }
     /// Nothing parsed yet.
     pub fn zero() -> Self
@@ -239,6 +240,7 @@ impl Parse for V4 {
         parsed.fragment = u8::from(ip.is_fragment());
         if ip.is_later_fragment() {
             parsed.set_l3_offset(l3_offset);
+            parsed.set_portless(ip.protocol);
             return Err(ParseError::LaterFragment);
         }
         Ok((l3_offset + ip.length(), ip.protocol))
@@ -295,6 +297,7 @@ pub fn skip_extensions<P: Packet + ?Sized>(
                     .ok_or(ParseError::OutOfReach)?;
                 parsed.identification = u32::from_ne_bytes(fragment.identification);
                 if fragment.is_later() {
+                    parsed.set_portless(fragment.next_header);
                     return Err(ParseError::LaterFragment);
                 }
                 parsed.fragment |= u8::from(!fragment.is_atomic());

@@ -128,8 +128,7 @@ enum Known {
 /// Whether the packet's flow is known and goes on: it keeps its backend, unless it is over or the backend may not have
 /// it any more. Afterwards `entries.own` is the flow's entry.
 ///
-/// Whether a TCP flow's pod is gone is asked when the flow was silent for a second. Whoever hears nothing from a pod sends
-/// again after longer and longer pauses, and packets of a flow in use pay nothing.
+/// Whether a TCP flow's pod is gone is asked at most once a second, with the packet that writes the flow's time.
 #[inline(always)]
 fn known<F, P, T, C>(
     packet: &mut P,

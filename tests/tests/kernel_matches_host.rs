@@ -272,6 +272,8 @@ fn full_flow_tables_are_full_in_kernel_and_host() -> Result<()> {
     let mut both = Both::with_room(6)?;
     let mut runner = TestRunner::deterministic();
     let stories = events(150);
+    // Conversations that break off leave room again: what counts is how full the tables became.
+    let mut most = [0; 2];
     let mut sent = 0;
     while sent < FRAMES / 10 {
         let story = stories.new_tree(&mut runner).unwrap().current();
@@ -280,18 +282,15 @@ fn full_flow_tables_are_full_in_kernel_and_host() -> Result<()> {
             .filter(|it| matches!(it, Event::Conversation(..)))
         {
             sent += both.play(event)?;
+            let tables = &both.cluster.tables;
+            most[0] = most[0].max(tables.v4.proven.len());
+            most[1] = most[1].max(tables.v6.proven.len());
         }
     }
     both.assert_same_memory()?;
     let crowded = both.kernel.counted(Counter::FlowsTableFull)?;
     assert!(crowded > 0, "no flow was refused by a full table");
-    for family in [
-        by_table(&both.cluster.tables.v4)[0].len(),
-        by_table(&both.cluster.tables.v6)[0].len(),
-    ] {
-        // A flow that began again last has left the room of its two halves.
-        assert!((4..=6).contains(&family), "{family} entries");
-    }
+    assert_eq!(most, [6, 6], "entries at most");
     Ok(())
 }
 

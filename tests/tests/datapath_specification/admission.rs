@@ -12,6 +12,7 @@ use tests::{
         flag::{ACK, SYN},
     },
     host_datapath::HostDatapath,
+    memory_tables::MemoryFamily,
     packet_builder::eth,
 };
 
@@ -73,35 +74,27 @@ fn node(said: Said, has_prefixes: bool) -> HostDatapath {
 
 /// A process of the node connects.
 fn dial(node: &mut HostDatapath, to: SocketAddr) -> Option<DropReason> {
-    let (cookie, protocol, port) = (7, TCP, Port::new(to.port()));
-    let (tables, clock, choice) = (&mut node.tables, &mut node.clock, Choice::Connection);
     match to.ip() {
-        IpAddr::V4(address) => {
-            let address = address.into();
-            let call = Call::<V4> {
-                cookie,
-                protocol,
-                address,
-                port,
-            };
-            match request(tables, clock, &call, choice) {
-                SocketVerdict::Failed(reason) => Some(reason),
-                SocketVerdict::Pass | SocketVerdict::Translated(..) => None,
-            }
-        }
-        IpAddr::V6(address) => {
-            let address = address.into();
-            let call = Call::<V6> {
-                cookie,
-                protocol,
-                address,
-                port,
-            };
-            match request(tables, clock, &call, choice) {
-                SocketVerdict::Failed(reason) => Some(reason),
-                SocketVerdict::Pass | SocketVerdict::Translated(..) => None,
-            }
-        }
+        IpAddr::V4(address) => failure::<V4>(node, address.into(), to.port()),
+        IpAddr::V6(address) => failure::<V6>(node, address.into(), to.port()),
+    }
+}
+
+fn failure<F: MemoryFamily>(
+    node: &mut HostDatapath,
+    address: F::Address,
+    port: u16,
+) -> Option<DropReason> {
+    let call = Call::<F> {
+        cookie: 7,
+        protocol: TCP,
+        address,
+        port: Port::new(port),
+    };
+    let choice = Choice::Connection;
+    match request(&mut node.tables, &mut node.clock, &call, choice) {
+        SocketVerdict::Failed(reason) => Some(reason),
+        SocketVerdict::Pass | SocketVerdict::Translated(..) => None,
     }
 }
 
