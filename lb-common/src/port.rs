@@ -87,6 +87,7 @@ impl Protocol {
         self as u8
     }
     /// The protocol of an IANA number.
+    #[inline(always)]
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
             6 => Some(Self::Tcp),

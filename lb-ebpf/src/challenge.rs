@@ -1,6 +1,6 @@
 //! How a client proves that it received what the backend sent: by a number that nobody else can know.
 use crate::{
-    headers::{SctpHeader, SctpInit, TcpFlags, TcpHeader, Wire},
+    headers::{SctpCommonHeader, SctpInit, TcpFlags, TcpHeader, Wire},
     packet::Packet,
     parse::Parsed,
 };
@@ -27,7 +27,7 @@ pub fn given<F: Wire, P: Packet + ?Sized>(packet: &P, parsed: &Parsed<F>) -> Opt
         return None;
     }
     if parsed.is_sctp() {
-        let sctp = packet.header::<SctpHeader>(parsed.l4_offset())?;
+        let sctp = packet.header::<SctpCommonHeader>(parsed.l4_offset())?;
         return Some(u32::from_be_bytes(sctp.verification_tag));
     }
     let tcp = packet.header::<TcpHeader>(parsed.l4_offset())?;

@@ -1,16 +1,19 @@
-//! ICMP messages that speak of another packet, which they quote: errors and redirects.
+//! ICMP messages that speak of another packet, which they quote: errors and redirects. And pings of Services.
 //!
 //! A message about a packet of a flow goes the way of that flow's answers, so the turned tuple of the quoted packet finds
 //! the very entry by which an answer would be translated at the same hook. An error is translated by it (see
 //! [`crate::icmp_error`]). A redirect is dropped, as netfilter does: to whom the sender believes it is talking, the
 //! router that redirects it does not know.
-use lb_common::{DropReason, PassReason, Port, V4, V6, Verdict};
+//!
+//! At a Service's address nobody can be asked whether he is there: a ping of it is refused like a packet to a port that the
+//! Service does not have, as kube-proxy does.
+use lb_common::{DropReason, PassReason, Port, Tuple, V4, V6, Verdict};
 
 use crate::{
     detour::{Detours, Place},
     flow::find,
     headers::{IcmpHeader, IpHeader as _, NeighbourOption, icmp_type},
-    icmp_error,
+    icmp_error, lookup,
     masquerade::MasqueradeAddress,
     packet::Packet,
     parse::{Parse, ParseError},
@@ -37,11 +40,16 @@ pub enum Quote {
 
 /// What differs between the families' ICMP.
 pub trait Icmp: MasqueradeAddress + Parse {
+    /// The type of the question whether somebody is there.
+    const ECHO: u8;
+
     /// Where the message of type `kind`, whose header is at `offset`, quotes a packet.
     fn quote<P: Packet>(packet: &P, kind: u8, offset: usize) -> Quote;
 }
 
 impl Icmp for V4 {
+    const ECHO: u8 = icmp_type::ECHO;
+
     #[inline(always)]
     fn quote<P: Packet>(_packet: &P, kind: u8, offset: usize) -> Quote {
         let quoted = offset + size_of::<IcmpHeader>();
@@ -56,6 +64,8 @@ impl Icmp for V4 {
 }
 
 impl Icmp for V6 {
+    const ECHO: u8 = icmp_type::ECHO_V6;
+
     #[inline(always)]
     fn quote<P: Packet>(packet: &P, kind: u8, offset: usize) -> Quote {
         match kind {
@@ -108,6 +118,7 @@ where
         return Verdict::Pass(PassReason::Malformed);
     };
     match F::quote(packet, header.kind, offset) {
+        Quote::None if header.kind == F::ECHO => ping(&scratch.parsed.tuple, tables),
         Quote::None => Verdict::Pass(PassReason::OtherProtocol),
         Quote::OfError(at) => match read(packet, at, scratch) {
             Ok(()) => error(packet, place, scratch, tables),
@@ -117,6 +128,15 @@ where
             Ok(()) => redirect(scratch, tables),
             Err(reason) => Verdict::Pass(reason),
         },
+    }
+}
+
+/// A ping: of a Service's address it is refused, or dropped where no Service has the address.
+#[inline(always)]
+fn ping<F: Icmp, T: Tables<F>>(tuple: &Tuple<F>, tables: &T) -> Verdict {
+    match lookup::refusal(tables, tuple.destination) {
+        None => Verdict::Pass(PassReason::OtherProtocol),
+        Some(reason) => Verdict::Drop(reason),
     }
 }
 

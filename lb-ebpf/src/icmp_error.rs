@@ -8,17 +8,18 @@
 //!
 //! Every checksum is changed by what its bytes change by. In the message's own sum the quoted IPv4 header counts for nothing,
 //! because its own checksum makes good for its addresses. The quoted transport checksum may lie behind the end of what
-//! is quoted: then the ports' change stands alone.
+//! is quoted: then the ports' change stands alone. Of a part of an SCTP packet the sum is left as it is: what other ports
+//! change in it depends on the length of the whole.
 use lb_common::{DropReason, FlowFlags, FlowSide, Port, Translation, Verdict};
 
 use crate::{
     checksum::{ChecksumDelta, adjust_in_place},
     detour::{Detours, Place},
-    headers::{ChecksumField, IcmpHeader, IpHeader as _, Ports},
+    headers::{ChecksumField, IcmpHeader, IpHeader as _, Ports, SctpCommonHeader},
     icmp::Icmp,
     packet::{L4Checksum, Packet},
     request_path::bridge,
-    rewrite::checksum_offset,
+    rewrite::{checksum_offset, sctp_sums},
     scratch::FamilyScratch,
     tables::Tables,
 };
@@ -29,8 +30,19 @@ struct Sums {
     addresses: ChecksumDelta,
     /// The change of the message, but for its own sum.
     message: ChecksumDelta,
-    /// The quoted transport checksum as it will be, if it is there.
-    quoted: Option<[u8; 2]>,
+    /// The quoted transport checksum as it will be.
+    quoted: QuotedSum,
+}
+
+/// The checksum in the transport header of a quoted packet.
+#[derive(Clone, Copy)]
+enum QuotedSum {
+    /// It is not quoted, or stays.
+    None,
+    /// TCP's or UDP's.
+    Internet(ChecksumField),
+    /// SCTP's.
+    Crc32c(u32),
 }
 
 /// Translates the error `scratch.message` about the packet `scratch.parsed` by the entry `scratch.entries.own`, which is of
@@ -88,26 +100,74 @@ where
     if F::VERSION == 6 {
         message = message.plus(addresses);
     }
-    let is_udp = parsed.is_udp();
-    let field = parsed.l4_offset() + checksum_offset(is_udp);
+    let (message, quoted) = if parsed.is_sctp() {
+        let new = match side {
+            FlowSide::Destination => (own.port, other_port),
+            FlowSide::Source => (other_port, own.port),
+        };
+        quoted_sctp(packet, scratch, new, message)?
+    } else {
+        quoted_internet(packet, scratch, addresses.plus(ports), message)?
+    };
+    Ok(Sums {
+        addresses,
+        message,
+        quoted,
+    })
+}
+
+/// The change of the message with that of the sum of the TCP or UDP packet it quotes, which changes by `change`.
+#[inline(always)]
+fn quoted_internet<F, P>(
+    packet: &P,
+    scratch: &FamilyScratch<F>,
+    change: ChecksumDelta,
+    message: ChecksumDelta,
+) -> Result<(ChecksumDelta, QuotedSum), DropReason>
+where
+    F: Icmp,
+    P: Packet,
+{
+    let is_udp = scratch.parsed.is_udp();
+    let field = scratch.parsed.l4_offset() + checksum_offset(is_udp);
     if field + size_of::<ChecksumField>() > scratch.message.end() {
-        return Ok(Sums {
-            addresses,
-            message,
-            quoted: None,
-        });
+        return Ok((message, QuotedSum::None));
     }
     let old = packet
         .header::<ChecksumField>(field)
         .ok_or(DropReason::QuoteOutOfReach)?
         .0;
     let mut new = old;
-    adjust_in_place(&mut new, is_udp, addresses.plus(ports));
-    Ok(Sums {
-        addresses,
-        message: message.replace_half(u16::from_ne_bytes(old), u16::from_ne_bytes(new)),
-        quoted: Some(new),
-    })
+    adjust_in_place(&mut new, is_udp, change);
+    let message = message.replace_half(u16::from_ne_bytes(old), u16::from_ne_bytes(new));
+    Ok((message, QuotedSum::Internet(ChecksumField(new))))
+}
+
+/// The same of an SCTP packet, which gets these ports.
+#[inline(always)]
+fn quoted_sctp<F, P>(
+    packet: &P,
+    scratch: &FamilyScratch<F>,
+    (source, destination): (Port, Port),
+    message: ChecksumDelta,
+) -> Result<(ChecksumDelta, QuotedSum), DropReason>
+where
+    F: Icmp,
+    P: Packet,
+{
+    let parsed = &scratch.parsed;
+    let end = parsed.l4_offset() + size_of::<SctpCommonHeader>();
+    if parsed.is_fragment() || end > scratch.message.end() {
+        return Ok((message, QuotedSum::None));
+    }
+    let ports = Ports {
+        source: source.to_wire(),
+        destination: destination.to_wire(),
+    };
+    let (old, new) = sctp_sums(packet, parsed, ports).ok_or(DropReason::QuoteOutOfReach)?;
+    let word = |sum: u32| u32::from_ne_bytes(sum.to_le_bytes());
+    let message = message.replace(&[word(old)], &[word(new)]);
+    Ok((message, QuotedSum::Crc32c(new)))
 }
 
 #[inline(always)]
@@ -173,12 +233,20 @@ where
     if other_port != Port::ZERO {
         *other = other_port.to_wire();
     }
-    if let Some(new) = sums.quoted {
-        let field = parsed.l4_offset() + checksum_offset(parsed.is_udp());
-        packet
-            .header_mut::<ChecksumField>(field)
-            .ok_or(DropReason::HalfRewritten)?
-            .0 = new;
+    match sums.quoted {
+        QuotedSum::None => {}
+        QuotedSum::Internet(new) => {
+            let field = parsed.l4_offset() + checksum_offset(parsed.is_udp());
+            *packet
+                .header_mut::<ChecksumField>(field)
+                .ok_or(DropReason::HalfRewritten)? = new;
+        }
+        QuotedSum::Crc32c(new) => {
+            packet
+                .header_mut::<SctpCommonHeader>(parsed.l4_offset())
+                .ok_or(DropReason::HalfRewritten)?
+                .checksum = new.to_le_bytes();
+        }
     }
     Ok(())
 }

@@ -343,10 +343,11 @@ fn finish<F: Wire, P: Packet>(
         let sctp = packet
             .header::<SctpHeader>(l4_offset)
             .ok_or(ParseError::OutOfReach)?;
-        (sctp.ports, TcpFlags::of_chunk(sctp.chunk))
+        (sctp.common.ports, TcpFlags::of_chunk(sctp.chunk))
     } else {
         parsed.set_l3_offset(l3_offset);
         parsed.set_l4_offset(l4_offset);
+        parsed.set_portless(protocol);
         return Err(if Parsed::<F>::is_icmp(protocol) {
             ParseError::Icmp
         } else {
@@ -370,7 +371,7 @@ fn finish_quote<F: Wire, P: Packet>(
     if l4_offset > OFFSET_MASK {
         return Err(ParseError::NotOurs(PassReason::Malformed));
     }
-    if protocol != Protocol::Tcp.number() && protocol != Protocol::Udp.number() {
+    if Protocol::from_number(protocol).is_none() {
         return Err(ParseError::NotOurs(PassReason::OtherProtocol));
     }
     let ports = packet

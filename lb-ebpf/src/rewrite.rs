@@ -3,7 +3,7 @@ use lb_common::{DropReason, FlowSide, IpFamily, Port};
 
 use crate::{
     checksum::ChecksumDelta,
-    headers::{IpHeader, Ports, SctpHeader, Wire},
+    headers::{IpHeader, Ports, SctpCommonHeader, Wire},
     packet::{L4Checksum, Packet},
     parse::Parsed,
 };
@@ -51,7 +51,7 @@ pub fn rewrite<F: Wire, P: Packet>(
         destination: destination.to_wire(),
     };
     if parsed.is_sctp() {
-        adjust_sctp(packet, parsed, new_ports)?;
+        adjust_sctp(packet, parsed, new_ports).ok_or(DropReason::HalfRewritten)?;
     } else {
         let is_udp = parsed.is_udp();
         let checksum = L4Checksum {
@@ -79,34 +79,36 @@ pub fn rewrite<F: Wire, P: Packet>(
     Ok(())
 }
 
-/// SCTP's sum covers no pseudo-header, so that only other ports change it. Where it is zero it is yet to be computed: by a
-/// device that this packet has not come to (a sum that happens to be zero is one in four thousand million).
+/// The sum of an SCTP packet as it is, and with these ports; `None`: it is out of reach.
+///
+/// It covers no pseudo-header, so that only other ports change it. Where it is zero it is yet to be computed: by a device
+/// that this packet has not come to (a sum that happens to be zero is one in four thousand million).
 #[inline(always)]
-fn adjust_sctp<F: Wire, P: Packet>(
-    packet: &mut P,
+pub fn sctp_sums<F: Wire, P: Packet>(
+    packet: &P,
     parsed: &Parsed<F>,
     new: Ports,
-) -> Result<(), DropReason> {
-    let ip = packet
-        .header::<F::IpHeader>(parsed.l3_offset())
-        .ok_or(DropReason::HalfRewritten)?;
+) -> Option<(u32, u32)> {
+    let ip = packet.header::<F::IpHeader>(parsed.l3_offset())?;
     let length = (parsed.l3_offset() + ip.end()).wrapping_sub(parsed.l4_offset());
-    let sctp = packet
-        .header::<SctpHeader>(parsed.l4_offset())
-        .ok_or(DropReason::HalfRewritten)?;
-    let (old, sum) = (sctp.ports, u32::from_le_bytes(sctp.checksum));
-    let difference = old.word() ^ new.word();
+    let sctp = packet.header::<SctpCommonHeader>(parsed.l4_offset())?;
+    let sum = u32::from_le_bytes(sctp.checksum);
+    let difference = sctp.ports.word() ^ new.word();
     if difference == 0 || sum == 0 {
-        return Ok(());
+        return Some((sum, sum));
     }
     #[expect(
         clippy::cast_possible_truncation,
         reason = "a datagram has 65,535 bytes at most"
     )]
     let change = packet.advance_crc32c(difference, length as u32 & 0xffff);
-    let sctp = packet
-        .header_mut::<SctpHeader>(parsed.l4_offset())
-        .ok_or(DropReason::HalfRewritten)?;
-    sctp.checksum = (sum ^ change).to_le_bytes();
-    Ok(())
+    Some((sum, sum ^ change))
+}
+
+#[inline(always)]
+fn adjust_sctp<F: Wire, P: Packet>(packet: &mut P, parsed: &Parsed<F>, new: Ports) -> Option<()> {
+    let (_, sum) = sctp_sums(packet, parsed, new)?;
+    let sctp = packet.header_mut::<SctpCommonHeader>(parsed.l4_offset())?;
+    sctp.checksum = sum.to_le_bytes();
+    Some(())
 }

@@ -43,6 +43,8 @@ pub struct ChecksumField(pub [u8; 2]);
 pub mod icmp_type {
     /// IPv4: destination unreachable, with "fragmentation needed" as one of its codes.
     pub const UNREACHABLE: u8 = 3;
+    /// IPv4: a question whether somebody is there.
+    pub const ECHO: u8 = 8;
     /// IPv4: another router is better.
     pub const REDIRECT: u8 = 5;
     /// IPv4: time exceeded.
@@ -53,6 +55,8 @@ pub mod icmp_type {
     pub const FIRST_V6: u8 = 1;
     /// IPv6: the last error that RFC 4443 defines, parameter problem.
     pub const LAST_V6: u8 = 4;
+    /// IPv6: a question whether somebody is there.
+    pub const ECHO_V6: u8 = 128;
     /// IPv6: another router is better, or the destination is on the link itself.
     pub const REDIRECT_V6: u8 = 137;
 }

@@ -17,7 +17,7 @@ pub use self::{
     icmp::{ChecksumField, IcmpHeader, NeighbourOption, icmp_type},
     ipv4::Ipv4Header,
     ipv6::{ExtensionHeader, FragmentHeader, Ipv6Header, next_header},
-    transport::{Ports, SctpHeader, SctpInit, TcpFlags, TcpHeader, UdpHeader},
+    transport::{Ports, SctpCommonHeader, SctpHeader, SctpInit, TcpFlags, TcpHeader, UdpHeader},
 };
 use crate::{checksum::ChecksumDelta, packet::Header};
 
@@ -65,6 +65,7 @@ headers!(
     FragmentHeader: 8,
     Ports: 4,
     TcpHeader: 20,
+    SctpCommonHeader: 12,
     SctpHeader: 16,
     SctpInit: 20,
     UdpHeader: 8,

@@ -57,16 +57,24 @@ pub struct UdpHeader {
     pub checksum: [u8; 2],
 }
 
-/// The common header of SCTP, and what each chunk begins with.
+/// The common header of SCTP, which is all of it that an error must quote.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct SctpHeader {
+pub struct SctpCommonHeader {
     /// Ports.
     pub ports: Ports,
     /// The receiver's tag; zero in an INIT.
     pub verification_tag: [u8; 4],
     /// `CRC32c` of the packet, the lowest byte first. Zero where the device is yet to compute it.
     pub checksum: [u8; 4],
+}
+
+/// The common header, and what each chunk begins with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SctpHeader {
+    /// What all packets begin with.
+    pub common: SctpCommonHeader,
     /// Type of the first chunk.
     pub chunk: u8,
     /// Its flags.
@@ -80,7 +88,7 @@ pub struct SctpHeader {
 #[derive(Clone, Copy, Debug)]
 pub struct SctpInit {
     /// What all packets begin with.
-    pub common: SctpHeader,
+    pub header: SctpHeader,
     /// The sender's tag.
     pub initiate_tag: [u8; 4],
 }

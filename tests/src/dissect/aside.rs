@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use lb_ebpf::parse::Link;
 
 use super::{
-    Dissected, ICMP_V4, ICMP_V6, TCP, UDP, addresses, find_network, find_transport_v4,
+    Dissected, ICMP_V4, ICMP_V6, SCTP, TCP, UDP, addresses, find_network, find_transport_v4,
     find_transport_v6, half, internet_checksum, length_of, pseudo_header, word,
 };
 
@@ -89,7 +89,22 @@ pub struct Complaint {
     pub quoted: Dissected,
 }
 
-/// An error, or over IPv4 a redirect, about a TCP or UDP packet of which at least 8 bytes of transport header are there.
+/// Whom a ping asks whether he is there; `None`: the packet is no ping.
+pub fn pinged(bytes: &[u8], link: Link) -> Option<IpAddr> {
+    let (version, l3) = find_network(bytes, link).ok()?;
+    let (_, destination) = addresses(bytes, version, l3)?;
+    let (protocol, icmp, _) = transport(bytes, version, l3)?;
+    // All 8 bytes of its header must be there.
+    bytes.get(icmp + 7)?;
+    let is_echo = match (version, protocol) {
+        (4, ICMP_V4) => bytes[icmp] == 8,
+        (6, ICMP_V6) => bytes[icmp] == 128,
+        _ => false,
+    };
+    is_echo.then_some(destination)
+}
+
+/// An error, or over IPv4 a redirect, about a TCP, UDP or SCTP packet of which at least 8 bytes of transport header are there.
 pub fn complaint(bytes: &[u8], link: Link) -> Option<Complaint> {
     let (version, l3) = find_network(bytes, link).ok()?;
     let (source, destination) = addresses(bytes, version, l3)?;
@@ -108,7 +123,7 @@ pub fn complaint(bytes: &[u8], link: Link) -> Option<Complaint> {
     };
     let quote = icmp + 8;
     let (protocol, l4, is_fragment) = transport(bytes, version, quote)?;
-    if ![TCP, UDP].contains(&protocol) || bytes.len() < l4 + 8 {
+    if ![TCP, UDP, SCTP].contains(&protocol) || bytes.len() < l4 + 8 {
         return None;
     }
     let (from, to) = addresses(bytes, version, quote)?;

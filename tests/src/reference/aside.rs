@@ -6,7 +6,8 @@ use lb_ebpf::parse::Link;
 
 use super::{End, Half, Key, Observed, Outcome, Passing, World, rewriting};
 use crate::dissect::{
-    aside::{Complaint, Piece, complaint, icmp_checksum, piece},
+    SCTP,
+    aside::{Complaint, Piece, complaint, icmp_checksum, piece, pinged},
     dissect, header_checksum_holds, internet_checksum, transport_checksum_holds,
 };
 
@@ -74,6 +75,11 @@ impl World {
             && let Some(outcome) = self.complain(end, &message, bytes, observed)
         {
             return outcome;
+        }
+        if let Some(asked) = pinged(bytes, link)
+            && let refused @ Verdict::Drop(_) = self.unserved(asked)
+        {
+            return Outcome::untouched(refused, bytes);
         }
         // Why it passes depends on how far one looks.
         let verdict = match observed.verdict {
@@ -225,10 +231,14 @@ fn set_quoted_checksum(
     observed: &[u8],
 ) {
     let field = message.quoted.checksum_at();
-    if field + 2 > message.end {
+    let is_sctp = message.quoted.protocol == SCTP;
+    let length = if is_sctp { 4 } else { 2 };
+    if field + length > message.end || is_sctp && message.quoted.is_fragment {
         return;
     }
-    rewriting::copy(new, observed, field);
+    for at in (field..field + length).step_by(2) {
+        rewriting::copy(new, observed, at);
+    }
     let is_whole = header_checksum_holds(old, &message.quoted)
         && transport_checksum_holds(old, &message.quoted);
     assert!(

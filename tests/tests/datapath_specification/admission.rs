@@ -8,7 +8,7 @@ use lb_common::{
 use lb_ebpf::socket_path::{Call, Choice, SocketVerdict, request};
 use tests::{
     dissect::{
-        TCP, UDP,
+        ICMP_V4, ICMP_V6, TCP, UDP,
         flag::{ACK, SYN},
     },
     host_datapath::HostDatapath,
@@ -126,6 +126,45 @@ fn an_unknown_port_of_a_service_is_refused_and_an_address_that_no_service_has_is
                 assert_eq!(bytes, packet, "{to}");
             }
             assert_eq!(dial(&mut node, to), expected, "{to}");
+        }
+    }
+}
+
+#[test]
+fn a_ping_of_a_service_is_refused_and_one_of_an_address_that_no_service_has_dropped() {
+    use DropReason::{NoSuchPort, NoSuchService};
+    let service = ["10.96.0.1:0", "[fd00:96::1]:0"];
+    let nobody = ["10.96.0.2:0", "[fd00:96::2]:0"];
+    let elsewhere = ["10.112.0.1:0", "[fd00:97::1]:0"];
+    for (said, has_prefixes, ends, expected) in [
+        (Said::Refuses, false, service, Some(NoSuchPort)),
+        (Said::Refuses, true, service, Some(NoSuchPort)),
+        (Said::Left, true, service, None),
+        (Said::Nothing, false, service, None),
+        (Said::Nothing, true, service, Some(NoSuchService)),
+        (Said::Refuses, false, nobody, None),
+        (Said::Refuses, true, nobody, Some(NoSuchService)),
+        (Said::Refuses, true, elsewhere, None),
+    ] {
+        for to in ends.map(at) {
+            let (protocol, ping, answer) = if to.is_ipv6() {
+                (ICMP_V6, 128, 129)
+            } else {
+                (ICMP_V4, 8, 0)
+            };
+            let message = |kind| {
+                let packet = eth().between(protocol, fixture::client(to.is_ipv6()), to);
+                packet.icmp(kind, 0, [0, 7, 0, 1]).payload(b"data").build()
+            };
+            let other = Verdict::Pass(PassReason::OtherProtocol);
+            let pinged = expected.map_or(other, Verdict::Drop);
+            for (kind, expected) in [(ping, pinged), (answer, other)] {
+                let bytes = message(kind);
+                let untouched = (expected, bytes.clone());
+                // What a process of the node sends comes by on egress alone.
+                assert_eq!(node(said, has_prefixes).enter(&bytes), untouched, "{to}");
+                assert_eq!(node(said, has_prefixes).leave(&bytes), untouched, "{to}");
+            }
         }
     }
 }

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 
 use lb_common::{BackendState, Translation, Verdict};
 use tests::{
-    dissect::{TCP, UDP},
+    dissect::{SCTP, TCP, UDP},
     host_datapath::HostDatapath,
     packet_builder::{PacketBuilder, eth},
 };
@@ -36,11 +36,23 @@ pub(crate) fn backend(is_v6: bool) -> SocketAddr {
     })
 }
 
+/// The id of the service of a family and protocol.
+pub(crate) fn service(is_v6: bool, protocol: u8) -> u32 {
+    match protocol {
+        TCP => 1 + 2 * u32::from(is_v6),
+        UDP => 2 + 2 * u32::from(is_v6),
+        _ => 5 + u32::from(is_v6),
+    }
+}
+
 /// One service of each family and protocol, one backend each.
 pub(crate) fn node() -> HostDatapath {
     let mut node = HostDatapath::default();
-    for (id, (is_v6, protocol)) in (1..).zip([(false, TCP), (false, UDP), (true, TCP), (true, UDP)])
+    for (is_v6, protocol) in [false, true]
+        .into_iter()
+        .flat_map(|is_v6| [TCP, UDP, SCTP].map(|it| (is_v6, it)))
     {
+        let id = service(is_v6, protocol);
         node.frontend(id, protocol, frontend(is_v6));
         node.backend(id, id, backend(is_v6), BackendState::Active);
         node.candidates(id, &[id]);

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use lb_common::{DeviceEntry, Translation, Verdict};
 use lb_ebpf::parse::Link;
 use tests::{
-    dissect::{ICMP_V4, ICMP_V6, TCP, UDP},
+    dissect::{ICMP_V4, ICMP_V6, SCTP, TCP, UDP},
     host_datapath::HostDatapath,
     packet_builder::{PacketBuilder, eth, ip},
 };
 
-use crate::fixture::{REQUEST, at, backend, client, frontend, node, request};
+use crate::fixture::{REQUEST, at, backend, client, frontend, node, request, service};
 
 pub(crate) const ERROR: Verdict = Verdict::Translated(Translation::IcmpError);
 pub(crate) const FAMILIES: [bool; 2] = [false, true];
@@ -73,8 +73,10 @@ pub(crate) fn quotes(is_v6: bool, protocol: u8) -> Vec<(&'static str, Quoted)> {
         ("the least there is", of(data(), Some(header + LEAST))),
         ("up to the TCP checksum", of(data(), Some(header + 16))),
         ("with the TCP checksum", of(data(), Some(header + 18))),
+        ("with the SCTP checksum", of(data(), Some(header + 12))),
         ("no data", of(plain(), None)),
     ];
+    let mut pieces = Vec::new();
     if is_v6 {
         let extended = data().extension(0, 8).extension(60, 24);
         quotes.push(("extension headers", of(extended.clone(), None)));
@@ -82,16 +84,16 @@ pub(crate) fn quotes(is_v6: bool, protocol: u8) -> Vec<(&'static str, Quoted)> {
             "extension headers and the least",
             of(extended, Some(40 + 32 + LEAST)),
         ));
-        quotes.push((
-            "a first fragment",
-            of(data().fragment_extension(0, true), None),
-        ));
+        pieces.push(data().fragment_extension(0, true));
     } else {
         let options = data().options(&[1; 12]);
         quotes.push(("options", of(options.clone(), None)));
         quotes.push(("options and the least", of(options, Some(32 + LEAST))));
-        quotes.push(("a first fragment", of(data().fragment(0, true), None)));
+        pieces.push(data().fragment(0, true));
     }
+    // The sum of a part of an SCTP packet tells nothing.
+    let pieces = pieces.into_iter().filter(|_| protocol != SCTP);
+    quotes.extend(pieces.map(|piece| ("a first fragment", of(piece, None))));
     if protocol == UDP && !is_v6 {
         quotes.push(("no UDP checksum", of(data().without_checksum(), None)));
     }
@@ -143,8 +145,7 @@ pub(crate) fn flow(is_v6: bool, protocol: u8, is_masqueraded: bool, has_rival: b
     }
     if has_rival {
         let rival = SocketAddr::new(frontend(is_v6).ip(), 81);
-        let service = 1 + 2 * u32::from(is_v6) + u32::from(protocol == UDP);
-        node.frontend(service, protocol, rival);
+        node.frontend(service(is_v6, protocol), protocol, rival);
         let packet = eth().between(protocol, client(is_v6), rival).syn();
         assert_eq!(node.enter(&packet.build()).0, REQUEST);
     }
@@ -177,7 +178,7 @@ pub(crate) fn flow(is_v6: bool, protocol: u8, is_masqueraded: bool, has_rival: b
 /// Every error about every quoted packet of flows with and without a masquerade.
 pub(crate) fn for_all(mut test: impl FnMut(Flow, (u8, u8, [u8; 4]), &Quoted, &str)) {
     for is_v6 in FAMILIES {
-        for protocol in [TCP, UDP] {
+        for protocol in [TCP, UDP, SCTP] {
             for (is_masqueraded, has_rival) in
                 [(false, false), (true, false), (false, true), (true, true)]
             {
