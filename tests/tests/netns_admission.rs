@@ -1,10 +1,12 @@
 //! Who may dial what: ports that a Service does not have are refused, addresses that no Service has are silent, and load
 //! balancers answer those within their source ranges.
 
+use std::io::{ErrorKind, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use socket2::{Domain, Protocol, Socket, Type};
 use tests::client::{HttpFailure, http_get};
 use tests::cluster_state::ClusterState as _;
 use tests::expect::{addresses_of, tcp_meets_exactly};
@@ -51,6 +53,54 @@ fn ask(
 ) -> Result<Result<(), HttpFailure>> {
     let door = SocketAddr::new(address.parse()?, port);
     namespace.run(|| Ok(http_get(door, patience).map(drop)))
+}
+
+/// What a ping of an address comes to.
+fn ping(namespace: &Namespace, address: &str, patience: Duration) -> Result<std::io::Result<()>> {
+    let to: IpAddr = address.parse()?;
+    // Group 0 may use the sockets that `ping` uses.
+    namespace.sysctl("net/ipv4/ping_group_range", "0 0")?;
+    namespace.run(|| {
+        let (domain, protocol, kind) = match to {
+            IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8),
+            IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128),
+        };
+        let socket = Socket::new(domain, Type::DGRAM, Some(protocol))?;
+        socket.set_read_timeout(Some(patience))?;
+        let asked = socket
+            .connect(&SocketAddr::new(to, 0).into())
+            .and_then(|()| socket.send(&[kind, 0, 0, 0, 0, 0, 0, 1]));
+        Ok(asked.and_then(|_| (&socket).read(&mut [0; 64]).map(drop)))
+    })
+}
+
+#[test]
+fn a_ping_of_a_service_is_refused_at_once() -> Result<()> {
+    with_services(PodNetwork::Routed, |cluster| {
+        door(cluster, "")?;
+        let pod = cluster.add_serving_pod(1, "near", 2)?;
+        cluster.start_agents_with(&[&pod], &OPTIONS)?;
+        let client = cluster.cluster.add_pod(1, "client", 100)?;
+        let node = cluster.cluster.node(1);
+        // A process of the node hears it from `connect`.
+        for (namespace, nobody) in [
+            (&client.namespace, ErrorKind::WouldBlock),
+            (&node.namespace, ErrorKind::PermissionDenied),
+        ] {
+            let services = CLUSTER_IPS.map(|it| (it, PATIENCE, ErrorKind::ConnectionRefused));
+            let others = NOBODYS.map(|it| (it, SILENCE, nobody));
+            for (address, patience, expected) in services.into_iter().chain(others) {
+                let answer = ping(namespace, address, patience)?;
+                let kind = answer.as_ref().err().map(std::io::Error::kind);
+                ensure!(kind == Some(expected), "{address}: {answer:?}");
+            }
+        }
+        // Pods and the node are there to be pinged.
+        for address in addresses_of(node) {
+            ping(&client.namespace, &address.to_string(), PATIENCE)??;
+        }
+        Ok(())
+    })
 }
 
 #[test]

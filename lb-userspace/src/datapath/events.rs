@@ -1,12 +1,17 @@
 //! The sample of decisions that the kernel programs write, in the agent's log: drops for everybody, the rest for who
 //! asks (`--log debug`); of each kind one line a second, however many packets a flood has.
-use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use aya::{
     Ebpf,
     maps::{MapData, RingBuf},
 };
-use lb_common::{Counter, Event, Ipv4Address, Ipv6Address, Protocol};
+use lb_common::{Counter, Event, Ipv4Address, Ipv6Address, Port, Protocol};
 use nix::net::if_::if_indextoname;
 
 /// How long an event may wait: soon enough for a person.
@@ -100,7 +105,8 @@ impl Limiter {
     }
 }
 
-/// An event as a person reads it: `tcp 10.244.1.9:40000 -> 10.103.145.6:80 on veth1`.
+/// An event as a person reads it: `tcp 10.244.1.9:40000 -> 10.103.145.6:80 on veth1`. A ping and a later fragment have no
+/// ports.
 struct Shown<'a>(&'a Event);
 
 impl Shown<'_> {
@@ -117,21 +123,20 @@ impl Shown<'_> {
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let event = self.0;
-        match Protocol::from_number(event.protocol) {
-            Some(protocol) => write!(f, "{protocol} ")?,
-            None => write!(f, "protocol {} ", event.protocol)?,
+        match (Protocol::from_number(event.protocol), event.protocol) {
+            (Some(protocol), _) => write!(f, "{protocol} ")?,
+            (None, 1 | 58) => f.write_str("icmp ")?,
+            (None, number) => write!(f, "protocol {number} ")?,
         }
-        let source = (self.address(event.source), event.source_port.number());
-        let destination = (
-            self.address(event.destination),
-            event.destination_port.number(),
-        );
-        write!(
-            f,
-            "{} -> {} on ",
-            std::net::SocketAddr::from(source),
-            std::net::SocketAddr::from(destination)
-        )?;
+        let (from, to) = (self.address(event.source), self.address(event.destination));
+        let (source, destination) = (event.source_port, event.destination_port);
+        if (source, destination) == (Port::ZERO, Port::ZERO) {
+            write!(f, "{from} -> {to} on ")?;
+        } else {
+            let from = SocketAddr::new(from, source.number());
+            let to = SocketAddr::new(to, destination.number());
+            write!(f, "{from} -> {to} on ")?;
+        }
         // nix 0.31 takes the null pointer for an answer: a device that is not there has an empty name.
         match if_indextoname(event.interface)
             .ok()
@@ -147,8 +152,6 @@ impl fmt::Display for Shown<'_> {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-
-    use lb_common::Port;
 
     use super::*;
 
@@ -186,6 +189,16 @@ mod tests {
         assert_eq!(
             Shown(&event).to_string(),
             "tcp 10.244.1.9:40000 -> 10.103.145.6:80 on interface 4294967295"
+        );
+        let ping = Event {
+            source_port: Port::ZERO,
+            destination_port: Port::ZERO,
+            protocol: 1,
+            ..event
+        };
+        assert_eq!(
+            Shown(&ping).to_string(),
+            "icmp 10.244.1.9 -> 10.103.145.6 on interface 4294967295"
         );
     }
 }
