@@ -1,5 +1,6 @@
-//! The floor that `cargo xtask bench datapath` compares with: the least programs that do the job, and the wrapper that
-//! puts the packet back between two runs of `BPF_PROG_TEST_RUN` (which hands a packet on as the last run left it).
+//! The floor that `cargo xtask bench datapath` compares with: the least programs that do the job, and the wrappers that
+//! put the packet back between two runs of `BPF_PROG_TEST_RUN` (which hands a packet on as the last run left it). One of
+//! them makes it another client's each time: a flood.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(not(target_arch = "bpf"))]
@@ -23,13 +24,15 @@ mod programs {
         bindings::{BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC},
         helpers::{bpf_csum_update, bpf_l4_csum_replace},
         macros::{classifier, map},
-        maps::{LruHashMap, ProgramArray},
+        maps::{Array, LruHashMap, ProgramArray},
         programs::TcContext,
     };
     use lb_common::{IpFamily, Port, Tuple, V4, V6};
     use lb_ebpf::{
         checksum::ChecksumDelta,
-        headers::{EtherType, EthernetHeader, IpHeader as _, Ipv4Header, Ipv6Header, TcpHeader},
+        headers::{
+            EtherType, EthernetHeader, IpHeader as _, Ipv4Header, Ipv6Header, TcpFlags, TcpHeader,
+        },
         packet::Header,
     };
 
@@ -54,6 +57,10 @@ mod programs {
     #[map]
     pub static PROGRAM: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
+    /// How many packets the flood has sent.
+    #[map]
+    pub static SENT: Array<u32> = Array::with_max_entries(1, 0);
+
     /// The packet's first bytes, set before loading: Ethernet, the longer IP header, TCP, and some room.
     #[unsafe(no_mangle)]
     pub static TEMPLATE: [u8; 80] = [1; 80];
@@ -76,13 +83,36 @@ mod programs {
     /// Puts an IPv4 packet's headers back and runs the program under test.
     #[classifier]
     pub fn reset_v4(context: TcContext) -> i32 {
-        reset::<54>(&context)
+        reset::<54>(&context).map_or(TC_ACT_SHOT, |_| run(&context))
     }
 
     /// The same for IPv6.
     #[classifier]
     pub fn reset_v6(context: TcContext) -> i32 {
-        reset::<74>(&context)
+        reset::<74>(&context).map_or(TC_ACT_SHOT, |_| run(&context))
+    }
+
+    /// The same for a TCP segment over IPv4, from the next client of 11.0.0.0/8: of each a SYN, then an acknowledgement of
+    /// what it cannot know. Checksums stay those of the template: they are the receiver's affair.
+    #[classifier]
+    pub fn flood_v4(context: TcContext) -> i32 {
+        let (Some(start), Some(sent)) = (reset::<54>(&context), SENT.get_ptr_mut(0)) else {
+            return TC_ACT_SHOT;
+        };
+        // SAFETY: the map has the entry, which nobody else writes; the packet has 54 bytes.
+        unsafe {
+            let number = *sent;
+            *sent = number.wrapping_add(1);
+            let client = 0x0b00_0000 | (number >> 1) & 0x00ff_ffff;
+            let flags = if number & 1 == 0 {
+                TcpFlags::SYN
+            } else {
+                TcpFlags::ACK
+            };
+            ((start + 26) as *mut u32).write_volatile(client.to_be());
+            ((start + 47) as *mut u8).write_volatile(flags.0);
+        }
+        run(&context)
     }
 
     /// One fixed header chain, one lookup, one rewrite.
@@ -118,10 +148,10 @@ mod programs {
     /// Each store has the size and the place of a header field, so that a load of the program under test is served by
     /// one store that may still be on its way to memory. (A load that spans two of them has to wait.)
     #[inline(always)]
-    fn reset<const BYTES: usize>(context: &TcContext) -> i32 {
+    fn reset<const BYTES: usize>(context: &TcContext) -> Option<usize> {
         let start = context.data();
         if start + BYTES > context.data_end() {
-            return TC_ACT_SHOT;
+            return None;
         }
         // SAFETY: all below BYTES, which the packet has, and the template has more.
         unsafe {
@@ -136,6 +166,11 @@ mod programs {
                 offset += 4;
             }
         }
+        Some(start)
+    }
+
+    #[inline(always)]
+    fn run(context: &TcContext) -> i32 {
         // SAFETY: the array holds programs of this kind alone.
         unsafe { PROGRAM.tail_call(context, 0) };
         TC_ACT_SHOT

@@ -1,10 +1,10 @@
 //! The kernel programs in this kernel, over maps of a test's own, run packet by packet with `BPF_PROG_TEST_RUN`.
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, TestRunOptions,
-    maps::{Array, HashMap, LpmTrie, Map, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, Map, PerCpuArray, ProgramArray},
     programs::{Program, SchedClassifier, TestRun as _},
 };
 use bytemuck::Pod;
@@ -18,6 +18,12 @@ use lb_userspace::maps::{
 };
 
 use crate::memory_tables::{FamilyTables, MemoryFamily, MemoryTables};
+
+/// The programs that measurements compare with, and those that wrap a program: `cargo xtask` builds them.
+const FLOOR_OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/floor-bpf");
+
+/// Length of a wrapper's template.
+const TEMPLATE: usize = 80;
 
 /// Room for a packet that comes back.
 const LARGEST_PACKET: usize = 2048;
@@ -76,6 +82,24 @@ impl KernelProgram {
             }
         }
         Ok(Self { ebpf })
+    }
+
+    /// The object of what measurements compare with, and of wrappers.
+    pub fn floor_object() -> Result<Vec<u8>> {
+        fs::read(FLOOR_OBJECT).with_context(|| {
+            format!("cannot read {FLOOR_OBJECT}: `cargo xtask test kernel` builds it")
+        })
+    }
+
+    /// Programs that run `name` on a frame that they put back each time: its first bytes are a constant of theirs.
+    pub fn wrapped(&mut self, name: &str, frame: &[u8]) -> Result<Self> {
+        let mut template = [0u8; TEMPLATE];
+        let known = frame.len().min(TEMPLATE);
+        template[..known].copy_from_slice(&frame[..known]);
+        let mut wrapper = Self::load_with(&Self::floor_object()?, "TEMPLATE", &template, &[])?;
+        let mut slot: ProgramArray<_> = wrapper.map("PROGRAM")?;
+        slot.set(0, self.classifier(name)?.fd()?, 0)?;
+        Ok(wrapper)
     }
 
     /// Runs a program on a packet. `Err` where the kernel does not take the packet for a test run (shorter than an

@@ -1,5 +1,5 @@
-//! A flood of SYNs and blind acknowledgements, of four times the entries that `OPENING_FLOWS` has room for, evicts its own kind
-//! only: an established flow goes on during and after it, and a client can still connect.
+//! A flood of SYNs and blind acknowledgements evicts its own kind only: an established flow goes on during and after it, and
+//! a client can still connect, though not every one finds room among the established if these have none left.
 use anyhow::{Result, ensure};
 use lb_common::{BackendState, Counter, DatapathConfig, V4};
 use tests::{
@@ -13,12 +13,16 @@ use tests::{
     require_root,
 };
 
-/// Twice as many clients as `OPENING_FLOWS` has entries; each flow takes two.
-const CLIENTS: u32 = 262_144;
+/// The flood's; `OPENING_FLOWS` has room for 65,536 flows.
+const CLIENTS: u32 = 10_000_000;
+/// It is looked at what has become of the others so often.
+const WAVES: u16 = 20;
 const ENTER: &str = "tc_ingress_ethernet";
 const LEAVE: &str = "tc_egress_ethernet";
 /// `TC_ACT_UNSPEC`: translated, or not ours.
 const GO_ON: i32 = -1;
+/// `TC_ACT_SHOT`.
+const DROPPED: i32 = 2;
 
 /// A packet passes, translated.
 fn passes(kernel: &mut KernelProgram, hook: &str, bytes: &[u8]) -> Result<()> {
@@ -47,53 +51,106 @@ fn handshake(port: u16) -> [Vec<u8>; 3] {
     ]
 }
 
-#[test]
-fn a_flood_evicts_no_established_flow_and_clients_still_connect() -> Result<()> {
-    if !require_root() {
-        return Ok(());
-    }
+/// The service at 10.96.0.1 and its pod, with room for so many entries in `FLOWS`; `None`: as the product has it.
+fn service(room: Option<u32>) -> Result<KernelProgram> {
     let mut node = HostDatapath::default();
     node.frontend(1, TCP, ([10, 96, 0, 1], 80).into());
     let pod = ([10, 244, 0, 1], 8080).into();
     node.backend(1, 1, pod, BackendState::Active);
     node.candidates(1, &[1]);
-    let mut kernel =
-        KernelProgram::load(lb_userspace::datapath::object()?, &DatapathConfig::DEFAULT)?;
+    let rooms: Vec<_> = room.into_iter().map(|room| ("FLOWS_V4", room)).collect();
+    let object = lb_userspace::datapath::object()?;
+    let mut kernel = KernelProgram::load_over(object, &DatapathConfig::DEFAULT, &rooms)?;
     kernel.fill(&node.tables)?;
+    Ok(kernel)
+}
+
+/// The next clients of a flood, so many.
+fn wave(flood: &mut KernelProgram, clients: u32) -> Result<()> {
+    let [syn, ..] = handshake(1);
+    let ran = flood.run("flood_v4", &syn, 2 * clients)?;
+    // The last acknowledges what it cannot know: it goes on to the pod, and proves nothing.
+    ensure!(ran.action == GO_ON, "{ran:?}");
+    Ok(())
+}
+
+#[test]
+fn a_flood_of_ten_million_clients_evicts_no_established_flow_and_clients_still_connect()
+-> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let mut kernel = service(None)?;
     for port in 2000..2100 {
         connect(&mut kernel, port)?;
     }
     let proven = kernel.flows::<V4>("FLOWS_V4")?.len();
     assert_eq!(proven, 200, "two entries a flow");
-
-    let [mut syn, _, mut blind] = handshake(1);
-    for number in 0..CLIENTS {
-        // Behind Ethernet and twelve bytes of IPv4; the checksums are the receiver's affair.
-        let client = (0x0b00_0000 + number).to_be_bytes();
-        for frame in [&mut syn, &mut blind] {
-            frame[26..30].copy_from_slice(&client);
-            kernel.run(ENTER, frame, 1)?;
-        }
-        if number % 8192 == 0 {
-            let port = 2000 + u16::try_from(number / 8192)?;
-            passes(&mut kernel, ENTER, &handshake(port)[2])?;
-            connect(&mut kernel, 3000 + port)?;
-        }
+    let [syn, ..] = handshake(1);
+    let mut flood = kernel.wrapped(ENTER, &syn)?;
+    for number in 0..WAVES {
+        wave(&mut flood, CLIENTS / u32::from(WAVES))?;
+        let [_, reply, request] = handshake(2000 + number);
+        passes(&mut kernel, ENTER, &request)?;
+        passes(&mut kernel, LEAVE, &reply)?;
+        connect(&mut kernel, 5000 + number)?;
     }
-    for port in 2000..2100 {
+    for port in (2000..2100).chain(5000..5000 + WAVES) {
         let [_, reply, request] = handshake(port);
         passes(&mut kernel, ENTER, &request)?;
         passes(&mut kernel, LEAVE, &reply)?;
     }
-    let connected = usize::try_from(CLIENTS / 8192)?;
     let left = kernel.flows::<V4>("FLOWS_V4")?.len();
-    assert_eq!(left, proven + 2 * connected, "nothing else was proven");
+    assert_eq!(
+        left,
+        proven + 2 * usize::from(WAVES),
+        "nothing else was proven"
+    );
     let opened = kernel.counted(Counter::FlowsOpened)?;
-    assert!(opened >= u64::from(CLIENTS), "{opened} flows were opened");
+    assert_eq!(opened, 100 + u64::from(CLIENTS) + u64::from(WAVES));
     let opening = kernel.flows::<V4>("OPENING_FLOWS_V4")?.len();
     assert!(
         opening <= 131_072 && opening > 65_536,
         "{opening} entries of opening flows"
     );
+    Ok(())
+}
+
+#[test]
+fn where_no_room_is_left_among_the_established_that_is_counted_and_they_outlast_a_flood()
+-> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let mut kernel = service(Some(200))?;
+    for port in 2000..2100 {
+        connect(&mut kernel, port)?;
+    }
+    assert_eq!(kernel.counted(Counter::FlowsTableFull)?, 0);
+    let [syn, ..] = handshake(1);
+    let mut flood = kernel.wrapped(ENTER, &syn)?;
+    for number in 0..WAVES {
+        // It works, but has no room to stay for good.
+        connect(&mut kernel, 5000 + number)?;
+        let [_, reply, request] = handshake(5000 + number);
+        passes(&mut kernel, ENTER, &request)?;
+        passes(&mut kernel, LEAVE, &reply)?;
+        wave(&mut flood, 10_000)?;
+    }
+    let crowded = kernel.counted(Counter::FlowsTableFull)?;
+    assert_eq!(crowded, u64::from(WAVES));
+    for port in 2000..2100 {
+        let [_, reply, request] = handshake(port);
+        passes(&mut kernel, ENTER, &request)?;
+        passes(&mut kernel, LEAVE, &reply)?;
+    }
+    assert_eq!(kernel.flows::<V4>("FLOWS_V4")?.len(), 200);
+    // Among opening flows nothing tells them from the flood: the last comer is still there, the first is not.
+    let [_, _, request] = handshake(5000 + WAVES - 1);
+    passes(&mut kernel, ENTER, &request)?;
+    let [_, _, request] = handshake(5000);
+    let ran = kernel.run(ENTER, &request, 1)?;
+    assert_eq!((ran.action, ran.bytes), (DROPPED, request));
+    assert_eq!(kernel.counted(Counter::DropNoFlow)?, 1);
     Ok(())
 }

@@ -9,7 +9,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{HashMap, ProgramArray};
+use aya::maps::HashMap;
 use bytemuck::Pod;
 use lb_common::{FlowEntry, FlowSide, Tuple, V4, V6};
 use lb_ebpf::{parse::Link, scratch::Scratch};
@@ -24,16 +24,11 @@ use tests::{
     memory_tables::MemoryFamily,
 };
 
-/// The programs that are compared with, built by `cargo xtask bench datapath`.
-const FLOOR_OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/floor-bpf");
 /// How often a program runs in a round: about 50 ms.
 const REPEAT: u32 = 400_000;
 const ROUNDS: u32 = 15;
 /// As small packets are, and no frame shorter than what the wrapper puts back.
 const PAYLOAD: usize = 32;
-/// Length of the wrapper's template.
-const TEMPLATE: usize = 80;
-
 /// What is measured.
 struct Subject {
     name: &'static str,
@@ -139,22 +134,6 @@ fn insert<K: Pod, V: Pod>(kernel: &mut KernelProgram, table: &str, key: K, value
     Ok(map.insert(Plain(key), Plain(value), 0)?)
 }
 
-/// A wrapper of its own for each subject: the template is a constant of it.
-fn wrap(
-    object: &[u8],
-    frame: &[u8],
-    program: &mut KernelProgram,
-    name: &str,
-) -> Result<KernelProgram> {
-    let mut template = [0u8; TEMPLATE];
-    let known = frame.len().min(TEMPLATE);
-    template[..known].copy_from_slice(&frame[..known]);
-    let mut wrapper = KernelProgram::load_with(object, "TEMPLATE", &template, &[])?;
-    let mut slot: ProgramArray<_> = wrapper.map("PROGRAM")?;
-    slot.set(0, program.classifier(name)?.fd()?, 0)?;
-    Ok(wrapper)
-}
-
 fn reset_of(frame: &[u8]) -> &'static str {
     if frame[12..14] == [0x86, 0xdd] {
         "reset_v6"
@@ -218,8 +197,7 @@ fn main() -> Result<()> {
             .context("the argument is a number of rounds")?,
         None => ROUNDS,
     };
-    let object = std::fs::read(FLOOR_OBJECT)
-        .context("no floor programs: run this by `cargo xtask bench datapath`")?;
+    let object = KernelProgram::floor_object()?;
     let mut host = Host {
         cluster: Cluster::choosing_by_hash(),
         scratch: Scratch::default(),
@@ -232,7 +210,7 @@ fn main() -> Result<()> {
     kernel.fill(&host.cluster.tables)?;
     copy_flows::<V4>(&host, &mut kernel, "FLOWS_V4")?;
     copy_flows::<V6>(&host, &mut kernel, "FLOWS_V6")?;
-    let mut floor = KernelProgram::load_with(&object, "TEMPLATE", &[0; TEMPLATE], &[])?;
+    let mut floor = KernelProgram::load_with(&object, "TEMPLATE", &[0; 80], &[])?;
     copy_targets::<V4>(&host, &mut floor, "FLOOR_FLOWS_V4")?;
     copy_targets::<V6>(&host, &mut floor, "FLOOR_FLOWS_V6")?;
 
@@ -241,7 +219,7 @@ fn main() -> Result<()> {
     for subject in subjects {
         let of_product = ["tc_ingress_ethernet", "tc_egress_ethernet"].contains(&subject.program);
         let program = if of_product { &mut kernel } else { &mut floor };
-        let mut wrapper = wrap(&object, &subject.frame, program, subject.program)?;
+        let mut wrapper = program.wrapped(subject.program, &subject.frame)?;
         let ran = wrapper.run(reset_of(&subject.frame), &subject.frame, 3)?;
         ensure!(
             ran.bytes == subject.becomes,
@@ -250,7 +228,7 @@ fn main() -> Result<()> {
             dissect(&subject.frame, Link::Ethernet),
             dissect(&ran.bytes, Link::Ethernet)
         );
-        wrappers.push(wrap(&object, &subject.frame, &mut floor, "tc_empty")?);
+        wrappers.push(floor.wrapped("tc_empty", &subject.frame)?);
         prepared.push(Prepared {
             subject,
             wrapper,
