@@ -161,7 +161,8 @@ fn clients_stay_with_a_pod_until_it_goes_and_then_with_another() -> Result<()> {
             idle.zip(remaining)
                 .is_some_and(|(idle, remaining)| idle < 60 && idle + remaining == 600)
         });
-        let is_node = |it: &serde_json::Value| it.get("client").is_some_and(|it| it.is_null());
+        let is_node =
+            |it: &serde_json::Value| it.get("client").is_some_and(serde_json::Value::is_null);
         ensure!(all_last && entries.iter().any(is_node), "{told}");
         // The pod that most have goes.
         let leaver = &first[&clients[0].name];

@@ -138,21 +138,28 @@ fn questions(objects: &Objects) -> Vec<rules::Question> {
     let node = NODE.map(|text| text.parse::<IpAddr>().unwrap());
     let mut all = Vec::new();
     let mut asked = BTreeSet::new();
-    for question in peers::questions(&objects.services, &node) {
+    // By SCTP everything is asked that is asked by TCP.
+    let mut services = objects.services.clone();
+    let specs = services.iter_mut().filter_map(|it| it.spec.as_mut());
+    for port in specs.flat_map(|it| it.ports.iter_mut().flatten()) {
+        port.protocol.take_if(|it| it == "SCTP");
+    }
+    for question in peers::questions(&services, &node) {
+        let protocols: &[_] = match question.protocol {
+            peers::Protocol::Tcp => &["TCP", "SCTP"],
+            peers::Protocol::Udp => &["UDP"],
+        };
         if !asked.insert((question.protocol, question.to)) {
             continue;
         }
         for (place, sources) in SENDERS {
             let source = sources[usize::from(question.to.is_ipv6())].parse().unwrap();
-            all.push(rules::Question {
+            all.extend(protocols.iter().map(|protocol| rules::Question {
                 place,
-                protocol: match question.protocol {
-                    peers::Protocol::Tcp => "TCP",
-                    peers::Protocol::Udp => "UDP",
-                },
+                protocol,
                 source: SocketAddr::new(source, 40_000),
                 destination: question.to,
-            });
+            }));
         }
     }
     all
@@ -166,7 +173,8 @@ fn ask(tracer: &Tracer, question: &rules::Question) -> trace::Answer {
     };
     let protocol = match question.protocol {
         "TCP" => Protocol::Tcp,
-        _ => Protocol::Udp,
+        "UDP" => Protocol::Udp,
+        _ => Protocol::Sctp,
     };
     let (source, destination) = (question.source, question.destination);
     let question = trace::Question::new(Some(origin), protocol, source, destination).unwrap();
@@ -186,6 +194,12 @@ fn wrong(
         ))
     };
     match (expected, answer.verdict) {
+        // The kernel has no hook for the SCTP sockets of the node's processes.
+        (_, Outcome::Pass)
+            if question.place == rules::Place::Host && question.protocol == "SCTP" =>
+        {
+            None
+        }
         (
             Answer::Dnat {
                 candidates,

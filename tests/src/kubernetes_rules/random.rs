@@ -113,7 +113,7 @@ fn service() -> impl Strategy<Value = (Service, Slices)> {
     ]);
     let policy = || option::of(select(vec!["Cluster", "Local", "Local"]));
     let port = (
-        select(vec!["TCP", "TCP", "UDP"]),
+        select(vec!["TCP", "TCP", "UDP", "SCTP"]),
         any::<bool>(),
         select(TARGETS.to_vec()),
     );
