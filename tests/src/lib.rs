@@ -45,6 +45,7 @@ pub mod scenario;
 pub mod scratch;
 pub mod service_cluster;
 pub mod socket_option;
+pub mod told_twice;
 pub mod topology;
 pub mod tun;
 pub mod udp;
