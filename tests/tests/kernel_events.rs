@@ -1,9 +1,10 @@
 //! What the kernel programs write into EVENTS is what happened to the packet.
 use anyhow::{Context as _, Result};
 use aya::maps::RingBuf;
+use bytemuck::Zeroable as _;
 use lb_common::{
     Counter, DatapathConfig, Event, FrontendEntry, FrontendFlags, FrontendKey, Ipv4Address,
-    Ipv6Address, Port, V4, V6,
+    Ipv6Address, Port, Prefix, V4, V6,
 };
 use tests::{
     dissect::{TCP, UDP},
@@ -119,6 +120,54 @@ fn each_dropped_packet_leaves_an_event_that_describes_it() -> Result<()> {
         assert_eq!(*event, expected);
         // BPF_PROG_TEST_RUN lets packets come in by lo.
         assert_eq!(event.interface, 1);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_later_fragment_has_no_ports_though_the_packet_before_it_had_some() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let config = DatapathConfig {
+        event_sample: 1,
+        ..DatapathConfig::DEFAULT
+    };
+    let mut tables = tables(&config);
+    // The addresses are a Service's, whatever the port. With no bits that count, all addresses may be.
+    tables.networks.v4.around_services = Prefix::zeroed();
+    tables.networks.v6.around_services = Prefix::zeroed();
+    let entry = FrontendEntry {
+        service_id: 0,
+        flags: FrontendFlags::REFUSES,
+    };
+    let key = FrontendKey::<V4>::any_port(FRONTEND_V4.into());
+    V4::own_mut(&mut tables).frontends.insert(key, entry);
+    let key = FrontendKey::<V6>::any_port(std::net::Ipv6Addr::from(FRONTEND_V6).into());
+    V6::own_mut(&mut tables).frontends.insert(key, entry);
+    let mut kernel = KernelProgram::load(lb_userspace::datapath::object()?, &config)?;
+    kernel.fill(&tables)?;
+    let later = [
+        v4().other(UDP).fragment(8, true).payload(&[0x5a; 64]),
+        v6().other(UDP)
+            .fragment_extension(8, true)
+            .payload(&[0x5a; 64]),
+    ];
+    for (whole, later) in [v4(), v6()].into_iter().zip(later) {
+        for packet in [whole.tcp(4001, 80).syn(), later] {
+            let ran = kernel.run("tc_ingress_ethernet", &packet.build(), 1)?;
+            assert_eq!(ran.action, DROP);
+        }
+        let found = events(&mut kernel)?;
+        let told = found.iter().map(|event| {
+            let ports = (event.source_port.number(), event.destination_port.number());
+            (event.counter, event.protocol, ports)
+        });
+        let expected = [
+            (Counter::DropNoBackend as u32, TCP, (4001, 80)),
+            (Counter::DropEarlyFragment as u32, UDP, (0, 0)),
+        ];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
     }
     Ok(())
 }

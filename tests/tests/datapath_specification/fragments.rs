@@ -6,7 +6,12 @@ use lb_common::{
     Counter, DeviceEntry, DropReason, FrontendEntry, FrontendFlags, FrontendKey, PassReason,
     Prefix, Translation, Verdict,
 };
-use lb_ebpf::parse::Link;
+use lb_ebpf::{
+    headers::Wire,
+    parse::{Link, Parsed},
+    pipeline::{self, Observer},
+    scratch::Scratch,
+};
 use tests::{
     dissect::{TCP, UDP},
     generate::Hook,
@@ -306,5 +311,37 @@ fn a_piece_cut_anywhere_is_translated_or_untouched() {
             let verdict = node.pass(Hook::Ingress, &mut packet, Link::Ethernet);
             assert_eq!((verdict, &packet.bytes), (LATER, &received[1]));
         }
+    }
+}
+
+/// Notes what it is told of packets.
+#[derive(Default)]
+struct Notes(Vec<(u8, u16, u16, Verdict)>);
+impl Observer for Notes {
+    fn observe<F: Wire>(&mut self, parsed: &Parsed<F>, verdict: Verdict) {
+        let tuple = &parsed.tuple;
+        let (source, destination) = (tuple.source_port, tuple.destination_port);
+        let ports = (source.number(), destination.number());
+        self.0
+            .push((tuple.protocol_number(), ports.0, ports.1, verdict));
+    }
+}
+
+#[test]
+fn a_later_piece_is_not_told_of_with_the_ports_of_the_packet_before_it() {
+    for is_v6 in FAMILIES {
+        let mut node = node();
+        is_a_services(&mut node, frontend(is_v6));
+        let (mut scratch, mut notes) = (Scratch::default(), Notes::default());
+        let later = pieces(UDP, 1, client(is_v6), frontend(is_v6)).swap_remove(1);
+        for bytes in [request(eth(), is_v6, TCP).build(), later] {
+            let mut packet = MemoryPacket::new(bytes);
+            let (tables, clock) = (&mut node.tables, &mut node.clock);
+            let (link, told) = (Link::Ethernet, &mut notes);
+            let _told = pipeline::ingress(&mut packet, link, &mut scratch, tables, clock, told);
+        }
+        let (source, destination) = (client(is_v6).port(), frontend(is_v6).port());
+        let expected = [(TCP, source, destination, REQUEST), (UDP, 0, 0, EARLY)];
+        assert_eq!(notes.0, expected, "IPv6: {is_v6}");
     }
 }

@@ -298,3 +298,31 @@ fn an_error_leaves_no_trace_in_the_flow() {
     assert_eq!(flow.node.leave(&reply).0, REPLY);
     assert_eq!(flow.node.tables.counted(Counter::FlowsOpened), 1);
 }
+
+#[test]
+fn an_error_whose_quoted_sum_is_said_to_be_there_and_is_not_goes_nowhere() {
+    for is_v6 in FAMILIES {
+        let (_, kind, code, rest) = kinds(is_v6)[0];
+        let quoted = Quoted {
+            look: ip().between(TCP, client(is_v6), frontend(is_v6)),
+            bytes: None,
+        };
+        let about = quoted.between(client(is_v6), backend(is_v6));
+        let bytes = error((kind, code, rest), backend(is_v6), client(is_v6), &about).build();
+        // The quoted TCP header is the end of the packet. The ports are within its first 8 bytes, the sum ends at 18.
+        let quoted_tcp = bytes.len() - 20;
+        for (there, expected) in [
+            (8, Verdict::Drop(DropReason::QuoteOutOfReach)),
+            (17, Verdict::Drop(DropReason::QuoteOutOfReach)),
+            (18, ERROR),
+        ] {
+            let mut node = flow(is_v6, TCP, false, false).node;
+            let cut = &bytes[..quoted_tcp + there];
+            let (verdict, after) = node.leave(cut);
+            assert_eq!(verdict, expected, "{there} bytes of the quoted header");
+            assert_eq!(after != cut, expected == ERROR, "{there} bytes");
+        }
+    }
+    let counter = Verdict::Drop(DropReason::QuoteOutOfReach).counter();
+    assert_eq!(counter, Some(Counter::DropQuoteOutOfReach));
+}
