@@ -140,6 +140,112 @@ mod tests {
         assert!(!expired(17, none, None, 49) && expired(17, none, None, 50));
     }
 
+    /// Whether an opening flow may go that has been silent for so long, on its own side and on the other.
+    fn opening_expired(protocol: u8, own: FlowFlags, other: FlowFlags, silent: (u32, u32)) -> bool {
+        let key = Tuple::<V4>::new(
+            Zeroable::zeroed(),
+            Port::ZERO,
+            Zeroable::zeroed(),
+            Port::ZERO,
+            protocol,
+        );
+        let [entry, second] =
+            [(own, silent.0), (other, silent.1)].map(|(flags, silent)| FlowEntry {
+                flags,
+                last_seen: (2000 - silent) * 250,
+                ..FlowEntry::zeroed()
+            });
+        let now = Instant {
+            jiffies: 2000 * 250,
+            per_second: 250,
+        };
+        is_expired_opening(&key, &entry, Some(&second), &TIMEOUTS, now)
+    }
+
+    #[test]
+    fn an_opening_flow_ends_after_a_minute_unless_it_has_proven_itself_or_was_answered() {
+        let (none, replied, crowded) = (FlowFlags::NONE, FlowFlags::REPLIED, FlowFlags::CROWDED);
+        for (protocol, flags, timeout) in [
+            (6, none, 60),
+            (17, none, 60),
+            (6, replied, 60),
+            (17, replied, 50),
+            (6, crowded, 1000),
+            (17, crowded, 50),
+        ] {
+            for (own, other) in [(flags, none), (none, flags)] {
+                let what = format!("{protocol} {own:?} {other:?}");
+                let expired = |silent| opening_expired(protocol, own, other, silent);
+                assert!(expired((timeout, timeout)), "{what}");
+                assert!(!expired((timeout - 1, timeout)), "{what}: it spoke");
+                assert!(!expired((timeout, timeout - 1)), "{what}: the other spoke");
+            }
+        }
+    }
+
+    #[test]
+    fn an_association_is_given_up_sooner_than_a_connection() {
+        const LONG: Timeouts = Timeouts {
+            tcp_established: 86_400,
+            ..TIMEOUTS
+        };
+        let key = Tuple::<V4>::new(
+            Zeroable::zeroed(),
+            Port::ZERO,
+            Zeroable::zeroed(),
+            Port::ZERO,
+            Protocol::Sctp.number(),
+        );
+        let entry = FlowEntry::zeroed();
+        let after = |seconds: u32| Instant {
+            jiffies: seconds * 250,
+            per_second: 250,
+        };
+        assert!(!is_expired(&key, &entry, None, &LONG, after(209)));
+        assert!(is_expired(&key, &entry, None, &LONG, after(210)));
+        // Where connections end sooner, associations do.
+        assert!(is_expired(&key, &entry, None, &TIMEOUTS, after(210)));
+        let closed = FlowEntry {
+            flags: FlowFlags::RST,
+            ..entry
+        };
+        assert!(is_expired(&key, &closed, None, &LONG, after(10)));
+    }
+
+    #[test]
+    fn both_entries_of_a_masquerade_name_their_flow_and_no_other_entry_does() {
+        let at = |last: u8| [10, 0, 0, last].into();
+        let [client, backend, masquerade] = [at(1), at(2), at(3)];
+        let port = Port::new;
+        let reply = Tuple::<V4>::new(backend, port(80), client, port(1000), 6);
+        let masqueraded = FlowFlags::MASQUERADE;
+        let request = masqueraded.with(FlowFlags::REQUEST);
+        let (source, destination) = (FlowSide::Source.byte(), FlowSide::Destination.byte());
+        let entry = |address, number, side, flags| FlowEntry {
+            address,
+            port: port(number),
+            side,
+            flags,
+            ..FlowEntry::zeroed()
+        };
+        let outwards = entry(masquerade, 2000, source, request);
+        let out_key = reply.reversed();
+        assert_eq!(flow_of_masquerade(&out_key, &outwards), Some(reply));
+        let back_key = outwards.other_half(&out_key);
+        let back = entry(client, 1000, destination, masqueraded);
+        assert_eq!(flow_of_masquerade(&back_key, &back), Some(reply));
+        // The flow's own entries are not its masquerade's, nor are those of a flow without one.
+        for (side, flags) in [
+            (destination, request),
+            (source, masqueraded),
+            (source, FlowFlags::REQUEST),
+            (destination, FlowFlags::NONE),
+        ] {
+            let own = entry(backend, 80, side, flags);
+            assert_eq!(flow_of_masquerade(&out_key, &own), None, "{side} {flags:?}");
+        }
+    }
+
     #[test]
     fn a_flow_that_is_made_while_the_sweep_runs_stays() {
         let key = Tuple::<V4>::new(

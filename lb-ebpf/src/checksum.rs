@@ -116,6 +116,13 @@ mod tests {
     }
 
     #[test]
+    fn a_carry_out_of_the_first_fold_is_folded_again() {
+        // 2 * 0xffff_ffff + 1: its halves add up to 2^32.
+        let delta = ChecksumDelta::NONE.replace(&[0, 0], &[1]);
+        assert_eq!(delta.folded(), 1);
+    }
+
+    #[test]
     fn udp_without_checksum_stays_without() {
         let mut field = [0, 0];
         adjust_in_place(&mut field, true, ChecksumDelta::NONE.replace_half(1, 2));

@@ -110,6 +110,8 @@ pub struct FamilyTables<F: IpFamily> {
     pub socket_flows: BTreeMap<SocketFlowKey<F>, SocketFlowEntry<F>>,
     /// `AFFINITY`.
     pub affinities: BTreeMap<AffinityKey<F>, AffinityEntry>,
+    /// The kernel refuses to store in `SOCKET_FLOWS`.
+    pub takes_no_socket_flows: bool,
     /// What another CPU stores in `OPENING_FLOWS` just before our next insert there, one for each insert; `None` lets
     /// an insert through undisturbed.
     pub raced: VecDeque<Option<(Tuple<F>, FlowEntry<F>)>>,
@@ -127,6 +129,7 @@ impl<F: IpFamily> Default for FamilyTables<F> {
             udp_clients: BTreeMap::new(),
             socket_flows: BTreeMap::new(),
             affinities: BTreeMap::new(),
+            takes_no_socket_flows: false,
             raced: VecDeque::new(),
         }
     }
@@ -175,6 +178,10 @@ pub struct MemoryTables {
     pub lookups: Cell<u32>,
     /// `FLOW_MARKS`.
     pub marks: FlowMarks,
+    /// For each of the next looks at a flow table: whether it finds nothing, for another CPU is about to move the flow.
+    pub missed: RefCell<VecDeque<bool>>,
+    /// How many looks found nothing so.
+    misses: Cell<u32>,
 }
 
 impl Default for MemoryTables {
@@ -196,6 +203,8 @@ impl Default for MemoryTables {
             counters: BTreeMap::new(),
             lookups: Cell::new(0),
             marks: FlowMarks::zeroed(),
+            missed: RefCell::default(),
+            misses: Cell::new(0),
         }
     }
 }
@@ -308,11 +317,15 @@ impl<F: MemoryFamily> Tables<F> for MemoryTables {
     }
     fn flow(&self, table: FlowTable, key: &Tuple<F>) -> Option<Self::Flow> {
         self.looked_up();
+        if self.missed.borrow_mut().pop_front() == Some(true) {
+            self.misses.set(self.misses.get() + 1);
+            return None;
+        }
         let flows = F::own(self).flows(table);
         flows.entries.get(key).map(|(_, flow)| *flow)
     }
     fn last_move(&self) -> u32 {
-        self.marks.last_move
+        self.marks.last_move + self.misses.get()
     }
     fn mark_move(&mut self) {
         self.marks.last_move += 1;
@@ -375,9 +388,11 @@ impl<F: MemoryFamily> Tables<F> for MemoryTables {
         F::own(self).socket_flows.get(key).copied()
     }
     fn set_socket_flow(&mut self, key: &SocketFlowKey<F>, entry: &SocketFlowEntry<F>) -> bool {
-        let flows = &mut F::own_mut(self).socket_flows;
-        flows.insert(*key, *entry);
-        true
+        let own = F::own_mut(self);
+        if !own.takes_no_socket_flows {
+            own.socket_flows.insert(*key, *entry);
+        }
+        !own.takes_no_socket_flows
     }
     fn affinity(&self, key: &AffinityKey<F>) -> Option<AffinityEntry> {
         self.looked_up();

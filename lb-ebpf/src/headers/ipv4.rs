@@ -43,3 +43,36 @@ impl Ipv4Header {
         u16::from_be_bytes(self.fragment) & 0x1fff != 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_that_must_not_be_fragmented_is_no_fragment() {
+        for (word, is_fragment, is_later) in [
+            (0u16, false, false),
+            (0x4000, false, false), // "Don't fragment", as nearly all TCP has it.
+            (0x8000, false, false), // Reserved.
+            (0x2000, true, false),  // More to come.
+            (0x2001, true, true),
+            (0x0001, true, true),
+            (0x1000, true, true),
+        ] {
+            let header = Ipv4Header {
+                version_length: 0x45,
+                traffic_class: 0,
+                total_length: [0, 40],
+                identification: [0; 2],
+                fragment: word.to_be_bytes(),
+                ttl: 64,
+                protocol: 6,
+                checksum: [0; 2],
+                source: [10, 0, 0, 1],
+                destination: [10, 0, 0, 2],
+            };
+            let found = (header.is_fragment(), header.is_later_fragment());
+            assert_eq!(found, (is_fragment, is_later), "{word:#06x}");
+        }
+    }
+}

@@ -83,3 +83,26 @@ pub mod next_header {
     /// Mobility.
     pub const MOBILITY: u8 = 135;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_extension_header_counts_its_length_in_a_unit_of_its_own() {
+        for (kind, length, bytes) in [
+            (next_header::HOP_BY_HOP, 0, 8),
+            (next_header::DESTINATION, 2, 24),
+            (next_header::AUTHENTICATION, 4, 24),
+            (next_header::FRAGMENT, 0, 8),
+            // Of the fragment header the field is reserved: whatever it says is ignored (RFC 8200, section 4.5).
+            (next_header::FRAGMENT, 7, 8),
+        ] {
+            let header = ExtensionHeader {
+                next_header: 6,
+                length,
+            };
+            assert_eq!(header.bytes(kind), bytes, "type {kind}, length {length}");
+        }
+    }
+}

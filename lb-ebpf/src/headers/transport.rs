@@ -136,3 +136,29 @@ impl TcpFlags {
         self.has(Self(Self::SYN.0 | Self::ACK.0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_chunk_of_a_packet_says_what_control_bits_would() {
+        let (fin, syn, rst, ack) = (TcpFlags::FIN, TcpFlags::SYN, TcpFlags::RST, TcpFlags::ACK);
+        // RFC 9260, section 3.2.
+        for (name, chunk, expected) in [
+            ("DATA", 0, &[ack][..]),
+            ("INIT", 1, &[syn]),
+            ("INIT ACK", 2, &[syn, ack]),
+            ("SACK", 3, &[ack]),
+            ("HEARTBEAT", 4, &[ack]),
+            ("ABORT", 6, &[rst, ack]),
+            ("SHUTDOWN", 7, &[fin, ack]),
+            ("SHUTDOWN ACK", 8, &[fin, ack]),
+            ("COOKIE ECHO", 10, &[ack]),
+            ("SHUTDOWN COMPLETE", 14, &[ack]),
+        ] {
+            let bits = expected.iter().fold(0, |bits, flag| bits | flag.0);
+            assert_eq!(TcpFlags::of_chunk(chunk), TcpFlags(bits), "{name}");
+        }
+    }
+}

@@ -260,3 +260,22 @@ fn a_process_hears_that_its_node_has_no_endpoint_where_others_have_some() {
         assert_eq!(dial(&mut node, fixture::frontend(false)), Some(expected));
     }
 }
+
+#[test]
+fn a_packet_is_dropped_rather_than_refused_where_others_have_an_endpoint() {
+    for (flags, expected) in [
+        (FrontendFlags::NONE, DropReason::NoBackend),
+        (
+            FrontendFlags::BACKENDS_ELSEWHERE,
+            DropReason::NoLocalBackend,
+        ),
+    ] {
+        let mut node = fixture::node();
+        node.candidates(1, &[]);
+        for entry in node.tables.v4.frontends.values_mut() {
+            entry.flags = flags;
+        }
+        let packet = fixture::request(eth(), false, TCP).build();
+        assert_eq!(node.enter(&packet), (Verdict::Drop(expected), packet));
+    }
+}

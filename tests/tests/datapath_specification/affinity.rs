@@ -342,3 +342,16 @@ fn a_process_and_a_client_outside_are_two() {
     assert_eq!(node.tables.v4.affinities.len(), 2);
     assert!(node.tables.v6.affinities.is_empty());
 }
+
+#[test]
+fn a_service_without_affinity_notes_no_client_after_one_with_it() {
+    let mut node = node();
+    let _kept = open_from(&mut node, TCP, 9, 1000);
+    let mut other = talk(&mut node, TCP, 1000);
+    other.frontend = other_frontend();
+    assert!(other.ask(SYN).is_some());
+    assert_eq!(node.tables.v4.affinities.len(), 1);
+    node.stay(DNS, 0);
+    let _backend = dial(&mut node, 7, UDP, Choice::Datagram);
+    assert_eq!(node.tables.v4.affinities.len(), 1, "a process's datagram");
+}

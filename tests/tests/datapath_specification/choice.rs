@@ -143,3 +143,17 @@ fn a_slot_is_believed_only_if_it_and_its_backend_are_the_services_own_and_active
         assert!(node.tables.v4.opening.is_empty(), "{what}");
     }
 }
+
+#[test]
+fn chance_does_not_ask_whose_packet_it_is_and_the_hash_asks_nothing_else() {
+    for (algorithm, backends) in [(Algorithm::Random, 3), (Algorithm::Hash, 1)] {
+        let met = (0..50).map(|seed| {
+            let mut node = node();
+            node.clock = tests::memory_clock::MemoryClock::new(seed);
+            node.choose_by(WEB, algorithm);
+            talk(&mut node, TCP, 1000).ask(SYN).expect("a backend")
+        });
+        let met: std::collections::BTreeSet<SocketAddr> = met.collect();
+        assert_eq!(met.len(), backends, "{algorithm:?}");
+    }
+}

@@ -234,3 +234,52 @@ fn who_goes_on_speaking_to_a_pod_that_is_gone_is_told_each_time_and_ages_soon() 
     // Replies are not asked for: what comes from there is from nobody, or was on its way.
     assert_eq!(talk(&mut node, TCP, 1000).answer(pod, ACK), REPLY);
 }
+
+#[test]
+fn a_flow_whose_backends_id_is_somebody_elses_now_is_over() {
+    let mut node = node();
+    let kept = established(&mut node, 1000);
+    for id in 11..=13 {
+        let backend = node.tables.v4.backends.get_mut(&id);
+        backend.expect("a backend").generation += 1;
+    }
+    node.clock.advance(1);
+    let (verdict, _) = talk(&mut node, TCP, 1000).ask_with(ACK, 0);
+    assert_eq!(verdict, Verdict::Drop(DropReason::BackendGone), "{kept}");
+}
+
+#[test]
+fn a_syn_to_a_pod_that_is_gone_chooses_anew_at_once() {
+    let mut node = node();
+    let old = established(&mut node, 1000);
+    let number = (1..=3).find(|number| pod(*number) == old).unwrap();
+    node.backend(10 + number, WEB, old, BackendState::Gone);
+    let others: Vec<u32> = (11..=13).filter(|id| *id != 10 + number).collect();
+    node.candidates(WEB, &others);
+    let new = talk(&mut node, TCP, 1000).ask(SYN);
+    assert!(new.is_some_and(|new| new != old), "{new:?}");
+}
+
+#[test]
+fn only_a_pure_syn_begins_anew_on_a_finished_flow() {
+    for flags in [SYN | ACK, SYN | FIN, SYN | RST, ACK, FIN | ACK] {
+        let mut node = node();
+        let old = established(&mut node, 1000);
+        assert_eq!(talk(&mut node, TCP, 1000).ask(RST), Some(old));
+        let others = (1..=3).filter(|number| pod(*number) != old);
+        node.candidates(WEB, &others.map(|number| 10 + number).collect::<Vec<_>>());
+        let to = talk(&mut node, TCP, 1000).ask(flags);
+        assert_eq!(to, Some(old), "flags {flags:#04x}");
+    }
+}
+
+#[test]
+fn a_udp_flow_says_no_goodbyes_whatever_the_packet_before_it_said() {
+    let mut node = node();
+    let opened = talk(&mut node, UDP, 1000).ask(0);
+    let tcp = established(&mut node, 2000);
+    assert_eq!(talk(&mut node, TCP, 2000).ask(FIN | RST), Some(tcp));
+    assert_eq!(talk(&mut node, UDP, 1000).ask(0), opened);
+    let (_, entry) = node.remembered(UDP, client(1000), frontend()).unwrap();
+    assert!(!entry.flags.has(FlowFlags::FIN) && !entry.flags.has(FlowFlags::RST));
+}

@@ -314,6 +314,33 @@ fn a_piece_cut_anywhere_is_translated_or_untouched() {
     }
 }
 
+#[test]
+fn a_whole_packet_after_a_piece_is_whole() {
+    for is_v6 in FAMILIES {
+        let mut node = node();
+        let first = pieces(UDP, 1, client(is_v6), frontend(is_v6)).swap_remove(0);
+        let kept =
+            |node: &HostDatapath| node.tables.v4.fragments.len() + node.tables.v6.fragments.len();
+        assert_eq!(node.enter(&first).0, REQUEST);
+        assert_eq!(kept(&node), 1);
+        node.tables.v4.fragments.clear();
+        node.tables.v6.fragments.clear();
+        let whole = request(eth(), is_v6, UDP).extension(60, 8);
+        let plain = request(eth(), is_v6, UDP);
+        for packet in [
+            plain,
+            if is_v6 {
+                whole
+            } else {
+                request(eth(), is_v6, TCP)
+            },
+        ] {
+            assert_eq!(node.enter(&packet.build()).0, REQUEST);
+            assert_eq!(kept(&node), 0, "IPv6: {is_v6}");
+        }
+    }
+}
+
 /// Notes what it is told of packets.
 #[derive(Default)]
 struct Notes(Vec<(u8, u16, u16, Verdict)>);

@@ -121,6 +121,21 @@ fn a_udp_checksum_that_comes_out_as_zero_is_sent_as_all_ones() {
 }
 
 #[test]
+fn a_tcp_checksum_that_comes_out_as_zero_is_sent_as_zero() {
+    for is_v6 in [false, true] {
+        let with = |word: [u8; 2]| request(eth(), is_v6, TCP).payload(&word);
+        let direct = |packet: &_| rebuilt(packet, client(is_v6), backend(is_v6));
+        // The sum of the translated packet, as a word of its own, makes it zero.
+        let bytes = direct(&with([0, 0]));
+        let field = dissect(&bytes, Link::Ethernet).unwrap().checksum_at();
+        let packet = with([bytes[field], bytes[field + 1]]);
+        let expected = direct(&packet);
+        assert_eq!(expected[field..field + 2], [0, 0]);
+        assert_eq!(node().enter(&packet.build()), (REQUEST, expected));
+    }
+}
+
+#[test]
 fn a_packet_that_was_wrong_is_not_put_right() {
     let mut bytes = request(eth(), false, TCP).build();
     let last = bytes.len() - 1;

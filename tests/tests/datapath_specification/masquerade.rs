@@ -20,7 +20,7 @@ use crate::{
 };
 
 pub(crate) const OUT: Verdict = Verdict::Translated(Translation::MasqueradedRequest);
-const BACK: Verdict = Verdict::Translated(Translation::MasqueradedReply);
+pub(crate) const BACK: Verdict = Verdict::Translated(Translation::MasqueradedReply);
 
 fn own_port() -> SocketAddr {
     SocketAddr::new(pod(1).ip(), 2000)

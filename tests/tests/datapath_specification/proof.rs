@@ -7,6 +7,7 @@ use tests::{
         flag::{ACK, FIN, SYN},
     },
     host_datapath::{HostDatapath, tuple},
+    packet_builder::eth,
 };
 
 use crate::{
@@ -212,4 +213,86 @@ fn proof_takes_no_reply_tuple_away_from_another_frontend() {
     assert_eq!(talk(&mut node, UDP, 1000).ask(0), Some(pod));
     assert_eq!(node.tables.v4.opening.get(&reply), Some(theirs));
     assert!(node.tables.v4.proven.is_empty());
+}
+
+#[test]
+fn only_a_syn_ack_says_what_proves_the_client() {
+    // (what the pod sends after its SYN/ACK with the number 900, and what then proves the client)
+    for flags in [ACK, ACK | FIN, SYN] {
+        let mut node = node();
+        let mut talk = talk(&mut node, TCP, 1000);
+        let pod = talk.ask(SYN).unwrap();
+        assert_eq!(talk.answer(pod, SYN | ACK), REPLY);
+        let later = eth().between(TCP, pod, client(1000)).flags(flags);
+        assert_eq!(node.leave(&later.sequence(5000).build()).0, REPLY);
+        for (number, table) in [(5001, FlowTable::Opening), (901, FlowTable::Proven)] {
+            let mut talk = self::talk(&mut node, TCP, 1000);
+            assert_eq!(talk.ask_with(ACK, number).0, REQUEST);
+            assert_eq!(talk.table(), Some(table), "{number} after {flags:#04x}");
+        }
+    }
+}
+
+#[test]
+fn the_number_zero_proves_nobody_to_whom_no_number_was_sent() {
+    let mut node = node();
+    let mut talk = talk(&mut node, TCP, 1000);
+    assert!(talk.ask(SYN).is_some());
+    assert_eq!(talk.ask_with(ACK, 0).0, REQUEST);
+    assert_eq!(talk.table(), Some(FlowTable::Opening));
+}
+
+#[test]
+fn what_the_pod_said_before_the_proof_is_not_forgotten_by_it() {
+    let mut node = node();
+    let mut talk = talk(&mut node, TCP, 1000);
+    let pod = talk.ask(SYN).unwrap();
+    assert_eq!(talk.answer(pod, SYN | ACK), REPLY);
+    assert_eq!(talk.answer(pod, FIN | ACK), REPLY);
+    assert_eq!(talk.ask_with(ACK, 901), (REQUEST, Some(pod)));
+    let (table, reply) = node.remembered(TCP, pod, client(1000)).unwrap();
+    assert_eq!(table, FlowTable::Proven);
+    assert!(reply.flags.has(FlowFlags::FIN), "the pod's FIN is lost");
+    let (_, request) = node.remembered(TCP, client(1000), frontend()).unwrap();
+    assert!(
+        !request.flags.has(FlowFlags::CHALLENGED),
+        "of no use any more"
+    );
+}
+
+#[test]
+fn what_found_no_room_is_counted_once_and_tried_once_a_second() {
+    let mut node = node();
+    node.tables.v4.proven.capacity = 0;
+    let mut talk = talk(&mut node, TCP, 1000);
+    let pod = talk.ask(SYN).unwrap();
+    assert_eq!(talk.answer(pod, SYN | ACK), REPLY);
+    assert_eq!(talk.ask_with(ACK, 901), (REQUEST, Some(pod)));
+    for _ in 0..3 {
+        node.clock.advance(1);
+        assert_eq!(self::talk(&mut node, TCP, 1000).ask(ACK), Some(pod));
+    }
+    assert_eq!(node.tables.counted(Counter::FlowsTableFull), 1);
+    node.tables.v4.proven.capacity = 2;
+    for (seconds, table) in [(0, FlowTable::Opening), (1, FlowTable::Proven)] {
+        node.clock.advance(seconds);
+        let mut talk = self::talk(&mut node, TCP, 1000);
+        assert_eq!(talk.ask(ACK), Some(pod));
+        assert_eq!(talk.table(), Some(table), "{seconds} s later");
+    }
+}
+
+#[test]
+fn what_found_no_room_outlives_its_service_as_if_it_had() {
+    for capacity in [0, 2] {
+        let mut node = node();
+        node.tables.v4.proven.capacity = capacity;
+        let mut talk = talk(&mut node, TCP, 1000);
+        let pod = talk.ask(SYN).unwrap();
+        assert_eq!(talk.answer(pod, SYN | ACK), REPLY);
+        assert_eq!(talk.ask_with(ACK, 901), (REQUEST, Some(pod)));
+        node.tables.v4.frontends.clear();
+        let mut talk = self::talk(&mut node, TCP, 1000);
+        assert_eq!(talk.ask(ACK), Some(pod), "room for {capacity}");
+    }
 }

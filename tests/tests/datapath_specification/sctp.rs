@@ -107,3 +107,39 @@ fn where_the_port_stays_so_does_the_sum() {
     assert_eq!(sent[sum..sum + 4], bytes[sum..sum + 4]);
     assert_checksums(&sent, Link::Ethernet);
 }
+
+#[test]
+fn a_part_of_a_packet_goes_nowhere_and_leaves_no_trace() {
+    const FRAGMENTED: Verdict = Verdict::Drop(DropReason::Fragmented);
+    for is_v6 in [false, true] {
+        let part = |packet: PacketBuilder| {
+            if is_v6 {
+                packet.fragment_extension(0, true).build()
+            } else {
+                packet.fragment(0, true).build()
+            }
+        };
+        let mut node = node(is_v6);
+        let first = part(asks(is_v6, SYN, 0));
+        assert_eq!(node.enter(&first), (FRAGMENTED, first));
+        let is_empty = |node: &HostDatapath| {
+            node.tables.v4.opening.is_empty() && node.tables.v6.opening.is_empty()
+        };
+        assert!(is_empty(&node), "it has opened a flow");
+        assert_eq!(node.enter(&asks(is_v6, SYN, 0).build()).0, REQUEST);
+        let entries = |node: &HostDatapath| {
+            let v4: Vec<_> = node.tables.v4.opening.iter().collect();
+            let v6: Vec<_> = node.tables.v6.opening.iter().collect();
+            (v4, v6)
+        };
+        let before = entries(&node);
+        node.clock.advance(5);
+        for flags in [ACK, FIN] {
+            let request = part(asks(is_v6, flags, 901));
+            assert_eq!(node.enter(&request), (FRAGMENTED, request));
+            let reply = part(answers(is_v6, flags));
+            assert_eq!(node.leave(&reply), (FRAGMENTED, reply));
+        }
+        assert_eq!(entries(&node), before);
+    }
+}

@@ -4,7 +4,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use lb_common::{BackendState, Counter, DropReason, Ipv4Address, Port, V4};
+use lb_common::{
+    BackendState, Counter, DropReason, FrontendEntry, FrontendFlags, FrontendKey, Ipv4Address,
+    Port, V4,
+};
 use lb_ebpf::socket_path::{Call, Choice, SocketVerdict, reply, request};
 use tests::{
     dissect::{TCP, UDP},
@@ -13,7 +16,7 @@ use tests::{
 
 use crate::{
     fixture::at,
-    talk::{DNS, WEB, frontend, node, pod},
+    talk::{DNS, OTHER_WEB, WEB, frontend, node, pod},
 };
 
 fn call(cookie: u64, protocol: u8, peer: SocketAddr) -> Call<V4> {
@@ -136,4 +139,71 @@ fn connections_of_a_process_spread() {
         ))
     });
     assert_eq!(dialled.collect::<BTreeSet<_>>().len(), 3);
+}
+
+#[test]
+fn a_process_is_a_client_inside() {
+    let mut node = node();
+    let IpAddr::V4(address) = frontend().ip() else {
+        unreachable!("an IPv4 frontend")
+    };
+    let key = FrontendKey::<V4>::new(address.into(), Port::new(80), TCP);
+    let everybody = node.tables.v4.frontends.get_mut(&key).unwrap();
+    everybody.flags = FrontendFlags::INSIDE_ELSEWHERE;
+    let inside = FrontendEntry {
+        service_id: OTHER_WEB,
+        flags: FrontendFlags::NONE,
+    };
+    node.tables.v4.frontends.insert(key.inside(), inside);
+    node.candidates(WEB, &[11]);
+    node.candidates(OTHER_WEB, &[32]);
+    let verdict = ask(&mut node, &call(7, TCP, frontend()), Choice::Connection);
+    assert_eq!(target(verdict), Some(pod(2)));
+}
+
+#[test]
+fn what_cannot_be_remembered_fails_and_is_counted() {
+    let mut node = node();
+    node.tables.v4.takes_no_socket_flows = true;
+    let verdict = ask(&mut node, &call(7, UDP, frontend()), Choice::Datagram);
+    assert_eq!(verdict, SocketVerdict::Failed(DropReason::FlowNotStored));
+    assert_eq!(node.tables.counted(Counter::DropFlowNotStored), 1);
+    assert_eq!(node.tables.counted(Counter::SocketRequests), 0);
+}
+
+#[test]
+fn a_call_that_a_rule_denies_is_counted_apart_from_one_that_nobody_answers() {
+    for (flags, denied, refused) in [
+        (FrontendFlags::NONE, 0, 1),
+        (FrontendFlags::BACKENDS_ELSEWHERE, 1, 0),
+        (FrontendFlags::NODE_EXCLUDED, 1, 0),
+    ] {
+        let mut node = node();
+        node.candidates(WEB, &[]);
+        for entry in node.tables.v4.frontends.values_mut() {
+            entry.flags = flags;
+        }
+        let verdict = ask(&mut node, &call(7, TCP, frontend()), Choice::Connection);
+        assert_eq!(target(verdict), None);
+        let counted = [Counter::SocketDenied, Counter::SocketRefused]
+            .map(|counter| node.tables.counted(counter));
+        assert_eq!(counted, [denied, refused], "{flags:?}");
+    }
+}
+
+#[test]
+fn a_socket_that_asks_two_services_of_one_pod_knows_their_answers_apart() {
+    let mut node = node();
+    let (second, port) = (at("10.96.0.4:53"), at("10.244.0.1:5353"));
+    node.frontend(OTHER_WEB, UDP, second);
+    node.backend(31, OTHER_WEB, port, BackendState::Active);
+    node.candidates(DNS, &[21]);
+    for (frontend, backend) in [(frontend(), pod(1)), (second, port)] {
+        let verdict = ask(&mut node, &call(7, UDP, frontend), Choice::Datagram);
+        assert_eq!(target(verdict), Some(backend));
+    }
+    for (frontend, backend) in [(frontend(), pod(1)), (second, port)] {
+        let verdict = answer(&mut node, &call(7, UDP, backend));
+        assert_eq!(target(verdict), Some(frontend));
+    }
 }

@@ -5,7 +5,7 @@ use lb_common::{Counter, DropReason, FlowFlags, FrontendFlags, Port, Verdict};
 use lb_ebpf::tables::FlowTable;
 use tests::{
     dissect::{
-        TCP, UDP, dissect,
+        TCP, UDP, assert_checksums, dissect,
         flag::{ACK, FIN, RST, SYN},
     },
     host_datapath::{HostDatapath, tuple},
@@ -21,31 +21,38 @@ use crate::{
 type Ends = (SocketAddr, SocketAddr);
 
 /// Both services have the same pod alone.
-fn two_services_with_a_pod() -> HostDatapath {
+pub(crate) fn two_services_with_a_pod() -> HostDatapath {
     let mut node = node();
     node.candidates(WEB, &[11]);
     node.candidates(OTHER_WEB, &[31]);
     node
 }
 
-fn enter(node: &mut HostDatapath, protocol: u8, to: SocketAddr, flags: u8, ack: u32) -> Ends {
+pub(crate) fn enter(
+    node: &mut HostDatapath,
+    protocol: u8,
+    to: SocketAddr,
+    flags: u8,
+    ack: u32,
+) -> Ends {
     let packet = eth().between(protocol, client(1000), to).flags(flags);
     let (verdict, bytes) = node.enter(&packet.acknowledge(ack).build());
     assert_eq!(verdict, REQUEST);
     ends(&bytes)
 }
 /// The pod answers, at the port it was asked from.
-fn answer(node: &mut HostDatapath, protocol: u8, port: u16, flags: u8) -> Ends {
+pub(crate) fn answer(node: &mut HostDatapath, protocol: u8, port: u16, flags: u8) -> Ends {
     let packet = eth().between(protocol, pod(1), client(port)).flags(flags);
     let (verdict, bytes) = node.leave(&packet.sequence(900).build());
     assert_eq!(verdict, REPLY);
     ends(&bytes)
 }
-fn ends(bytes: &[u8]) -> Ends {
+pub(crate) fn ends(bytes: &[u8]) -> Ends {
+    assert_checksums(bytes, lb_ebpf::parse::Link::Ethernet);
     let packet = dissect(bytes, lb_ebpf::parse::Link::Ethernet).expect("a packet");
     (packet.source, packet.destination)
 }
-fn other(node: &mut HostDatapath) -> Talk<'_> {
+pub(crate) fn other(node: &mut HostDatapath) -> Talk<'_> {
     Talk {
         node,
         protocol: TCP,
@@ -235,6 +242,11 @@ fn where_no_port_is_free_the_flow_is_dropped_and_counted_as_a_conflict() {
         );
         let half = node.remembered(TCP, client(1000), other_frontend());
         assert!(half.is_none(), "half a flow stays: {half:?}");
+        let theirs = node.tables.v4.flows(table).len();
+        let all = node.tables.v4.opening.len() + node.tables.v4.proven.len();
+        // Beside those of the ports, there is the first flow's request, which is opening.
+        let others = usize::from(table == FlowTable::Proven);
+        assert_eq!(all - theirs, others, "a try stays behind: {table:?}");
     }
 }
 

@@ -25,6 +25,9 @@ fn what_is_not_ours_passes_untouched_for_a_reason() {
     let seven = (0..7)
         .fold(tcp6(), |packet, _| packet.extension(60, 8))
         .build();
+    let long = (0..4)
+        .fold(tcp6(), |packet, _| packet.extension(60, 264))
+        .build();
     for (what, bytes, reason) in [
         ("an empty frame", vec![], Malformed),
         ("half an Ethernet header", vec![2; 13], Malformed),
@@ -78,6 +81,7 @@ fn what_is_not_ours_passes_untouched_for_a_reason() {
             OtherProtocol,
         ),
         ("seven extension headers", seven, OtherProtocol),
+        ("more than 1023 bytes of headers", long, Malformed),
         (
             "a later fragment over IPv4",
             tcp().fragment(3, true).build(),
@@ -123,6 +127,25 @@ fn a_request_to_a_frontend_is_nothing_on_egress() {
         node().leave(&bytes),
         (Verdict::Pass(PassReason::NotOurs), bytes)
     );
+}
+
+#[test]
+fn what_is_known_on_one_side_of_the_node_is_nothing_on_the_other() {
+    for is_proven in [false, true] {
+        let mut node = crate::talk::node();
+        let (client, frontend) = (crate::talk::client(1000), crate::talk::frontend());
+        let pod = if is_proven {
+            crate::talk::established(&mut node, 1000)
+        } else {
+            let opened = crate::talk::talk(&mut node, TCP, 1000).ask(flag::SYN);
+            opened.expect("a backend")
+        };
+        let not_ours = Verdict::Pass(PassReason::NotOurs);
+        let request = eth().between(TCP, client, frontend).build();
+        assert_eq!(node.leave(&request), (not_ours, request));
+        let reply = eth().between(TCP, pod, client).build();
+        assert_eq!(node.enter(&reply), (not_ours, reply));
+    }
 }
 
 #[test]
