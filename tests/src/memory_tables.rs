@@ -181,7 +181,7 @@ pub struct MemoryTables {
     /// For each of the next looks at a flow table: whether it finds nothing, for another CPU is about to move the flow.
     pub missed: RefCell<VecDeque<bool>>,
     /// How many looks found nothing so.
-    misses: Cell<u32>,
+    pub misses: Cell<u32>,
 }
 
 impl Default for MemoryTables {
