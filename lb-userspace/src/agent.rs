@@ -100,6 +100,8 @@ pub struct Agent<M> {
     sources: BTreeMap<Source, Seen>,
     trouble: BTreeMap<Source, Vec<Warning>>,
     said: Said,
+    /// What has been said about `ServiceCIDR`s.
+    cidr_warnings: Vec<Warning>,
     refused: BTreeMap<ServiceName, Refusal>,
     /// The disputes about frontends that have been told of.
     disputes: BTreeSet<Dispute>,
@@ -150,6 +152,7 @@ impl<M: LbMaps> Agent<M> {
             pending: Scope::default(),
             trouble: BTreeMap::new(),
             said: Said::default(),
+            cidr_warnings: Vec::new(),
             refused: BTreeMap::new(),
             disputes: BTreeSet::new(),
             checks: BTreeMap::new(),
@@ -182,6 +185,7 @@ impl<M: LbMaps> Agent<M> {
             Event::Replaced {
                 services,
                 slices,
+                service_cidrs,
                 vanished_pods,
                 is_complete,
             } => {
@@ -194,6 +198,8 @@ impl<M: LbMaps> Agent<M> {
                 self.look_at(dirty, now);
                 let dirty = self.snapshot.replace_slices(slices);
                 self.look_at(dirty, now);
+                let dirty = self.snapshot.replace_service_cidrs(service_cidrs);
+                self.moved(dirty);
             }
             Event::ServicesListed(services) => {
                 self.seen(Source::Services, true, now);
@@ -228,13 +234,26 @@ impl<M: LbMaps> Agent<M> {
             Event::NodeChanged(node) => {
                 self.seen(Source::Node, true, now);
                 let dirty = self.snapshot.set_node(node.map(|node| *node));
-                self.dirty.extend(dirty);
-                self.note_place();
+                self.moved(dirty);
+            }
+            Event::ServiceCidrsListed(objects) => {
+                self.seen(Source::ServiceCidrs, true, now);
+                let dirty = self.snapshot.replace_service_cidrs(objects);
+                self.moved(dirty);
+            }
+            Event::ServiceCidrApplied(object) => {
+                self.seen(Source::ServiceCidrs, false, now);
+                let dirty = self.snapshot.apply_service_cidr(*object);
+                self.moved(dirty);
+            }
+            Event::ServiceCidrDeleted(name) => {
+                self.seen(Source::ServiceCidrs, false, now);
+                let dirty = self.snapshot.delete_service_cidr(&name);
+                self.moved(dirty);
             }
             Event::LocalAddresses(addresses) => {
                 let dirty = self.snapshot.set_local_addresses(addresses);
-                self.dirty.extend(dirty);
-                self.note_place();
+                self.moved(dirty);
             }
             Event::Trouble { source, warnings } => self.trouble(source, warnings),
             Event::Unreferenced(backends) => self.ledger.release(&backends),
@@ -244,6 +263,20 @@ impl<M: LbMaps> Agent<M> {
             Event::Stop => {}
         }
         self.tell_of_work(now);
+    }
+
+    /// Something about the place has changed that concerns these Services.
+    fn moved(&mut self, dirty: Dirty) {
+        self.dirty.extend(dirty);
+        self.note_place();
+        let warnings = self.snapshot.service_cidr_warnings();
+        for news in warnings
+            .iter()
+            .filter(|it| !self.cidr_warnings.contains(it))
+        {
+            warn!("{news}");
+        }
+        self.cidr_warnings = warnings;
     }
 
     /// The node is where it is, and has the addresses it has.

@@ -258,7 +258,12 @@ impl Settings {
         let sources = if self.manifests.is_some() {
             BTreeSet::from([Source::Manifests])
         } else {
-            BTreeSet::from([Source::Services, Source::EndpointSlices, Source::Node])
+            BTreeSet::from([
+                Source::Services,
+                Source::EndpointSlices,
+                Source::Node,
+                Source::ServiceCidrs,
+            ])
         };
         Ok(agent::Settings {
             place: self.node.place()?,

@@ -255,14 +255,13 @@ impl<'a> Stage<'a> {
             );
         }
         if let Some(objects) = reading.objects {
-            let (services, slices) = (objects.services, objects.slices);
-            let (vanished_pods, is_complete) = (objects.vanished_pods, objects.is_complete);
             agent.handle(
                 Event::Replaced {
-                    services,
-                    slices,
-                    vanished_pods,
-                    is_complete,
+                    services: objects.services,
+                    slices: objects.slices,
+                    service_cidrs: objects.service_cidrs,
+                    vanished_pods: objects.vanished_pods,
+                    is_complete: objects.is_complete,
                 },
                 now,
             );

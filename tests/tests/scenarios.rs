@@ -53,6 +53,7 @@ scenarios! {
     pods_by_labels
     restart
     restart_with_a_broken_file
+    service_cidrs
     short_forms
     terminating
     too_many_endpoints

@@ -41,6 +41,7 @@ questions! {
     no_node_address
     outside
     senders
+    service_cidrs
 }
 
 /// One question about many Services, asked so often that flows which stayed behind would meet.

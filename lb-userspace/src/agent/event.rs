@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     agent::view::View,
-    model::{EndpointSlice, Family, Node, Service, ServiceName, SliceName, Warning},
+    model::{EndpointSlice, Family, Node, Service, ServiceCidr, ServiceName, SliceName, Warning},
 };
 
 /// Where events come from. Each source says once what there is (its first list), and then what changes.
@@ -25,6 +25,8 @@ pub enum Source {
     EndpointSlices,
     /// The agent's own Node. Nothing waits for it: it decides about preferences, not about who serves.
     Node,
+    /// The API server's `ServiceCIDR`s. Where there are none to be had, the first list is empty.
+    ServiceCidrs,
 }
 
 impl fmt::Display for Source {
@@ -34,6 +36,7 @@ impl fmt::Display for Source {
             Self::Services => "services",
             Self::EndpointSlices => "endpoint slices",
             Self::Node => "node",
+            Self::ServiceCidrs => "service CIDRs",
         })
     }
 }
@@ -47,6 +50,8 @@ pub enum Event {
         services: Vec<Service>,
         /// All their endpoints.
         slices: Vec<EndpointSlice>,
+        /// All prefixes that Services get their addresses from, beside those of flags.
+        service_cidrs: Vec<ServiceCidr>,
         /// Uids of pods whose manifests have vanished since the last time: nobody answers there any more.
         vanished_pods: Vec<String>,
         /// False while a part of the folder could never be read: what stands there is not known.
@@ -66,6 +71,12 @@ pub enum Event {
     SliceDeleted(SliceName),
     /// The own Node: new, changed, or absent.
     NodeChanged(Option<Box<Node>>),
+    /// All `ServiceCIDR`s, after a first or a repeated list. What is not in it exists no longer.
+    ServiceCidrsListed(Vec<ServiceCidr>),
+    /// A `ServiceCIDR` is new or has changed.
+    ServiceCidrApplied(Box<ServiceCidr>),
+    /// A `ServiceCIDR` was deleted.
+    ServiceCidrDeleted(String),
     /// All addresses of the node's devices.
     LocalAddresses(BTreeSet<IpAddr>),
     /// What troubles a source, as a whole: an empty list says that nothing does any more.

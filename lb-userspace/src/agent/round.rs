@@ -30,7 +30,9 @@ impl<M: LbMaps> Agent<M> {
 
     pub(super) fn has_work(&self) -> bool {
         let to_look_at = !self.dirty.is_empty() || !self.pending.is_empty();
-        !self.started || self.doubtful || to_look_at || self.ledger.is_touched()
+        let networks = desired::networks(self.snapshot.place(), &self.ledger);
+        let to_write = networks != self.actual.networks;
+        !self.started || self.doubtful || to_look_at || self.ledger.is_touched() || to_write
     }
 
     /// Brings the maps to what is wanted, if it is time to. `clock` tells the time since the agent's start.

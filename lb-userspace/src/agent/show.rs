@@ -126,6 +126,7 @@ impl<M: LbMaps> Agent<M> {
         let slices = self.snapshot.slices().flat_map(|slice| &slice.warnings);
         let trouble = self.trouble.values().flatten();
         let all = trouble
+            .chain(&self.cidr_warnings)
             .chain(services)
             .chain(slices)
             .chain(refused)

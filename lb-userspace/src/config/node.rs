@@ -41,8 +41,8 @@ pub struct NodeOptions {
     )]
     pub cluster_cidr: Vec<Prefix>,
 
-    /// Where ClusterIPs are allocated; once for each prefix, at most four of each family. Packets to addresses there that no
-    /// Service has are dropped
+    /// Where ClusterIPs are allocated, beside what ServiceCIDR objects say; once for each prefix, at most four of each
+    /// family. Packets to addresses there that no Service has are dropped
     #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
     #[serde(
         default,

@@ -51,21 +51,25 @@ fn without_zeros(text: &str) -> Option<IpAddr> {
     format!("{front}{}", numbers.join(".")).parse().ok()
 }
 
+/// Reads a prefix of either family; bits beyond its length do not count.
+pub(super) fn prefix(text: &str) -> Option<IpNet> {
+    let (address, length) = text.split_once('/')?;
+    let (address, _) = parse(address)?;
+    let prefix = IpNet::new(address, length.parse().ok()?).ok()?;
+    Some(prefix.trunc())
+}
+
 impl Notes {
     /// A prefix; bits beyond its length do not count.
     pub(super) fn prefix(&mut self, of: &str, text: &str) -> Option<IpNet> {
-        let parts = text.split_once('/');
-        let prefix = parts.and_then(|(address, length)| {
-            let (address, _) = parse(address)?;
-            IpNet::new(address, length.parse().ok()?).ok()
-        });
+        let prefix = prefix(text);
         if prefix.is_none() {
             self.add(
                 format!("{of} `{text}` is no prefix; it lets nobody in"),
                 "write an address and a length, as 192.0.2.0/24 or 2001:db8::/32",
             );
         }
-        prefix.map(|prefix| prefix.trunc())
+        prefix
     }
 
     /// An address that packets can be sent to, of the right family if there is a right one.

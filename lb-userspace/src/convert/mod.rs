@@ -7,6 +7,7 @@ mod endpoints;
 mod node;
 mod pods;
 mod service;
+mod service_cidr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lb_common::Protocol;
@@ -16,6 +17,7 @@ pub use endpoints::endpoints;
 pub use node::node;
 pub use pods::{pod_uid, select};
 pub use service::service;
+pub use service_cidr::service_cidr;
 
 use crate::model::{ObjectName, Warning};
 
@@ -40,8 +42,12 @@ struct Notes {
 
 impl Notes {
     fn about(kind: &str, name: &ObjectName) -> Self {
+        Self::of(format!("{kind} {name}"))
+    }
+
+    fn of(subject: String) -> Self {
         Self {
-            subject: format!("{kind} {name}"),
+            subject,
             warnings: Vec::new(),
             more: 0,
         }

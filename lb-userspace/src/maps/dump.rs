@@ -5,16 +5,19 @@ use std::{
 };
 
 use lb_common::{
-    BackendEntry, BackendState, ClientScope, FrontendFlags, FrontendKey, IpFamily, Protocol,
-    SlotRegion, V4, V6,
+    BackendEntry, BackendState, ClientScope, FrontendFlags, FrontendKey, IpFamily, Prefix,
+    Protocol, SlotRegion, V4, V6,
 };
 
 use crate::maps::{MapContents, MapFamily};
 
-/// Every frontend, service and backend, in this order. Slots stand in their service's line, by backend id; slots that
+/// Every prefix that Services get their addresses from, every frontend, service and backend, in this order. Slots stand in their service's line, by backend id; slots that
 /// no service names, and freed backends, are left out.
 pub fn lines(contents: &MapContents) -> Vec<String> {
     let mut lines = Vec::new();
+    let networks = &contents.networks;
+    prefix_lines(&networks.v4.service_prefixes, &mut lines);
+    prefix_lines(&networks.v6.service_prefixes, &mut lines);
     frontend_lines::<V4>(contents, &mut lines);
     frontend_lines::<V6>(contents, &mut lines);
     for (id, entry) in &contents.services {
@@ -35,6 +38,16 @@ pub fn lines(contents: &MapContents) -> Vec<String> {
     backend_lines::<V4>(contents, &mut lines);
     backend_lines::<V6>(contents, &mut lines);
     lines
+}
+
+fn prefix_lines<F: IpFamily>(prefixes: &[Prefix<F>], lines: &mut Vec<String>) {
+    for prefix in prefixes {
+        let ones: u32 = prefix.mask.as_ref().iter().map(|it| it.count_ones()).sum();
+        if ones > 0 {
+            let network: IpAddr = prefix.network.into();
+            lines.push(format!("services within {network}/{ones}"));
+        }
+    }
 }
 
 fn slots(contents: &MapContents, region: SlotRegion) -> String {

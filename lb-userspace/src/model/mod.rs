@@ -4,6 +4,7 @@ mod name;
 mod node;
 mod printable;
 mod service;
+mod service_cidr;
 mod snapshot;
 mod warning;
 
@@ -12,6 +13,7 @@ pub use name::{ObjectName, ServiceName, ServicePortName, SliceName};
 pub use node::{DetectLocal, Node, NodePortAddresses, Place};
 pub use printable::{is_acted_on, printable};
 pub use service::{Created, NotServed, Service, ServicePort, ServiceType, TrafficPolicy};
+pub use service_cidr::ServiceCidr;
 pub use snapshot::{Dirty, Snapshot};
 pub use warning::Warning;
 

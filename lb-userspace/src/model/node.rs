@@ -25,7 +25,7 @@ pub struct Place {
     pub cluster_cidrs: Vec<IpNet>,
     /// Where this node's pods have theirs: `podCIDRs` of its Node.
     pub pod_cidrs: Vec<IpNet>,
-    /// Where `ClusterIPs` are allocated.
+    /// Where `ClusterIPs` are allocated: at most [`SERVICE_PREFIXES`](lb_common::networks::SERVICE_PREFIXES) of each family.
     pub service_cidrs: Vec<IpNet>,
     /// At which addresses node ports are served; empty stands for the primary ones.
     pub nodeport_addresses: Vec<NodePortAddresses>,

@@ -4,7 +4,10 @@ use std::{
     net::IpAddr,
 };
 
-use crate::model::{EndpointSlice, Family, Node, Place, Service, ServiceName, SliceName};
+use crate::model::{
+    EndpointSlice, Family, Node, Place, Service, ServiceCidr, ServiceName, SliceName, Warning,
+    service_cidr::{self, ServiceCidrs},
+};
 
 /// Everything that is known. Each method that changes it returns the Services that have to be looked at again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +21,9 @@ pub struct Snapshot {
     configured: Place,
     /// What the own Node says, if it is known.
     node: Option<Node>,
-    /// The one laid over the other.
+    /// Prefixes that Services get their addresses from, beside those that flags name.
+    service_cidrs: ServiceCidrs,
+    /// All of it laid over what flags say.
     place: Place,
 }
 
@@ -144,6 +149,30 @@ impl Snapshot {
         self.node.as_ref()
     }
 
+    /// A `ServiceCIDR` is new or has changed.
+    pub fn apply_service_cidr(&mut self, object: ServiceCidr) -> Dirty {
+        self.service_cidrs.insert(object.name.clone(), object);
+        self.set_place()
+    }
+
+    /// A `ServiceCIDR` is no more.
+    pub fn delete_service_cidr(&mut self, name: &str) -> Dirty {
+        self.service_cidrs.remove(name);
+        self.set_place()
+    }
+
+    /// These are all `ServiceCIDR`s there are.
+    pub fn replace_service_cidrs(&mut self, objects: Vec<ServiceCidr>) -> Dirty {
+        let objects = objects.into_iter();
+        self.service_cidrs = objects.map(|it| (it.name.clone(), it)).collect();
+        self.set_place()
+    }
+
+    /// What of the `ServiceCIDR`s does not count.
+    pub fn service_cidr_warnings(&self) -> Vec<Warning> {
+        service_cidr::warnings(&self.service_cidrs, &self.place.service_cidrs)
+    }
+
     /// The node's devices have these addresses.
     pub fn set_local_addresses(&mut self, addresses: BTreeSet<IpAddr>) -> Dirty {
         self.configured.local_addresses = addresses;
@@ -155,6 +184,8 @@ impl Snapshot {
             Some(node) => self.configured.described_by(node),
             None => self.configured.clone(),
         };
+        place.service_cidrs =
+            service_cidr::union(&self.configured.service_cidrs, &self.service_cidrs);
         std::mem::swap(&mut self.place, &mut place);
         let (before, after) = (place, &self.place);
         let served = |place: &Place| Family::ALL.map(|family| place.node_port_addresses(family));
@@ -164,8 +195,10 @@ impl Snapshot {
             .symmetric_difference(&after.local_addresses)
             .copied()
             .collect();
+        // Where addresses come from that no Service has is no Service's concern.
         let is_another = Place {
             local_addresses: after.local_addresses.clone(),
+            service_cidrs: after.service_cidrs.clone(),
             ..before
         } != *after;
         let concerned = self.services.values().filter(|service| {

@@ -8,8 +8,8 @@
 //! are switched after the frontends, some of which may have left them for another.
 use ipnet::IpNet;
 use lb_common::{
-    BackendEntry, BackendId, BackendState, FrontendEntry, FrontendKey, IpFamily, Networks,
-    ServiceEntry, ServiceId, SlotEntry, SlotRegion, V4, V6,
+    BackendEntry, BackendId, BackendState, FamilyNetworks, FrontendEntry, FrontendKey, IpFamily,
+    Networks, Prefix, ServiceEntry, ServiceId, SlotEntry, SlotRegion, V4, V6,
 };
 
 use crate::{
@@ -51,8 +51,8 @@ pub enum Change {
     RemoveService(ServiceId),
 }
 
-/// What leads from `actual` to `desired`, for the keys in `scope` only, and always for the networks. A key of the scope that `desired` lacks is
-/// removed; backends are never removed, their state says `Free`.
+/// What leads from `actual` to `desired`, for the keys in `scope` only, and always for the networks. A key of the scope
+/// that `desired` lacks is removed; backends are never removed, their state says `Free`.
 pub fn plan(actual: &MapContents, desired: &MapContents, scope: &Scope) -> Vec<Change> {
     let v4 = FamilyPlan::new(actual, desired, &scope.v4);
     let v6 = FamilyPlan::new(actual, desired, &scope.v6);
@@ -82,8 +82,10 @@ pub fn plan(actual: &MapContents, desired: &MapContents, scope: &Scope) -> Vec<C
     let as_v4 = |changes: Vec<FamilyChange<V4>>| changes.into_iter().map(Change::V4);
     let as_v6 = |changes: Vec<FamilyChange<V6>>| changes.into_iter().map(Change::V6);
     let mut changes = Vec::new();
-    if actual.networks != desired.networks {
-        changes.push(Change::PutNetworks(desired.networks));
+    // What is for an address of a prefix that is new is not dropped before all who have one are known.
+    let networks = without_new_prefixes(&actual.networks, &desired.networks);
+    if actual.networks != networks {
+        changes.push(Change::PutNetworks(networks));
     }
     // Nothing leads by the entry of an address: what is for its unknown ports may be refused a moment longer or shorter. Its
     // room is counted on.
@@ -94,12 +96,38 @@ pub fn plan(actual: &MapContents, desired: &MapContents, scope: &Scope) -> Vec<C
     // Who may come is known before anybody is asked for it, and as long as somebody is.
     changes.extend(as_v4(v4.put_ranges).chain(as_v6(v6.put_ranges)));
     changes.extend(as_v4(v4.put_frontends).chain(as_v6(v6.put_frontends)));
+    if networks != desired.networks {
+        changes.push(Change::PutNetworks(desired.networks));
+    }
     changes.extend(empty_services);
     changes.extend(as_v4(v4.remove_ranges).chain(as_v6(v6.remove_ranges)));
     changes.extend(as_v4(v4.remove_frontends).chain(as_v6(v6.remove_frontends)));
     changes.extend(remove_services);
     changes.extend(as_v4(v4.retire_backends).chain(as_v6(v6.retire_backends)));
     changes
+}
+
+fn without_new_prefixes(actual: &Networks, desired: &Networks) -> Networks {
+    fn of_family<F: IpFamily>(
+        actual: &FamilyNetworks<F>,
+        desired: &FamilyNetworks<F>,
+    ) -> FamilyNetworks<F> {
+        let nobody = Prefix {
+            network: F::UNSPECIFIED,
+            mask: F::UNSPECIFIED,
+        };
+        let is_known = |prefix: &Prefix<F>| actual.service_prefixes.contains(prefix);
+        FamilyNetworks {
+            service_prefixes: desired
+                .service_prefixes
+                .map(|it| if is_known(&it) { it } else { nobody }),
+            ..*desired
+        }
+    }
+    Networks {
+        v6: of_family(&actual.v6, &desired.v6),
+        v4: of_family(&actual.v4, &desired.v4),
+    }
 }
 
 fn slots_of(contents: &MapContents, region: SlotRegion) -> Vec<Option<SlotEntry>> {

@@ -287,7 +287,9 @@ const fn because(reason: DropReason) -> &'static str {
             "loadBalancerSourceRanges of the Service do not have its source address"
         }
         DropReason::NoSuchPort => "the address is a Service's, and this is none of its ports",
-        DropReason::NoSuchService => "the address is within --service-cidr, and no Service has it",
+        DropReason::NoSuchService => {
+            "the address is one that Services get theirs from, and no Service has it"
+        }
         DropReason::NoLocalBackend => {
             "the policy is Local, there is no backend on this node, and other nodes have some"
         }

@@ -177,6 +177,7 @@ impl Tracer {
             Event::Replaced {
                 services: objects.services,
                 slices: objects.slices,
+                service_cidrs: objects.service_cidrs,
                 vanished_pods: Vec::new(),
                 is_complete: objects.is_complete,
             },

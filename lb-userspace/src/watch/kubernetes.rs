@@ -1,4 +1,4 @@
-//! The API server: Services, `EndpointSlices` and the own Node, through kube-rs.
+//! The API server: Services, `EndpointSlices`, the own Node and `ServiceCIDR`s, through kube-rs.
 //!
 //! What the watch says between two lists is taken as it comes; a repeated list replaces everything that was known, so
 //! that deletions are found which nobody was told of. While the API server is away the maps stay as they are.
@@ -6,13 +6,17 @@ mod access;
 mod kinds;
 mod pause;
 
+use std::time::Duration;
+
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::{
     core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
+    networking::v1::ServiceCIDR,
 };
 use kube::{
     Api, Client,
+    core::Status,
     runtime::{WatchStreamExt, watcher},
 };
 use tokio::sync::mpsc::{self, error::SendError};
@@ -32,6 +36,13 @@ const SERVICES: &str = "!service.kubernetes.io/headless";
 /// without a word is noticed 5 s later; kube's default would notice it after five minutes.
 const WATCH_SECONDS: u32 = 60;
 
+/// After so long an API server is asked again for what it does not know or does not let the agent read: it may be
+/// renewed, and rights be given. On a thousand nodes that is some thirty questions a second.
+const ASKED_AGAIN: Duration = Duration::from_secs(30);
+
+const NOT_FOUND: u16 = 404;
+const FORBIDDEN: u16 = 403;
+
 /// Sends what the API server says, for ever: connections are made again, with pauses, and a repeated list replaces
 /// what was known. Ends when the receiver is gone.
 ///
@@ -46,11 +57,17 @@ pub async fn watch(access: Access, events: mpsc::Sender<Event>) -> anyhow::Resul
         .fields(&format!("metadata.name={}", access.node_name));
     let services = watched.clone().labels(SERVICES);
     let services = Follow::<Service>::new(&client, services, warnings, &events);
+    let cidrs = Follow::<ServiceCIDR>::new(&client, watched.clone(), Vec::new(), &events);
     let slices = watched.labels(SLICES);
     let slices = Follow::<EndpointSlice>::new(&client, slices, Vec::new(), &events);
     let node = Follow::<Node>::new(&client, own, Vec::new(), &events);
     // Each ends only if the receiver is gone, and then there is nothing left to do.
-    drop(futures::join!(services.run(), slices.run(), node.run()));
+    drop(futures::join!(
+        services.run(),
+        slices.run(),
+        node.run(),
+        cidrs.run()
+    ));
     Ok(())
 }
 
@@ -62,6 +79,10 @@ struct Follow<K> {
     standing: Vec<Warning>,
     events: mpsc::Sender<Event>,
     trouble: Option<Warning>,
+    /// The agent has been told what there is.
+    has_listed: bool,
+    /// The API server was found not to know this kind.
+    is_unknown: bool,
 }
 
 impl<K: Watched> Follow<K> {
@@ -77,6 +98,8 @@ impl<K: Watched> Follow<K> {
             standing,
             events: events.clone(),
             trouble: None,
+            has_listed: false,
+            is_unknown: false,
         }
     }
 
@@ -95,11 +118,23 @@ impl<K: Watched> Follow<K> {
                     listed.push(object);
                     continue;
                 }
-                Ok(watcher::Event::InitDone) => K::listed(std::mem::take(&mut listed)),
+                Ok(watcher::Event::InitDone) => {
+                    (self.has_listed, self.is_unknown) = (true, false);
+                    K::listed(std::mem::take(&mut listed))
+                }
                 Ok(watcher::Event::Apply(object)) => object.applied(),
                 Ok(watcher::Event::Delete(object)) => object.deleted(),
                 Err(error) => {
-                    self.troubled(&error).await?;
+                    if let (Some(without), Some(code @ (NOT_FOUND | FORBIDDEN))) =
+                        (K::WITHOUT, status(&error).map(|it| it.code))
+                    {
+                        self.withheld(&error, code, without).await?;
+                    } else {
+                        self.troubled(&error).await?;
+                    }
+                    if self.events.is_closed() {
+                        return Ok(());
+                    }
                     continue;
                 }
             };
@@ -129,6 +164,45 @@ impl<K: Watched> Follow<K> {
         Ok(())
     }
 
+    /// The API server has nothing to say of this kind, and the agent goes on without: nobody waits for the first list.
+    async fn withheld(
+        &mut self,
+        error: &watcher::Error,
+        code: u16,
+        without: &str,
+    ) -> Result<(), SendError<Event>> {
+        let is_unknown = code == NOT_FOUND;
+        if is_unknown && !self.is_unknown {
+            tracing::info!("the API server knows no {}: {without}", K::SOURCE);
+        }
+        self.is_unknown = is_unknown;
+        let trouble = (!is_unknown).then(|| {
+            Warning::new(
+                "API server",
+                format!(
+                    "does not let the agent read {}, and {without}: {}",
+                    K::SOURCE,
+                    chain(error)
+                ),
+                "give the agent the rights that deploy/rbac.yaml asks for",
+            )
+        });
+        if self.trouble != trouble {
+            self.trouble = trouble;
+            self.tell().await?;
+        }
+        // What was read before rights were taken away holds on.
+        if is_unknown || !self.has_listed {
+            self.has_listed = true;
+            self.events.send(K::listed(Vec::new())).await?;
+        }
+        tokio::select! {
+            () = self.events.closed() => {}
+            () = tokio::time::sleep(ASKED_AGAIN) => {}
+        }
+        Ok(())
+    }
+
     async fn tell(&self) -> Result<(), SendError<Event>> {
         let warnings = self.standing.iter().chain(&self.trouble).cloned().collect();
         self.events
@@ -137,6 +211,19 @@ impl<K: Watched> Follow<K> {
                 warnings,
             })
             .await
+    }
+}
+
+/// What the API server answered instead of what was asked for.
+fn status(error: &watcher::Error) -> Option<&Status> {
+    if let watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+    | watcher::Error::WatchFailed(kube::Error::Api(status))
+    | watcher::Error::WatchError(status) = error
+    {
+        Some(status)
+    } else {
+        None
     }
 }
 
@@ -153,3 +240,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

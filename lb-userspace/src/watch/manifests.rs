@@ -89,11 +89,11 @@ async fn send(
             .await?;
     }
     if let Some(objects) = reading.objects {
-        let (services, slices) = (objects.services, objects.slices);
         events
             .send(Event::Replaced {
-                services,
-                slices,
+                services: objects.services,
+                slices: objects.slices,
+                service_cidrs: objects.service_cidrs,
                 vanished_pods: objects.vanished_pods,
                 is_complete: objects.is_complete,
             })

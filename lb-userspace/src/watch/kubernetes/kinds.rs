@@ -2,6 +2,7 @@
 use k8s_openapi::api::{
     core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
+    networking::v1::ServiceCIDR,
 };
 use kube::Resource;
 use serde::de::DeserializeOwned;
@@ -16,6 +17,9 @@ pub(super) trait Watched:
     Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug + Send + Sync + 'static
 {
     const SOURCE: Source;
+    /// What it means if the API server does not know the kind, or does not let the agent read it; `None` if the agent
+    /// cannot do without.
+    const WITHOUT: Option<&'static str> = None;
     /// These are all there are.
     fn listed(objects: Vec<Self>) -> Event;
     /// It is new or has changed.
@@ -64,5 +68,20 @@ impl Watched for Node {
     }
     fn deleted(self) -> Event {
         Event::NodeChanged(None)
+    }
+}
+
+impl Watched for ServiceCIDR {
+    const SOURCE: Source = Source::ServiceCidrs;
+    const WITHOUT: Option<&'static str> =
+        Some("--service-cidr alone says where Services get their addresses");
+    fn listed(objects: Vec<Self>) -> Event {
+        Event::ServiceCidrsListed(objects.iter().map(convert::service_cidr).collect())
+    }
+    fn applied(self) -> Event {
+        Event::ServiceCidrApplied(Box::new(convert::service_cidr(&self)))
+    }
+    fn deleted(self) -> Event {
+        Event::ServiceCidrDeleted(self.metadata.name.unwrap_or_default())
     }
 }

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use k8s_openapi::api::{
     core::v1::{Endpoints, Pod, Service},
     discovery::v1::EndpointSlice,
+    networking::v1::ServiceCIDR,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -15,6 +16,7 @@ pub(super) enum Object {
     Pod(Box<Pod>),
     EndpointSlice(Box<EndpointSlice>),
     Endpoints(Box<Endpoints>),
+    ServiceCidr(Box<ServiceCIDR>),
 }
 
 impl Object {
@@ -34,6 +36,13 @@ impl Object {
     }
     pub(super) fn slice(&self) -> Option<&EndpointSlice> {
         if let Self::EndpointSlice(object) = self {
+            Some(object)
+        } else {
+            None
+        }
+    }
+    pub(super) fn service_cidr(&self) -> Option<&ServiceCIDR> {
+        if let Self::ServiceCidr(object) = self {
             Some(object)
         } else {
             None
@@ -90,6 +99,7 @@ fn with_line(kind: &str, document: &str, what: String) -> (Option<u64>, String) 
         "Pod" => yaml::<Pod>(document).err(),
         "EndpointSlice" => yaml::<EndpointSlice>(document).err(),
         "Endpoints" => yaml::<Endpoints>(document).err(),
+        "ServiceCIDR" => yaml::<ServiceCIDR>(document).err(),
         _ => None,
     };
     error.unwrap_or((None, what))
@@ -150,6 +160,7 @@ fn from_value(value: Value) -> Result<Option<Object>, String> {
         "Pod" => Object::Pod(typed(value)?),
         "EndpointSlice" => Object::EndpointSlice(typed(value)?),
         "Endpoints" => Object::Endpoints(typed(value)?),
+        "ServiceCIDR" => Object::ServiceCidr(typed(value)?),
         _ => return Ok(None),
     };
     check_name(&object)?;
@@ -167,6 +178,7 @@ fn check_name(object: &Object) -> Result<(), String> {
         Object::Pod(object) => &object.metadata,
         Object::EndpointSlice(object) => &object.metadata,
         Object::Endpoints(object) => &object.metadata,
+        Object::ServiceCidr(object) => &object.metadata,
     };
     if metadata.name.as_ref().is_none_or(String::is_empty) {
         return Err("it has no `metadata.name`".to_owned());
@@ -260,6 +272,7 @@ mod tests {
             Object::Pod(object) => object.metadata.name.clone().unwrap(),
             Object::EndpointSlice(object) => object.metadata.name.clone().unwrap(),
             Object::Endpoints(object) => object.metadata.name.clone().unwrap(),
+            Object::ServiceCidr(object) => object.metadata.name.clone().unwrap(),
         };
         objects.iter().map(name).collect()
     }

@@ -10,7 +10,7 @@ use k8s_openapi::{Metadata, api::core::v1 as api, apimachinery::pkg::apis::meta:
 
 use crate::{
     convert,
-    model::{EndpointSlice, ObjectName, Service, ServiceName, Warning},
+    model::{EndpointSlice, ObjectName, Service, ServiceCidr, ServiceName, Warning},
     watch::manifests::file::{Object, Problem, parse_json, parse_yaml},
 };
 
@@ -24,6 +24,8 @@ pub struct Objects {
     pub services: Vec<Service>,
     /// All endpoints.
     pub slices: Vec<EndpointSlice>,
+    /// All prefixes that Services get their addresses from.
+    pub service_cidrs: Vec<ServiceCidr>,
     /// Uids of pods that are not in the folder any more.
     pub vanished_pods: Vec<String>,
     /// Nothing is missing here because it could never be read.
@@ -185,6 +187,7 @@ impl Folder {
         let pods = self.distinct("Pod", &mut warnings, Object::pod);
         let slices = self.distinct("EndpointSlice", &mut warnings, Object::slice);
         let endpoints = self.distinct("Endpoints", &mut warnings, Object::endpoints);
+        let cidrs = self.distinct("ServiceCIDR", &mut warnings, Object::service_cidr);
         let mut all = Vec::new();
         for (name, slice) in slices {
             match convert::endpoint_slice(slice) {
@@ -217,6 +220,7 @@ impl Folder {
                 .map(|service| convert::service(service))
                 .collect(),
             slices: all,
+            service_cidrs: cidrs.into_values().map(convert::service_cidr).collect(),
             vanished_pods: Vec::new(),
             is_complete: false,
         };
@@ -237,7 +241,7 @@ impl Folder {
                 match objects.entry(name) {
                     Entry::Vacant(place) => drop(place.insert(object)),
                     Entry::Occupied(place) => warnings.push(Warning::new(
-                        format!("{kind} {}", place.key()),
+                        subject(kind, place.key()),
                         format!("is there twice; the one in {} is not used", self.name(path)),
                         "remove one of them",
                     )),
@@ -261,6 +265,14 @@ impl Folder {
         let pods = all.filter_map(Object::pod).map(convert::pod_uid).collect();
         let before = std::mem::replace(&mut self.pods, pods);
         before.difference(&self.pods).cloned().collect()
+    }
+}
+
+/// An object as people are told of it; a `ServiceCIDR` is in no namespace.
+fn subject(kind: &str, name: &ObjectName) -> String {
+    match kind {
+        "ServiceCIDR" => format!("{kind} {}", name.name),
+        _ => format!("{kind} {name}"),
     }
 }
 
