@@ -1,5 +1,5 @@
 //! The datapath's answer, with its reason. Numbers are stable: never reused, never renumbered.
-use crate::counter::Counter;
+use crate::{counter::Counter, event::RefusalKind};
 
 /// What becomes of a packet.
 #[must_use]
@@ -140,10 +140,14 @@ impl DropReason {
         Self::HalfRewritten
     }
 
-    /// Whether the sender is told by ICMP that nobody answers; of the others some are told by a TCP reset, most hear nothing.
+    /// How the sender is told; `None`: it hears nothing.
     #[inline(always)]
-    pub const fn is_told(self) -> bool {
-        matches!(self, Self::NoBackend | Self::NoSuchPort)
+    pub const fn refusal(self) -> Option<RefusalKind> {
+        match self {
+            Self::NoBackend | Self::NoSuchPort => Some(RefusalKind::Unreachable),
+            Self::NoFlow | Self::BackendGone => Some(RefusalKind::Reset),
+            _ => None,
+        }
     }
 
     /// Whether a rule keeps this client out, rather than that nobody is there to answer.

@@ -34,17 +34,12 @@ impl Observer for Reporter {
         if sample != 0 && before & (sample - 1) == 0 {
             write_event(parsed, counter as u32, self.interface);
         }
-        let kind = match verdict {
-            Verdict::Drop(reason) if reason.is_told() => Some(RefusalKind::Unreachable),
-            // Nobody answers a reset, and SCTP has none that a stranger could send.
-            Verdict::Drop(DropReason::NoFlow | DropReason::BackendGone)
-                if !parsed.tcp_flags.has(TcpFlags::RST) && !parsed.is_sctp() =>
-            {
-                Some(RefusalKind::Reset)
-            }
-            Verdict::Pass(_) | Verdict::Translated(_) | Verdict::Drop(_) => None,
-        };
-        if let Some(kind) = kind {
+        // Nobody answers a reset, and SCTP has none that a stranger could send.
+        let takes_no_reset = parsed.tcp_flags.has(TcpFlags::RST) || parsed.is_sctp();
+        if let Verdict::Drop(reason) = verdict
+            && let Some(kind) = reason.refusal()
+            && !(kind == RefusalKind::Reset && takes_no_reset)
+        {
             ask_to_refuse(&self.context, parsed, kind as u8);
         }
         if verdict == Verdict::Drop(DropReason::HalfRewritten) && before.is_multiple_of(WARN_SAMPLE)

@@ -3,7 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
     BackendState, ClientScope, DropReason, FrontendEntry, FrontendFlags, FrontendKey, PassReason,
-    Port, Protocol, ServiceEntry,
+    Port, Protocol, RefusalKind, ServiceEntry,
 };
 
 use super::{
@@ -271,13 +271,16 @@ const fn pass(reason: PassReason) -> &'static str {
 
 fn dropped(reason: DropReason) -> String {
     let because = because(reason);
-    if reason.is_told() {
-        return format!("it is refused (ICMP port unreachable): {because}");
+    match reason.refusal() {
+        Some(RefusalKind::Unreachable) => {
+            format!("it is refused (ICMP port unreachable): {because}")
+        }
+        Some(RefusalKind::Reset) => format!("it is refused (TCP reset): {because}"),
+        None => format!(
+            "it is dropped without an answer: {because} (counted as {})",
+            reason.counter().name()
+        ),
     }
-    format!(
-        "it is dropped without an answer: {because} (counted as {})",
-        reason.counter().name()
-    )
 }
 
 const fn because(reason: DropReason) -> &'static str {

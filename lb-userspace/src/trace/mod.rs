@@ -168,7 +168,7 @@ fn verdict(decision: Decision) -> (Outcome, &'static str) {
     match decision {
         Decision::Pass(reason) => (Outcome::Pass, answer::pass_reason(reason)),
         Decision::Translated => (Outcome::Dnat, "candidate_chosen"),
-        Decision::Drop(reason) if reason.is_told() => {
+        Decision::Drop(reason) if reason.refusal().is_some() => {
             (Outcome::Reject, answer::drop_reason(reason))
         }
         Decision::Drop(reason) => (Outcome::Drop, answer::drop_reason(reason)),
