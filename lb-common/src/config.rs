@@ -12,7 +12,8 @@ pub struct DatapathConfig {
     pub netns_cookie: u64,
     /// How many jiffies make a second (the kernel's HZ).
     pub jiffies_per_second: u32,
-    /// One event is written for so many happenings of a kind on a CPU; a power of two. Zero: none.
+    /// One event is written for so many happenings of a kind on a CPU; a power of two. Of drops, besides, the first after a
+    /// second without an event. Zero: none.
     pub event_sample: u32,
     /// How many UDP flows of one client address may move to FLOWS within [`UDP_WINDOW_SECONDS`].
     pub udp_flows_per_client: u32,

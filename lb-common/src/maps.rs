@@ -65,6 +65,8 @@ macro_rules! for_each_map {
             SCRATCH: PerCpuArray<u32, [u64; 64]>, 2;
             /// One u64 a counter and CPU.
             COUNTERS: PerCpuArray<u32, u64>, 64;
+            /// When a drop was last written to EVENTS, in jiffies: one u64 a counter and CPU.
+            EVENT_TIMES: PerCpuArray<u32, u64>, 64;
             /// A sample of what happens.
             EVENTS: RingBuf<(), $crate::event::Event>, 262_144;
             /// Packets whose senders are to be told that nobody will answer.

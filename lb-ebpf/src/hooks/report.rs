@@ -1,15 +1,17 @@
 //! Counts verdicts, and shows a sample of them.
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::warn;
-use lb_common::{DropReason, Event, Refusal, RefusalKind, Verdict};
+use lb_common::{Counter, DropReason, Event, Refusal, RefusalKind, Verdict};
 use lb_ebpf::{
+    clock::Clock as _,
     headers::{IpHeader as _, TcpFlags, Wire},
     parse::Parsed,
     pipeline::Observer,
 };
 
 use super::{
-    maps::{EVENTS, REFUSALS, config},
+    kernel_clock::KernelClock,
+    maps::{EVENT_TIMES, EVENTS, REFUSALS, config},
     tables::count,
 };
 
@@ -31,7 +33,10 @@ impl Observer for Reporter {
         };
         let before = count(counter);
         let sample = u64::from(config!(event_sample));
-        if sample != 0 && before & (sample - 1) == 0 {
+        if sample != 0
+            && (before & (sample - 1) == 0
+                || matches!(verdict, Verdict::Drop(_)) && is_first_of_second(counter))
+        {
             write_event(parsed, counter as u32, self.interface);
         }
         // Nobody answers a reset, and SCTP has none that a stranger could send.
@@ -46,6 +51,23 @@ impl Observer for Reporter {
         {
             warn_half_rewritten(&self.context, self.interface);
         }
+    }
+}
+
+/// Whether this CPU has not said so of a counter for a second: who looks for what becomes of his few packets finds it.
+#[inline(always)]
+fn is_first_of_second(counter: Counter) -> bool {
+    let Some(last) = EVENT_TIMES.get_ptr_mut(counter as u32) else {
+        return false;
+    };
+    let now = KernelClock.now();
+    // SAFETY: this CPU's own value; a program is not interrupted by another of the same kind on its CPU.
+    unsafe {
+        let is_first = u64::from(now.jiffies).wrapping_sub(*last) >= u64::from(now.per_second);
+        if is_first {
+            *last = u64::from(now.jiffies);
+        }
+        is_first
     }
 }
 
