@@ -94,6 +94,25 @@ mod tests {
     }
 
     #[test]
+    fn every_part_of_a_tuple_counts() {
+        let at = |last| Ipv4Address::from([10, 0, 0, last]);
+        let base = Tuple::<V4>::new(at(1), Port::new(1000), at(2), Port::new(80), 6);
+        let others = [
+            base.with_source(at(3), Port::new(1000)),
+            base.with_source(at(1), Port::new(1001)),
+            base.with_destination(at(3), Port::new(80)),
+            base.with_destination(at(2), Port::new(81)),
+            Tuple {
+                protocol: 17,
+                ..base
+            },
+        ];
+        for other in others {
+            assert_ne!(tuple_hash(&base), tuple_hash(&other), "{other:?}");
+        }
+    }
+
+    #[test]
     fn neighbouring_addresses_are_of_different_classes() {
         let mut hits = [0u32; ADDRESS_CLASSES];
         for last in 0..=255 {

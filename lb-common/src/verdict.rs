@@ -183,3 +183,34 @@ impl DropReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_verdict_about_our_packets_has_a_counter_of_its_own_and_each_reason_its_number() {
+        let translations = [
+            Translation::Request,
+            Translation::Reply,
+            Translation::MasqueradedRequest,
+            Translation::MasqueradedReply,
+            Translation::IcmpError,
+            Translation::LaterFragment,
+        ];
+        let mut seen = [false; Counter::ALL.len()];
+        let mut mark = |verdict: Verdict| {
+            let counter = verdict.counter().unwrap() as usize;
+            assert!(!core::mem::replace(&mut seen[counter], true), "{verdict:?}");
+        };
+        for translation in translations {
+            mark(Verdict::Translated(translation));
+        }
+        for number in 0..17 {
+            let reason = DropReason::from_number(number);
+            assert_eq!(reason as u32, number);
+            mark(Verdict::Drop(reason));
+        }
+        assert_eq!(DropReason::from_number(99), DropReason::HalfRewritten);
+    }
+}

@@ -349,7 +349,6 @@ pub fn promote<F: Wire, T: Tables<F>>(
             .is_err()
     {
         tables.remove_flow(FlowTable::Proven, &entries.other_key);
-        entries.own.flags = before;
         if !before.has(FlowFlags::CROWDED) {
             handle.set_flags(before.with(FlowFlags::CROWDED));
             tables.mark_lodger(&key.destination);

@@ -1,4 +1,6 @@
 //! The tables as plain collections, with the accidents that real maps have: full, evicted, raced.
+mod contents;
+
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
@@ -17,7 +19,6 @@ use lb_ebpf::{
     headers::Wire,
     tables::{FlowHandle, FlowTable, StoreError, Tables},
 };
-use lb_userspace::maps::MapContents;
 
 /// A living entry; its cell is leaked (at most 44 bytes a flow, in a test).
 type MemoryFlow<F> = lb_userspace::trace::flow::MemoryFlow<'static, F>;
@@ -229,26 +230,6 @@ impl MemoryTables {
     }
     fn looked_up(&self) {
         self.lookups.set(self.lookups.get() + 1);
-    }
-}
-
-impl From<&MapContents> for MemoryTables {
-    /// What an agent has written, and no flows.
-    fn from(contents: &MapContents) -> Self {
-        let mut tables = Self {
-            services: contents.services.clone(),
-            slots: contents.slots.clone(),
-            networks: contents.networks,
-            ..Self::default()
-        };
-        tables.v4.frontends.clone_from(&contents.v4.frontends);
-        tables.v6.frontends.clone_from(&contents.v6.frontends);
-        tables.v4.backends.clone_from(&contents.v4.backends);
-        tables.v6.backends.clone_from(&contents.v6.backends);
-        let ranges = contents.v4.source_ranges.iter();
-        let ranges = ranges.chain(&contents.v6.source_ranges);
-        tables.source_ranges.extend(ranges);
-        tables
     }
 }
 

@@ -328,10 +328,18 @@ fn a_sockets_datagrams_are_noted_once_a_second() {
         for _ in 0..10 {
             let _backend = dial(&mut node, 7, UDP, Choice::Datagram);
             noted.insert(node.tables.v4.affinities[&key].last_opened);
+            // A tenth of a second.
+            node.clock.now = node.clock.now.wrapping_add(25);
         }
-        node.clock.advance(1);
     }
     assert_eq!(noted.len(), 10);
+    // A connection is a new flow, and always is.
+    let _backend = dial(&mut node, 7, UDP, Choice::Connection);
+    let noted = node.tables.v4.affinities[&key].last_opened;
+    node.clock.now = node.clock.now.wrapping_add(25);
+    let _backend = dial(&mut node, 7, UDP, Choice::Connection);
+    let renewed = node.tables.v4.affinities[&key].last_opened;
+    assert_eq!(renewed, noted.wrapping_add(25));
 }
 
 #[test]

@@ -132,6 +132,12 @@ fn a_tcp_checksum_that_comes_out_as_zero_is_sent_as_zero() {
         let expected = direct(&packet);
         assert_eq!(expected[field..field + 2], [0, 0]);
         assert_eq!(node().enter(&packet.build()), (REQUEST, expected));
+        // Nor does a zero that comes in mean that there is none.
+        let bytes = with([0, 0]).build();
+        let packet = with([bytes[field], bytes[field + 1]]);
+        assert_eq!(packet.build()[field..field + 2], [0, 0]);
+        let expected = direct(&packet);
+        assert_eq!(node().enter(&packet.build()), (REQUEST, expected));
     }
 }
 

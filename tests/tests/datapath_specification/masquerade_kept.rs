@@ -135,3 +135,19 @@ fn ports_are_tried_until_one_is_free_in_both_tables() {
         }
     }
 }
+
+#[test]
+fn an_answered_flow_is_masqueraded_as_before() {
+    let (mut node, routed, shown) = dialled(UDP);
+    let (verdict, back) = node.enter(&packet(UDP, pod(1), shown, 0));
+    assert_eq!((verdict, node.leave(&back).0), (BACK, REPLY));
+    let (_, request) = node.remembered(UDP, own_port(), frontend()).unwrap();
+    let expected = FlowFlags::MASQUERADE.with(FlowFlags::REPLIED);
+    assert!(request.flags.has(expected), "{:?}", request.flags);
+    // Its masquerade ends with it.
+    node.backend(DNS * 10 + 1, DNS, pod(1), BackendState::Draining);
+    node.candidates(DNS, &[DNS * 10 + 2]);
+    let (verdict, elsewhere) = node.enter(&packet(UDP, own_port(), frontend(), 0));
+    assert_eq!((verdict, ends(&elsewhere).1), (REQUEST, pod(2)));
+    assert_ne!(node.leave(&routed).0, OUT);
+}

@@ -1,5 +1,5 @@
 //! How a flow proves itself and moves to FLOWS, and what puts back what the LRU has thrown out.
-use lb_common::{Counter, FlowEntry, FlowFlags, Verdict};
+use lb_common::{Counter, FlowEntry, FlowFlags, FlowSide, Port, V4, Verdict};
 use lb_ebpf::tables::FlowTable;
 use tests::{
     dissect::{
@@ -198,21 +198,27 @@ fn the_packet_that_proves_a_flow_leaves_its_own_trace_there() {
 
 #[test]
 fn proof_takes_no_reply_tuple_away_from_another_frontend() {
-    let mut node = node();
-    let mut ours = talk(&mut node, UDP, 1000);
-    let pod = ours.ask(0).unwrap();
-    assert_eq!(ours.answer(pod, 0), REPLY);
-    // Our reply half is evicted, and a flow through another frontend gets the tuple.
-    let reply = tuple(UDP, pod, client(1000)).unwrap();
-    let evicted = node.tables.v4.opening.remove(&reply).unwrap();
-    let theirs = FlowEntry {
-        address: [10, 96, 0, 77].into(),
-        ..evicted
-    };
-    node.tables.v4.opening.put(reply, theirs);
-    assert_eq!(talk(&mut node, UDP, 1000).ask(0), Some(pod));
-    assert_eq!(node.tables.v4.opening.get(&reply), Some(theirs));
-    assert!(node.tables.v4.proven.is_empty());
+    type Change = fn(&mut FlowEntry<V4>);
+    let changes: [(&str, Change); 4] = [
+        ("address", |entry| entry.address = [10, 96, 0, 77].into()),
+        ("port", |entry| entry.port = Port::new(81)),
+        ("client's port", |entry| entry.other_port = Port::new(999)),
+        ("side", |entry| entry.side = FlowSide::Destination.byte()),
+    ];
+    for (what, change) in changes {
+        let mut node = node();
+        let mut ours = talk(&mut node, UDP, 1000);
+        let pod = ours.ask(0).unwrap();
+        assert_eq!(ours.answer(pod, 0), REPLY);
+        // Our reply half is evicted, and a flow through another frontend gets the tuple.
+        let reply = tuple(UDP, pod, client(1000)).unwrap();
+        let mut theirs = node.tables.v4.opening.remove(&reply).unwrap();
+        change(&mut theirs);
+        node.tables.v4.opening.put(reply, theirs);
+        assert_eq!(talk(&mut node, UDP, 1000).ask(0), Some(pod));
+        assert_eq!(node.tables.v4.opening.get(&reply), Some(theirs), "{what}");
+        assert!(node.tables.v4.proven.is_empty(), "{what}");
+    }
 }
 
 #[test]
@@ -295,4 +301,18 @@ fn what_found_no_room_outlives_its_service_as_if_it_had() {
         let mut talk = self::talk(&mut node, TCP, 1000);
         assert_eq!(talk.ask(ACK), Some(pod), "room for {capacity}");
     }
+}
+
+#[test]
+fn a_half_that_is_put_back_has_not_said_what_the_other_has() {
+    let mut node = node();
+    let mut opened = talk(&mut node, TCP, 1000);
+    let pod = opened.ask(SYN).unwrap();
+    assert_eq!(opened.answer(pod, SYN | ACK), REPLY);
+    assert_eq!(opened.ask(FIN | ACK), Some(pod));
+    let reply = tuple(TCP, pod, client(1000)).unwrap();
+    node.tables.v4.opening.remove(&reply).expect("a flow");
+    assert_eq!(talk(&mut node, TCP, 1000).ask(ACK), Some(pod));
+    let restored = node.tables.v4.opening.get(&reply).expect("restored");
+    assert_eq!(restored.flags, FlowFlags::NONE);
 }
