@@ -53,6 +53,8 @@ pub struct Timeouts {
     pub tcp_closed: u32,
     /// A UDP flow that has seen packets both ways.
     pub udp_stream: u32,
+    /// A UDP flow that nobody has answered.
+    pub udp: u32,
 }
 
 impl Timeouts {
@@ -60,12 +62,13 @@ impl Timeouts {
     /// the kernel's arithmetic with it does not wrap. Nearly 25 days.
     pub const LONGEST: u32 = i32::MAX.cast_unsigned() / 1000;
 
-    /// 24 h, 1 h, 120 s, 180 s.
+    /// 24 h, 1 h, 120 s, 180 s, 30 s.
     pub const DEFAULT: Self = Self {
         tcp_established: 86_400,
         tcp_close_wait: 3_600,
         tcp_closed: 120,
         udp_stream: 180,
+        udp: 30,
     };
 }
 impl Default for Timeouts {

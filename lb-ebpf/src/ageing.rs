@@ -29,8 +29,9 @@ pub fn is_expired<F: Wire>(
         && other.is_none_or(|other| now.is_after(other.last_seen, seconds))
 }
 
-/// The same for a flow that has not proven itself: a minute of silence ends it. One that has, but found no room among the
-/// proven ones, has their timeouts, and so has a UDP flow that was answered.
+/// The same for a flow that has not proven itself: a minute of silence ends it, or over UDP, where nobody has answered,
+/// the timeout for that. One that has proven itself, but found no room among the proven ones, has their timeouts, and so
+/// has a UDP flow that was answered.
 #[inline(always)]
 pub fn is_expired_opening<F: Wire>(
     key: &Tuple<F>,
@@ -44,8 +45,19 @@ pub fn is_expired_opening<F: Wire>(
     if flags.has(FlowFlags::CROWDED) || is_udp(key) && flags.has(FlowFlags::REPLIED) {
         return is_expired(key, entry, other, timeouts, now);
     }
-    now.is_after(entry.last_seen, OPENING_SECONDS)
-        && other.is_none_or(|other| now.is_after(other.last_seen, OPENING_SECONDS))
+    let seconds = if is_udp(key) {
+        timeouts.udp
+    } else {
+        OPENING_SECONDS
+    };
+    now.is_after(entry.last_seen, seconds)
+        && other.is_none_or(|other| now.is_after(other.last_seen, seconds))
+}
+
+/// After how many seconds of silence an opening flow may be one that is forgotten.
+#[inline(always)]
+pub fn least_opening_seconds(timeouts: &Timeouts) -> u32 {
+    timeouts.udp.min(OPENING_SECONDS)
 }
 
 /// The reply tuple of the flow that a masquerade belongs to, if the entry is of a masquerade: it stays as long as its flow.
@@ -87,6 +99,7 @@ mod tests {
         tcp_close_wait: 100,
         tcp_closed: 10,
         udp_stream: 50,
+        udp: 20,
     };
 
     fn expired(
@@ -163,11 +176,11 @@ mod tests {
     }
 
     #[test]
-    fn an_opening_flow_ends_after_a_minute_unless_it_has_proven_itself_or_was_answered() {
+    fn an_opening_flow_ends_in_its_time_unless_it_has_proven_itself_or_was_answered() {
         let (none, replied, crowded) = (FlowFlags::NONE, FlowFlags::REPLIED, FlowFlags::CROWDED);
         for (protocol, flags, timeout) in [
             (6, none, 60),
-            (17, none, 60),
+            (17, none, 20),
             (6, replied, 60),
             (17, replied, 50),
             (6, crowded, 1000),

@@ -147,6 +147,11 @@ pub struct Settings {
     #[arg(long, value_name = "TIME")]
     pub conntrack_udp_timeout_stream: Option<Timeout>,
 
+    /// Forget a UDP flow that nobody has answered after this long without a packet; one over TCP or SCTP that has not come
+    /// about goes after 60s [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub conntrack_udp_timeout: Option<Timeout>,
+
     /// What to log: error, warn, info, debug, trace, or a filter as `info,lb_userspace::datapath=debug`
     /// [default: `info,kube_client=off`]
     #[arg(long, value_name = "FILTER")]
@@ -241,6 +246,7 @@ impl Settings {
             ),
             tcp_closed: or(self.conntrack_tcp_timeout_closed, default.tcp_closed),
             udp_stream: or(self.conntrack_udp_timeout_stream, default.udp_stream),
+            udp: or(self.conntrack_udp_timeout, default.udp),
         }
     }
 

@@ -20,6 +20,7 @@ const TIMEOUTS: Timeouts = Timeouts {
     tcp_close_wait: 100,
     tcp_closed: 10,
     udp_stream: 50,
+    udp: 20,
 };
 
 /// One half: what was seen on it, and how many seconds ago.
@@ -138,14 +139,14 @@ where
 type Case = (&'static str, u8, Half, Half, bool);
 
 #[test]
-fn silent_opening_flows_age_away_after_a_minute_and_a_masquerade_with_its_flow() -> Result<()> {
+fn silent_opening_flows_age_away_in_their_time_and_a_masquerade_with_its_flow() -> Result<()> {
     const NONE: FlowFlags = FlowFlags::NONE;
     const CROWDED: FlowFlags = FlowFlags::CROWDED;
     const REPLIED: FlowFlags = FlowFlags::REPLIED;
     if !require_root() {
         return Ok(());
     }
-    let cases: [Case; 8] = [
+    let cases: [Case; 10] = [
         ("fresh", TCP, (NONE, 0), (NONE, 0), false),
         ("nearly a minute", TCP, (NONE, 55), (NONE, 55), false),
         ("a minute", TCP, (NONE, 61), (NONE, 61), true),
@@ -159,7 +160,21 @@ fn silent_opening_flows_age_away_after_a_minute_and_a_masquerade_with_its_flow()
             true,
         ),
         ("UDP, answered", UDP, (REPLIED, 61), (NONE, 61), false),
-        ("UDP, not answered", UDP, (NONE, 61), (NONE, 61), true),
+        (
+            "UDP, not answered, lately",
+            UDP,
+            (NONE, 15),
+            (NONE, 15),
+            false,
+        ),
+        ("UDP, not answered", UDP, (NONE, 25), (NONE, 25), true),
+        (
+            "UDP, answered lately",
+            UDP,
+            (REPLIED, 25),
+            (NONE, 25),
+            false,
+        ),
     ];
     let config = DatapathConfig::DEFAULT;
     let mut kernel = KernelProgram::load(lb_userspace::datapath::object()?, &config)?;

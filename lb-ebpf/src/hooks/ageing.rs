@@ -8,9 +8,8 @@ use aya_ebpf::{
 };
 use lb_common::{Counter, FlowEntry, Tuple, V4, V6, config::Timeouts};
 use lb_ebpf::{
-    ageing::{flow_of_masquerade, is_expired, is_expired_opening},
+    ageing::{flow_of_masquerade, is_expired, is_expired_opening, least_opening_seconds},
     clock::{Clock as _, Instant},
-    flow::OPENING_SECONDS,
     headers::Wire,
 };
 
@@ -20,7 +19,8 @@ use super::{
     tables::count,
 };
 
-/// What the callback needs of the sweep.
+/// What the callback needs of the sweep; on the stack, where the verifier wants it aligned.
+#[repr(C, align(8))]
 struct Sweep {
     now: Instant,
     timeouts: Timeouts,
@@ -85,7 +85,8 @@ unsafe extern "C" fn age_opening<F: FamilyMaps + Wire>(
 ) -> i64 {
     // SAFETY: the kernel passes a key, a value and the context that `sweep` gave it.
     let (key, entry, sweep) = unsafe { (*key, *entry, &*sweep) };
-    if !sweep.now.is_after(entry.last_seen, OPENING_SECONDS) {
+    let least = least_opening_seconds(&sweep.timeouts);
+    if !sweep.now.is_after(entry.last_seen, least) {
         return 0;
     }
     let other_key = entry.other_half(&key);

@@ -61,11 +61,12 @@ fn a_key_that_does_not_exist_is_named() {
 }
 
 /// The flags of flows' timeouts.
-const TIMEOUTS: [&str; 4] = [
+const TIMEOUTS: [&str; 5] = [
     "--conntrack-tcp-timeout-established",
     "--conntrack-tcp-timeout-close-wait",
     "--conntrack-tcp-timeout-closed",
     "--conntrack-udp-timeout-stream",
+    "--conntrack-udp-timeout",
 ];
 
 #[test]
@@ -119,16 +120,17 @@ fn a_timeout_of_zero_is_the_default_and_no_timeout_is_zero() {
             timeouts.tcp_close_wait,
             timeouts.tcp_closed,
             timeouts.udp_stream,
+            timeouts.udp,
         ]
     };
-    let default = [86_400, 3_600, 120, 180];
+    let default = [86_400, 3_600, 120, 180, 30];
     for (value, expected) in [
         ("0s", default),
         ("0", default),
         ("0ms", default),
-        ("1s", [1; 4]),
-        ("1001ms", [2; 4]),
-        ("2147483s", [2_147_483; 4]),
+        ("1s", [1; 5]),
+        ("1001ms", [2; 5]),
+        ("2147483s", [2_147_483; 5]),
     ] {
         assert_eq!(seconds(value), expected, "{value}");
     }
