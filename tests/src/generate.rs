@@ -185,7 +185,39 @@ pub fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// A client and a pod talk, all pods are gone for good, and a while later the client goes on; then there are pods again.
+fn an_orphan() -> impl Strategy<Value = Vec<Event>> {
+    let parts = (
+        0..cluster::SERVICES.len(),
+        0..cluster::CLIENTS,
+        0..3u16,
+        2..8usize,
+    );
+    let seconds = select(vec![0, 1, 2, 2, 61]);
+    let flags = select(vec![ACK, ACK, ACK | PSH, FIN | ACK, RST, SYN]);
+    (parts, seconds, flags).prop_map(|((service, client, port, packets), seconds, flags)| {
+        let way = Way::Request {
+            service,
+            client,
+            port,
+        };
+        let of_all = |change: fn(usize) -> Event| (0..cluster::BACKENDS).map(change);
+        let mut story = vec![Event::Conversation(way, packets)];
+        story.extend(of_all(|backend| Event::Leave(backend, BackendState::Gone)));
+        story.push(Event::Advance(seconds));
+        story.push(Event::Packet(way.hook(), way, Shape::plain(flags)));
+        story.extend(of_all(Event::Return));
+        story
+    })
+}
+
 /// A story.
 pub fn events(length: usize) -> impl Strategy<Value = Vec<Event>> {
     vec(event(), 1..length)
+}
+
+/// A story of up to so many parts, for those who can let time pass.
+pub fn long_story(length: usize) -> impl Strategy<Value = Vec<Event>> {
+    let part = prop_oneof![80 => event().prop_map(|event| vec![event]), 1 => an_orphan()];
+    vec(part, 1..length).prop_map(|parts| parts.concat())
 }

@@ -8,7 +8,7 @@ use proptest::{
     strategy::ValueTree as _,
     test_runner::{FileFailurePersistence, TestRunner},
 };
-use tests::generate::{Cluster, events};
+use tests::generate::{Cluster, long_story};
 
 proptest! {
     #![proptest_config(ProptestConfig {
@@ -19,7 +19,7 @@ proptest! {
     })]
 
     #[test]
-    fn every_story_ends_as_the_reference_says(seed: u64, story in events(150)) {
+    fn every_story_ends_as_the_reference_says(seed: u64, story in long_story(150)) {
         let mut player = Player::new(Cluster::new(seed));
         for event in &story {
             player.play(event);
@@ -32,7 +32,7 @@ fn stories_reach_every_verdict() {
     let mut runner = TestRunner::deterministic();
     let mut seen = std::collections::BTreeMap::<String, u32>::new();
     for seed in 0..300 {
-        let story = events(150).new_tree(&mut runner).unwrap().current();
+        let story = long_story(150).new_tree(&mut runner).unwrap().current();
         let mut player = Player::new(Cluster::new(seed));
         for event in &story {
             player.play(event);
@@ -53,6 +53,7 @@ fn stories_reach_every_verdict() {
         "Translated(MasqueradedReply)",
         "Drop(NoBackend)",
         "Drop(NoFlow)",
+        "Drop(BackendGone)",
         "Translated(IcmpError)",
         "Translated(LaterFragment)",
         "Drop(Redirect)",
