@@ -197,6 +197,14 @@ mod tests {
     }
 
     #[test]
+    fn no_opening_flow_is_forgotten_before_it_is_looked_at() {
+        for (udp, least) in [(20, 20), (60, 60), (90, 60)] {
+            let timeouts = Timeouts { udp, ..TIMEOUTS };
+            assert_eq!(least_opening_seconds(&timeouts), least);
+        }
+    }
+
+    #[test]
     fn an_association_is_given_up_sooner_than_a_connection() {
         const LONG: Timeouts = Timeouts {
             tcp_established: 86_400,

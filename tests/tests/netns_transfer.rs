@@ -1,5 +1,5 @@
 //! Large transfers arrive byte by byte: with segments that the "hardware" cuts (GSO, checksums left
-//! to it) and with every checksum made in software.
+//! to it), with every checksum made in software, and with checksums that a later device has to finish.
 
 use std::fs;
 
@@ -13,27 +13,31 @@ use tests::topology::PodNetwork;
 /// 50 MB, and not a multiple of any segment.
 const LENGTH: usize = 50_000_003;
 
+/// Who makes checksums.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sums {
+    /// Nobody: packets do not leave the machine.
+    Never,
+    /// The senders.
+    Senders,
+    /// The devices by which packets leave the node for a pod: until then a packet's sum is not finished.
+    LastDevices,
+}
+
 /// Sends and fetches a file from a pod and from the node, to a backend of this and of the other node.
-fn transfers_are_byte_exact(
-    cluster: &mut ServiceCluster,
-    server: u8,
-    no_offload: bool,
-) -> Result<()> {
+fn transfers_are_byte_exact(cluster: &mut ServiceCluster, server: u8, sums: Sums) -> Result<()> {
     let serving = cluster.add_serving_pod(server, "store", 2)?;
     let client = cluster.cluster.add_pod(1, "client", 9)?;
     cluster.start_agents(&[&serving])?;
-    if no_offload {
-        let node = &cluster.cluster.node(client.node).namespace;
-        client
-            .namespace
-            .output("ethtool", &["-K", "eth0", "tx", "off"])?;
-        node.output("ethtool", &["-K", &client.interface, "tx", "off"])?;
-        let node = &cluster.cluster.node(serving.pod.node).namespace;
-        serving
-            .pod
-            .namespace
-            .output("ethtool", &["-K", "eth0", "tx", "off"])?;
-        node.output("ethtool", &["-K", &serving.pod.interface, "tx", "off"])?;
+    for pod in [&client, &serving.pod] {
+        if sums == Sums::Senders {
+            pod.namespace
+                .output("ethtool", &["-K", "eth0", "tx", "off"])?;
+        }
+        if sums != Sums::Never {
+            let node = &cluster.cluster.node(pod.node).namespace;
+            node.output("ethtool", &["-K", &pod.interface, "tx", "off"])?;
+        }
     }
     let bytes = pattern(LENGTH);
     let scratch = Scratch::new()?;
@@ -62,14 +66,14 @@ fn transfers_are_byte_exact(
 #[test]
 fn fifty_megabytes_through_a_service_arrive_unchanged() -> Result<()> {
     with_services(PodNetwork::Routed, |cluster| {
-        transfers_are_byte_exact(cluster, 1, false)
+        transfers_are_byte_exact(cluster, 1, Sums::Never)
     })
 }
 
 #[test]
 fn fifty_megabytes_to_another_node_arrive_unchanged_over_vxlan() -> Result<()> {
     with_services(PodNetwork::Vxlan, |cluster| {
-        transfers_are_byte_exact(cluster, 2, false)
+        transfers_are_byte_exact(cluster, 2, Sums::Never)
     })
 }
 
@@ -82,6 +86,16 @@ fn fifty_megabytes_with_checksums_in_software_arrive_unchanged() -> Result<()> {
         PodNetwork::Bridged {
             bridge_netfilter: false,
         },
-        |cluster| transfers_are_byte_exact(cluster, 2, true),
+        |cluster| transfers_are_byte_exact(cluster, 2, Sums::Senders),
     )
+}
+
+#[test]
+fn fifty_megabytes_whose_checksums_the_last_device_finishes_arrive_unchanged() -> Result<()> {
+    if !require::optional(require::has_program("ethtool"), "needs ethtool") {
+        return Ok(());
+    }
+    with_services(PodNetwork::Routed, |cluster| {
+        transfers_are_byte_exact(cluster, 1, Sums::LastDevices)
+    })
 }
