@@ -146,7 +146,19 @@ impl DropReason {
         match self {
             Self::NoBackend | Self::NoSuchPort => Some(RefusalKind::Unreachable),
             Self::NoFlow | Self::BackendGone => Some(RefusalKind::Reset),
-            _ => None,
+            Self::FlowConflict
+            | Self::FlowNotStored
+            | Self::Fragmented
+            | Self::NoMasqueradeAddress
+            | Self::NoMasqueradePort
+            | Self::HalfRewritten
+            | Self::ServiceInMotion
+            | Self::NoLocalBackend
+            | Self::Redirect
+            | Self::QuoteOutOfReach
+            | Self::SourceNotAllowed
+            | Self::NoSuchService
+            | Self::EarlyFragment => None,
         }
     }
 
