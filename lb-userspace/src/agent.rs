@@ -2,6 +2,7 @@
 //!
 //! [`Agent`] is a plain value that is told the time; [`run`] is the loop around it, and the only place that reads the
 //! clock.
+mod absence;
 mod findings;
 mod health;
 mod round;
@@ -102,6 +103,8 @@ pub struct Agent<M> {
     said: Said,
     /// What has been said about `ServiceCIDR`s.
     cidr_warnings: Vec<Warning>,
+    /// It has been said that node ports have no address.
+    lacks_address: bool,
     refused: BTreeMap<ServiceName, Refusal>,
     /// The disputes about frontends that have been told of.
     disputes: BTreeSet<Dispute>,
@@ -153,6 +156,7 @@ impl<M: LbMaps> Agent<M> {
             trouble: BTreeMap::new(),
             said: Said::default(),
             cidr_warnings: Vec::new(),
+            lacks_address: false,
             refused: BTreeMap::new(),
             disputes: BTreeSet::new(),
             checks: BTreeMap::new(),

@@ -134,12 +134,12 @@ fn services(agent: &Agent, backend: &Value) -> Result<()> {
     );
 
     let parts = ["10.96.0.80", "/tcp"];
-    let cells = row(&table, "NAMESPACE NAME CLUSTER-IP PORT BACKENDS", &parts)?;
+    let cells = row(&table, "NAMESPACE NAME ADDRESS PORT BACKENDS", &parts)?;
     ensure!(
         cells == ["default", "web", "10.96.0.80", "80/tcp", "2"],
         "{table}"
     );
-    let header = "NAMESPACE NAME TYPE CLUSTER-IP PORT TARGET BACKENDS CHANGED ID";
+    let header = "NAMESPACE NAME TYPE ADDRESS PORT TARGET BACKENDS CHANGED ID";
     let cells = row(&wide, header, &parts)?;
     let id = web["id"].to_string();
     let [

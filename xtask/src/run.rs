@@ -27,8 +27,8 @@ pub struct Options {
     /// Leave a shell in the machine, with the cluster running
     #[arg(long)]
     shell: bool,
-    /// The pod network: routed, point-to-point, bridged, bridged-netfilter or vxlan
-    #[arg(long)]
+    /// The pod network [default: routed]
+    #[arg(long, value_parser = ["routed", "point-to-point", "bridged", "bridged-netfilter", "vxlan"])]
     network: Option<String>,
 }
 
@@ -36,9 +36,10 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let begin = report::now();
     packages::ensure(&[packages::BUILD, packages::MACHINE, packages::SCENARIO])?;
+    // A kernel that there is not is said before anything is built.
+    let kernel = Kernel::find(options.kernel.as_deref().unwrap_or(kernel::default()))?;
     ebpf::build()?;
     report::step("building waggle and the scenario", || vm::build(PROGRAMS))?;
-    let kernel = Kernel::find(options.kernel.as_deref().unwrap_or(kernel::default()))?;
     let mut job = Job {
         name: "run".to_owned(),
         commands: Vec::new(),

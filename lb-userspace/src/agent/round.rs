@@ -53,10 +53,15 @@ impl<M: LbMaps> Agent<M> {
             Err(error) => {
                 self.doubtful = true;
                 self.backoff.failed(clock());
-                warn!(%error, changes = report.changes, "the maps are behind");
+                warn!(%error, changes = report.changes, "the maps are behind; they are read again and the changes repeated");
                 report.error = Some(error.to_string());
             }
         }
+        let without_address = self.without_address();
+        if let Some(warning) = without_address.as_ref().filter(|_| !self.lacks_address) {
+            warn!("{warning}");
+        }
+        self.lacks_address = without_address.is_some();
         let end = clock();
         self.ledger.settle(&self.actual, end);
         self.note_freed(end);

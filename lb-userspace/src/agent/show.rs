@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::{
     agent::{
-        Agent, Source,
+        Agent, Source, absence,
         view::{
             BackendView, NotServedView, PlanView, ServiceView, SourceView, TakenFrontend, View,
         },
@@ -44,6 +44,10 @@ impl<M: LbMaps> Agent<M> {
         let served = self.ledger.served();
         let views = served.map(|shown| {
             let service = self.snapshot.service(&shown.key.port.service);
+            let no_backends_because = shown.slots.is_empty().then(|| {
+                let slices: Vec<_> = self.snapshot.slices_of(&shown.key.port.service).collect();
+                absence::because(shown.key, &slices, self.snapshot.place())
+            });
             ServiceView {
                 id: shown.id,
                 namespace: shown.key.port.service.namespace.clone(),
@@ -67,6 +71,7 @@ impl<M: LbMaps> Agent<M> {
                     })
                     .collect(),
                 backends: shown.slots.to_vec(),
+                no_backends_because,
                 changed_ms: self
                     .changed
                     .get(&shown.key.port.service)
@@ -135,13 +140,15 @@ impl<M: LbMaps> Agent<M> {
     }
 
     /// Node ports need an address, and a node may have been given none.
-    fn without_address(&self) -> Option<Warning> {
+    pub(super) fn without_address(&self) -> Option<Warning> {
         let place = self.snapshot.place();
+        let mut families = Family::ALL.into_iter();
+        if families.any(|family| !place.node_port_addresses(family).is_empty()) {
+            return None;
+        }
         let mut ports = self.snapshot.services().flat_map(|service| &service.ports);
         let is_asked = ports.any(|port| port.node_port.is_some());
-        let mut served = Family::ALL.into_iter();
-        let is_served = served.any(|family| !place.node_port_addresses(family).is_empty());
-        (is_asked && !is_served).then(|| {
+        is_asked.then(|| {
             Warning::new(
                 format!("Node {}", place.node),
                 "has no address that node ports could be served at, as far as is known",

@@ -1,7 +1,10 @@
 //! What the agent shows of itself: the answer to [`Event::View`](super::Event::View), made when somebody asks.
 //!
 //! Everything is serialisable: `status` and `get` receive it through the agent's socket.
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use lb_common::{BackendId, ServiceId};
 use serde::{Deserialize, Serialize};
@@ -65,8 +68,37 @@ pub struct ServiceView {
     pub taken: Vec<TakenFrontend>,
     /// The backends in its slots.
     pub backends: Vec<BackendId>,
+    /// Why there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_backends_because: Option<String>,
     /// How long ago the Service or its endpoints last changed, in milliseconds; `None` if nobody knows.
     pub changed_ms: Option<u64>,
+}
+
+impl View {
+    /// The names of service ports by family and id.
+    pub fn port_names(&self) -> BTreeMap<(Family, ServiceId), String> {
+        let services = self.services.iter();
+        services
+            .map(|it| ((it.family, it.id), it.port_name()))
+            .collect()
+    }
+}
+
+impl ServiceView {
+    /// `namespace/name:port/protocol`, or `namespace/name/protocol` if the port has no name.
+    pub fn port_name(&self) -> String {
+        let Self {
+            namespace,
+            name,
+            port,
+            protocol,
+            ..
+        } = self;
+        let slash = if namespace.is_empty() { "" } else { "/" };
+        let colon = if port.is_empty() { "" } else { ":" };
+        format!("{namespace}{slash}{name}{colon}{port}/{protocol}")
+    }
 }
 
 /// A frontend that a service does not get.

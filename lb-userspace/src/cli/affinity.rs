@@ -1,23 +1,10 @@
 //! `waggle get affinity`.
-use std::collections::BTreeMap;
-
 use super::table::{Rows, span};
-use crate::{agent::View, flows::affinity::AffinityView, model::Family};
+use crate::{agent::View, flows::affinity::AffinityView};
 
 /// Gives each service its name, where the agent says one.
 pub(super) fn name(all: &mut [AffinityView], view: &View) {
-    let names: BTreeMap<(Family, u32), String> = view
-        .services
-        .iter()
-        .map(|service| {
-            let name = format!("{}/{}", service.namespace, service.name);
-            let port = match service.port.as_str() {
-                "" => format!("{name}/{}", service.protocol),
-                port => format!("{name}:{port}/{}", service.protocol),
-            };
-            ((service.family, service.id), port)
-        })
-        .collect();
+    let names = view.port_names();
     for it in all {
         it.service = names.get(&(it.family, it.service_id)).cloned();
     }
@@ -56,6 +43,7 @@ pub(super) fn rows(all: &[AffinityView], wide: bool) -> Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Family;
 
     #[test]
     fn a_client_stands_with_its_service_and_what_is_over_says_so() {
@@ -84,6 +72,7 @@ mod tests {
             frontends: Vec::new(),
             taken: Vec::new(),
             backends: Vec::new(),
+            no_backends_because: None,
             changed_ms: None,
         };
         let view = View {

@@ -121,7 +121,7 @@ fn services(view: &View, wide: bool) -> Rows {
             "NAMESPACE",
             "NAME",
             "TYPE",
-            "CLUSTER-IP",
+            "ADDRESS",
             "PORT",
             "TARGET",
             "BACKENDS",
@@ -129,7 +129,7 @@ fn services(view: &View, wide: bool) -> Rows {
             "ID",
         ]
     } else {
-        &["NAMESPACE", "NAME", "CLUSTER-IP", "PORT", "BACKENDS"]
+        &["NAMESPACE", "NAME", "ADDRESS", "PORT", "BACKENDS"]
     };
     let mut rows = Rows::new(header);
     for service in &view.services {
@@ -139,7 +139,7 @@ fn services(view: &View, wide: bool) -> Rows {
         let taken = taken.map(|it| (&it.frontend, format!("taken by {}", it.by)));
         for (frontend, count) in served.chain(taken) {
             let port = format!("{}/{}", frontend.port(), service.protocol);
-            let cluster_ip = frontend.ip().to_string();
+            let address = frontend.ip().to_string();
             let (namespace, name) = (service.namespace.clone(), service.name.clone());
             if wide {
                 let mut ports: Vec<_> = service
@@ -161,7 +161,7 @@ fn services(view: &View, wide: bool) -> Rows {
                     namespace,
                     name,
                     kind.unwrap_or_default(),
-                    cluster_ip,
+                    address,
                     port,
                     ports.join(","),
                     count,
@@ -169,7 +169,7 @@ fn services(view: &View, wide: bool) -> Rows {
                     service.id.to_string(),
                 ]);
             } else {
-                rows.push(vec![namespace, name, cluster_ip, port, count]);
+                rows.push(vec![namespace, name, address, port, count]);
             }
         }
     }
@@ -211,14 +211,7 @@ fn backends(view: &View, wide: bool) -> Rows {
 }
 
 fn flow_rows(flows: &[FlowView], view: &View, wide: bool) -> Rows {
-    let names: BTreeMap<(Family, u32), String> = view
-        .services
-        .iter()
-        .map(|service| {
-            let name = format!("{}/{}", service.namespace, service.name);
-            ((service.family, service.id), name)
-        })
-        .collect();
+    let names = view.port_names();
     let mut header = vec![
         "PROTOCOL",
         "SOURCE",
@@ -300,6 +293,7 @@ where
                 .filter_map(|index| contents.slots.get(&index))
                 .map(|slot| slot.backend_id)
                 .collect(),
+            no_backends_because: None,
             changed_ms: None,
         });
     }
@@ -344,6 +338,7 @@ mod tests {
                     by: "default/shop".to_owned(),
                 }],
                 backends: Vec::new(),
+                no_backends_because: None,
                 changed_ms: None,
             }],
             ..View::default()

@@ -5,6 +5,7 @@
 )]
 mod affinity;
 mod cleanup;
+mod devices;
 mod get;
 mod probe;
 mod run;

@@ -5,16 +5,12 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{
-    Format, Paths,
+    Format, Paths, devices,
     table::{Rows, span},
 };
 use crate::{
-    datapath::{
-        BpfRoot,
-        attach::{Foreign, Hook, How},
-        clsact::Direction,
-        monitor::DeviceReport,
-    },
+    agent::View,
+    datapath::BpfRoot,
     status::{
         AgentState, Status, UNSUPPORTED,
         client::{Asked, ask},
@@ -158,8 +154,9 @@ fn agent_text(text: &mut String, agent: &AgentState, wide: bool) {
         text,
         "Services",
         &format!(
-            "{} service ports, {} backends, {} not served, {} refused",
+            "{} service ports, {} without backends, {} backends, {} not served, {} refused",
             view.services.len(),
+            idle_services(view).count(),
             view.backends.len(),
             view.not_served.len(),
             view.refused.len()
@@ -177,8 +174,20 @@ fn agent_text(text: &mut String, agent: &AgentState, wide: bool) {
     line(text, "Ageing", &ageing);
     socket_text(text, agent);
     section(text, "Devices");
-    text.push_str(&devices(&agent.devices, wide).text());
-    foreign_text(text, &agent.devices);
+    text.push_str(&devices::rows(&agent.devices, wide).text());
+    let foreign = devices::foreign(&agent.devices);
+    if !foreign.is_empty() {
+        section(text, "Programs of others");
+        for program in foreign {
+            line(text, " ", &program);
+        }
+    }
+    if idle_services(view).next().is_some() {
+        section(text, "Without backends");
+        for (service, because) in idle_services(view) {
+            line(text, " ", &format!("{service}: {because}"));
+        }
+    }
     let warnings: Vec<_> = agent.node_warnings.iter().chain(&view.warnings).collect();
     if !warnings.is_empty() {
         section(text, "Warnings");
@@ -190,6 +199,17 @@ fn agent_text(text: &mut String, agent: &AgentState, wide: bool) {
         section(text, "Kernel");
         text.push_str(&super::probe::abilities(&agent.kernel).text());
     }
+}
+
+/// Who has no backends, and why.
+fn idle_services(view: &View) -> impl Iterator<Item = (String, &str)> {
+    view.services.iter().filter_map(|service| {
+        let because = service.no_backends_because.as_deref()?;
+        Some((
+            format!("{}, {}", service.port_name(), service.family),
+            because,
+        ))
+    })
 }
 
 fn socket_text(text: &mut String, agent: &AgentState) {
@@ -218,85 +238,6 @@ fn socket_text(text: &mut String, agent: &AgentState) {
     for hook in &agent.socket_hooks {
         if let Some(error) = &hook.error {
             line(text, " ", &format!("{}: {error}", hook.name));
-        }
-    }
-}
-
-fn devices(devices: &[DeviceReport], wide: bool) -> Rows {
-    let mut header = vec!["DEVICE", "KIND", "LAYER", "INGRESS", "EGRESS"];
-    if wide {
-        header.extend(["INDEX", "BRIDGE", "MASQUERADE-V4", "MASQUERADE-V6"]);
-    }
-    let mut rows = Rows::new(&header);
-    for device in devices {
-        let side = |direction| {
-            let hook = device.hooks.iter().find(|hook| hook.direction == direction);
-            match (hook, &device.not_attached) {
-                (Some(hook), _) => hook_text(hook),
-                (None, Some(reason)) => format!("no: {reason}"),
-                (None, None) => String::new(),
-            }
-        };
-        let mut row = vec![
-            device.name.clone(),
-            device.kind.clone(),
-            device
-                .layer
-                .map_or_else(String::new, |layer| format!("{layer:?}").to_lowercase()),
-            side(Direction::Ingress),
-            side(Direction::Egress),
-        ];
-        if wide {
-            row.extend([
-                device.index.to_string(),
-                device.bridge.clone().unwrap_or_default(),
-                device
-                    .masquerade_v4
-                    .map_or_else(String::new, |ip| ip.to_string()),
-                device
-                    .masquerade_v6
-                    .map_or_else(String::new, |ip| ip.to_string()),
-            ]);
-        }
-        rows.push(row);
-    }
-    rows
-}
-
-fn hook_text(hook: &Hook) -> String {
-    match (&hook.how, &hook.error) {
-        (Some(How::Tcx), _) => "tcx".to_owned(),
-        (Some(How::Clsact), _) => format!("clsact pref {}", hook.preference.unwrap_or_default()),
-        (None, Some(error)) => format!("no: {error}"),
-        (None, None) => String::new(),
-    }
-}
-
-fn foreign_text(text: &mut String, devices: &[DeviceReport]) {
-    let mut lines = Vec::new();
-    for device in devices {
-        for hook in &device.hooks {
-            for Foreign {
-                how,
-                name,
-                id,
-                before_ours,
-            } in &hook.foreign
-            {
-                let place = if *before_ours { "before" } else { "after" };
-                lines.push(format!(
-                    "{} {}: {name} ({how:?}{}) runs {place} ours",
-                    device.name,
-                    hook.direction.name(),
-                    id.map_or_else(String::new, |id| format!(", program {id}")),
-                ));
-            }
-        }
-    }
-    if !lines.is_empty() {
-        section(text, "Programs of others");
-        for foreign in lines {
-            line(text, " ", &foreign);
         }
     }
 }

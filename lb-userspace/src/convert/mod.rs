@@ -92,12 +92,20 @@ impl Notes {
 
     /// A port number from 1 to 65535.
     fn port(&mut self, of: &str, number: i32) -> Option<u16> {
+        self.number(number, || format!("{of} is {number}; the port is left out"))
+    }
+
+    /// The same at the nodes' addresses.
+    fn node_port(&mut self, of: &str, number: i32) -> Option<u16> {
+        self.number(number, || {
+            format!("the nodePort of {of} is {number}; it is served at no node port")
+        })
+    }
+
+    fn number(&mut self, number: i32, problem: impl Fn() -> String) -> Option<u16> {
         let port = u16::try_from(number).ok().filter(|port| *port > 0);
         if port.is_none() {
-            self.add(
-                format!("{of} is {number}; the port is left out"),
-                "write a number from 1 to 65535",
-            );
+            self.add(problem(), "write a number from 1 to 65535");
         }
         port
     }

@@ -12,7 +12,7 @@ use k8s_openapi::{api::core::v1 as api, apimachinery::pkg::util::intstr::IntOrSt
 
 use crate::{
     convert::{Notes, object_name},
-    model::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, SliceName, Target},
+    model::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, ServiceName, SliceName, Target},
 };
 
 /// What identifies a pod: its uid, or without one its namespace and name.
@@ -40,9 +40,15 @@ pub fn select(service: &api::Service, pods: &[&api::Pod]) -> Vec<EndpointSlice> 
     // Pods may differ in the numbers of their named ports: a slice for each combination, as the controller does.
     let mut slices: BTreeMap<(Family, Vec<EndpointPort>), Vec<Endpoint>> = BTreeMap::new();
     let publish_not_ready = spec.publish_not_ready_addresses.unwrap_or(false);
-    for pod in pods {
-        let of_service = object_name(&pod.metadata).namespace == name.namespace;
-        if !of_service || !has_labels(pod, selector) || is_finished(pod) {
+    let (matching, elsewhere): (Vec<&api::Pod>, Vec<&api::Pod>) = pods
+        .iter()
+        .filter(|pod| has_labels(pod, selector))
+        .partition(|pod| object_name(&pod.metadata).namespace == name.namespace);
+    if matching.is_empty() {
+        miss(&name, selector, pods, &elsewhere, &mut notes);
+    }
+    for pod in matching {
+        if is_finished(pod) {
             continue;
         }
         let ports = ports_of(spec, pod, &mut notes);
@@ -70,6 +76,42 @@ pub fn select(service: &api::Service, pods: &[&api::Pod]) -> Vec<EndpointSlice> 
     slices.collect()
 }
 
+/// No Pod of the Service's namespace is meant by its selector: who reads that wants to know what there is.
+fn miss(
+    name: &ServiceName,
+    selector: &BTreeMap<String, String>,
+    pods: &[&api::Pod],
+    elsewhere: &[&api::Pod],
+    notes: &mut Notes,
+) {
+    let namespace = &name.namespace;
+    let labels: Vec<String> = selector
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let of_namespace = pods.iter();
+    let count = of_namespace
+        .filter(|pod| object_name(&pod.metadata).namespace == *namespace)
+        .count();
+    let problem = format!(
+        "its selector {} means none of the {count} Pods of namespace {namespace}",
+        labels.join(",")
+    );
+    match elsewhere.first() {
+        Some(pod) => {
+            let other = object_name(&pod.metadata);
+            notes.add(
+                format!("{problem}; Pod {other} has these labels"),
+                "put the Service into the Pods' namespace",
+            );
+        }
+        None => notes.add(
+            problem,
+            "correct the selector or the Pods' labels, or write Pods or an EndpointSlice: Deployments and their like make none here",
+        ),
+    }
+}
+
 fn has_labels(pod: &api::Pod, selector: &BTreeMap<String, String>) -> bool {
     let labels = pod.metadata.labels.as_ref();
     selector
@@ -85,8 +127,16 @@ fn is_finished(pod: &api::Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
+fn without_address(pod: &api::Pod, notes: &mut Notes) {
+    notes.add(
+        format!("Pod {} has no address", object_name(&pod.metadata).name),
+        "write its status.podIP",
+    );
+}
+
 fn addresses(pod: &api::Pod, notes: &mut Notes) -> Vec<IpAddr> {
     let Some(status) = &pod.status else {
+        without_address(pod, notes);
         return Vec::new();
     };
     let mut written: Vec<&str> = status
@@ -97,6 +147,9 @@ fn addresses(pod: &api::Pod, notes: &mut Notes) -> Vec<IpAddr> {
         .collect();
     if written.is_empty() {
         written = status.pod_ip.iter().map(String::as_str).collect();
+    }
+    if written.is_empty() {
+        without_address(pod, notes);
     }
     let of = format!(
         "address of Pod {}",

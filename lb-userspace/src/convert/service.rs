@@ -123,7 +123,7 @@ fn affinity(spec: &api::ServiceSpec, notes: &mut Notes) -> u32 {
         Some(other) => {
             notes.add(
                 format!(
-                    "has the unknown sessionAffinity `{other}`; its clients stay with no endpoint"
+                    "has the unknown sessionAffinity `{other}`; each connection may get another endpoint"
                 ),
                 "write ClientIP or None",
             );
@@ -278,7 +278,7 @@ fn service_ports(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<ServicePort>
             continue;
         }
         let node_port = port.node_port.filter(|it| *it != 0);
-        let node_port = node_port.and_then(|it| notes.port(&format!("the nodePort of {of}"), it));
+        let node_port = node_port.and_then(|it| notes.node_port(&of, it));
         let node_port = node_port.filter(|it| {
             let is_first = node_ports.insert((*it, protocol));
             if !is_first {

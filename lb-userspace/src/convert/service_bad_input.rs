@@ -62,7 +62,7 @@ fn odd_values_are_taken_as_far_as_possible_and_each_is_named() {
         ),
         (
             json!({"sessionAffinity": "Cookie"}),
-            "has the unknown sessionAffinity `Cookie`; its clients stay with no endpoint",
+            "has the unknown sessionAffinity `Cookie`; each connection may get another endpoint",
         ),
         (
             json!({"clusterIP": "010.96.000.1"}),
@@ -86,7 +86,7 @@ fn odd_values_are_taken_as_far_as_possible_and_each_is_named() {
         ),
         (
             json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80_000}]}),
-            "the nodePort of its port is 80000; the port is left out",
+            "the nodePort of its port is 80000; it is served at no node port",
         ),
     ];
     for (more, problem) in cases {

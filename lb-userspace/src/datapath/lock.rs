@@ -14,7 +14,7 @@ use thiserror::Error;
 pub enum LockError {
     /// Somebody else holds it.
     #[error(
-        "another agent{} holds {path}: one agent a node; stop it first, or give this one a --run-dir and --bpf-root of its own",
+        "another agent{} holds {path}: stop it first, or name a --run-dir and a --bpf-root that no other agent has",
         pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
     )]
     Held {

@@ -69,9 +69,7 @@ pub enum MapError {
         map: MapName,
     },
     /// The kernel refused for another reason.
-    #[error(
-        "the map {map} cannot be {operation}: {source}; it is read again and the change repeated"
-    )]
+    #[error("the map {map} cannot be {operation}: {source}")]
     Io {
         /// Which map.
         map: MapName,

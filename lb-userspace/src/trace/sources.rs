@@ -156,15 +156,14 @@ impl Tracer {
         let reading = Folder::new(folder.to_owned()).read();
         let warnings = reading.warnings.unwrap_or_default();
         let objects = reading.objects.unwrap_or_default();
-        if !objects.is_complete && objects.services.is_empty() && objects.slices.is_empty() {
-            let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-            bail!(
-                "nothing in {} can be read:\n{}",
-                folder.display(),
-                told.join("\n")
-            );
+        if reading.is_empty {
+            let mut told = vec![format!(
+                "nothing in {} can be read: it needs YAML or JSON files with Services, and Pods or EndpointSlices",
+                folder.display()
+            )];
+            told.extend(warnings.iter().map(ToString::to_string));
+            bail!(told.join("\n"));
         }
-        let slices = objects.slices.clone();
         let now = Duration::ZERO;
         agent.handle(
             Event::Trouble {
@@ -187,7 +186,7 @@ impl Tracer {
         let view = agent.view(now);
         let maps = agent.maps().contents.clone();
         Ok(Read {
-            tracer: Self::new(maps, Names::of(&view).with_slices(slices), surroundings),
+            tracer: Self::new(maps, Names::of(&view), surroundings),
             warnings: view.warnings,
         })
     }

@@ -82,7 +82,7 @@ fn arguments() -> Result<(PodNetwork, bool)> {
                         bridge_netfilter: true,
                     },
                     Some("vxlan") => PodNetwork::Vxlan,
-                    other => bail!("no pod network {other:?}\n{USAGE}"),
+                    other => bail!("no pod network {}\n{USAGE}", other.unwrap_or("is named")),
                 }
             }
             "--help" | "-h" => {

@@ -148,7 +148,7 @@ fn fetch(wanted: &str, folder: &Path) -> Result<()> {
         }
     }
     bail!(
-        "Debian has no kernel {wanted} now (looked in {})",
+        "Debian has no kernel {wanted} now (looked in {}): name one from 6.1 on that it has, `{NEWEST}`, or a path",
         suites.join(", ")
     )
 }

@@ -39,6 +39,8 @@ pub struct Reading {
     pub objects: Option<Objects>,
     /// All there is to complain about, if that has changed.
     pub warnings: Option<Vec<Warning>>,
+    /// No file has an object that is read.
+    pub is_empty: bool,
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +123,7 @@ impl Folder {
         Reading {
             objects,
             warnings: complain.then_some(warnings),
+            is_empty: self.files.values().all(|file| file.objects.is_empty()),
         }
     }
 
