@@ -101,10 +101,8 @@ pub struct Agent<M> {
     sources: BTreeMap<Source, Seen>,
     trouble: BTreeMap<Source, Vec<Warning>>,
     said: Said,
-    /// What has been said about `ServiceCIDR`s.
-    cidr_warnings: Vec<Warning>,
-    /// It has been said that node ports have no address.
-    lacks_address: bool,
+    /// What has been said of the node and of `ServiceCIDR`s.
+    said_of_node: Vec<Warning>,
     refused: BTreeMap<ServiceName, Refusal>,
     /// The disputes about frontends that have been told of.
     disputes: BTreeSet<Dispute>,
@@ -155,8 +153,7 @@ impl<M: LbMaps> Agent<M> {
             pending: Scope::default(),
             trouble: BTreeMap::new(),
             said: Said::default(),
-            cidr_warnings: Vec::new(),
-            lacks_address: false,
+            said_of_node: Vec::new(),
             refused: BTreeMap::new(),
             disputes: BTreeSet::new(),
             checks: BTreeMap::new(),
@@ -273,14 +270,16 @@ impl<M: LbMaps> Agent<M> {
     fn moved(&mut self, dirty: Dirty) {
         self.dirty.extend(dirty);
         self.note_place();
-        let warnings = self.snapshot.service_cidr_warnings();
-        for news in warnings
-            .iter()
-            .filter(|it| !self.cidr_warnings.contains(it))
-        {
+        self.tell_of_node();
+    }
+
+    /// Says what is new to be said of the node.
+    fn tell_of_node(&mut self) {
+        let warnings = self.warnings_of_node();
+        for news in warnings.iter().filter(|it| !self.said_of_node.contains(it)) {
             warn!("{news}");
         }
-        self.cidr_warnings = warnings;
+        self.said_of_node = warnings;
     }
 
     /// The node is where it is, and has the addresses it has.

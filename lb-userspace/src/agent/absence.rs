@@ -60,3 +60,74 @@ fn state(endpoint: &Endpoint) -> String {
     };
     format!("{} is {state}{node}{hints}", endpoint.address)
 }
+
+#[cfg(test)]
+mod tests {
+    use lb_common::Protocol;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        convert,
+        model::{Family, ServiceName, ServicePortName},
+    };
+
+    fn told(policy: TrafficPolicy, slices: &[Value]) -> String {
+        let port = ServicePortName {
+            service: ServiceName::new("default", "web"),
+            port: "http".to_owned(),
+            protocol: Protocol::Tcp,
+        };
+        let key = ServiceKey {
+            port,
+            family: Family::V4,
+            policy,
+        };
+        let slices: Vec<_> = slices
+            .iter()
+            .filter_map(|it| convert::endpoint_slice(&serde_json::from_value(it.clone()).unwrap()))
+            .collect();
+        let place = Place {
+            node: "vm".to_owned(),
+            ..Place::default()
+        };
+        because(&key, &slices.iter().collect::<Vec<_>>(), &place)
+    }
+
+    fn slice(kind: &str, port: &str, ready: bool) -> Value {
+        json!({
+            "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": kind,
+            "ports": [{"name": port, "port": 8080}],
+            "endpoints": [{"addresses": [if kind == "IPv4" { "10.244.1.2" } else { "fd00::2" }],
+                "conditions": {"ready": ready}, "nodeName": "node-1"}],
+        })
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        use TrafficPolicy::{Cluster, Local};
+        let nobody = "nobody names an IPv4 endpoint of it";
+        for (policy, slices, expected) in [
+            (Cluster, vec![], nobody),
+            (Cluster, vec![slice("IPv6", "http", true)], nobody),
+            (
+                Cluster,
+                vec![slice("IPv4", "web", true)],
+                "its endpoints have no tcp port http",
+            ),
+            (
+                Cluster,
+                vec![slice("IPv4", "http", false)],
+                "10.244.1.2 is not ready on node-1",
+            ),
+            (
+                Local,
+                vec![slice("IPv4", "http", true)],
+                "10.244.1.2 is ready on node-1, and the policy is Local to this node, vm",
+            ),
+        ] {
+            assert_eq!(told(policy, &slices), expected);
+        }
+    }
+}

@@ -57,11 +57,7 @@ impl<M: LbMaps> Agent<M> {
                 report.error = Some(error.to_string());
             }
         }
-        let without_address = self.without_address();
-        if let Some(warning) = without_address.as_ref().filter(|_| !self.lacks_address) {
-            warn!("{warning}");
-        }
-        self.lacks_address = without_address.is_some();
+        self.tell_of_node();
         let end = clock();
         self.ledger.settle(&self.actual, end);
         self.note_freed(end);

@@ -123,7 +123,7 @@ impl<M: LbMaps> Agent<M> {
                 "see that it can be reached; what the maps said at the start is served meanwhile",
             )
         });
-        let awaited = awaited.chain(self.without_address());
+        let awaited = awaited.chain(self.warnings_of_node());
         let services = self
             .snapshot
             .services()
@@ -131,7 +131,6 @@ impl<M: LbMaps> Agent<M> {
         let slices = self.snapshot.slices().flat_map(|slice| &slice.warnings);
         let trouble = self.trouble.values().flatten();
         let all = trouble
-            .chain(&self.cidr_warnings)
             .chain(services)
             .chain(slices)
             .chain(refused)
@@ -139,8 +138,14 @@ impl<M: LbMaps> Agent<M> {
         awaited.chain(all).collect()
     }
 
+    /// What is wrong with the node's place, and with what is said of Services' addresses.
+    pub(super) fn warnings_of_node(&self) -> Vec<Warning> {
+        let cidrs = self.snapshot.service_cidr_warnings();
+        cidrs.into_iter().chain(self.without_address()).collect()
+    }
+
     /// Node ports need an address, and a node may have been given none.
-    pub(super) fn without_address(&self) -> Option<Warning> {
+    fn without_address(&self) -> Option<Warning> {
         let place = self.snapshot.place();
         let mut families = Family::ALL.into_iter();
         if families.any(|family| !place.node_port_addresses(family).is_empty()) {

@@ -175,26 +175,15 @@ fn agent_text(text: &mut String, agent: &AgentState, wide: bool) {
     socket_text(text, agent);
     section(text, "Devices");
     text.push_str(&devices::rows(&agent.devices, wide).text());
-    let foreign = devices::foreign(&agent.devices);
-    if !foreign.is_empty() {
-        section(text, "Programs of others");
-        for program in foreign {
-            line(text, " ", &program);
-        }
-    }
-    if idle_services(view).next().is_some() {
-        section(text, "Without backends");
-        for (service, because) in idle_services(view) {
-            line(text, " ", &format!("{service}: {because}"));
-        }
-    }
-    let warnings: Vec<_> = agent.node_warnings.iter().chain(&view.warnings).collect();
-    if !warnings.is_empty() {
-        section(text, "Warnings");
-        for warning in warnings {
-            line(text, " ", &warning.to_string());
-        }
-    }
+    list(text, "Programs of others", devices::foreign(&agent.devices));
+    let idle = idle_services(view).map(|(service, because)| format!("{service}: {because}"));
+    list(text, "Without backends", idle.collect());
+    let warnings = agent.node_warnings.iter().chain(&view.warnings);
+    list(
+        text,
+        "Warnings",
+        warnings.map(ToString::to_string).collect(),
+    );
     if wide {
         section(text, "Kernel");
         text.push_str(&super::probe::abilities(&agent.kernel).text());
@@ -277,6 +266,16 @@ fn maps_text(text: &mut String, status: &Status, wide: bool) {
     if !rows.is_empty() {
         section(text, "Counters");
         text.push_str(&rows.text());
+    }
+}
+
+/// A section, unless there is nothing for it.
+fn list(text: &mut String, title: &str, lines: Vec<String>) {
+    if !lines.is_empty() {
+        section(text, title);
+    }
+    for what in lines {
+        line(text, " ", &what);
     }
 }
 

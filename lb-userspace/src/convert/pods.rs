@@ -120,14 +120,18 @@ fn has_labels(pod: &api::Pod, selector: &BTreeMap<String, String>) -> bool {
 }
 
 fn is_finished(pod: &api::Pod) -> bool {
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+    matches!(phase(pod), Some("Succeeded" | "Failed"))
 }
 
+fn phase(pod: &api::Pod) -> Option<&str> {
+    pod.status.as_ref()?.phase.as_deref()
+}
+
+/// A Pod that is still pending has none yet.
 fn without_address(pod: &api::Pod, notes: &mut Notes) {
+    if phase(pod) == Some("Pending") {
+        return;
+    }
     notes.add(
         format!("Pod {} has no address", object_name(&pod.metadata).name),
         "write its status.podIP",

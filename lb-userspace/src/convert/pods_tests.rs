@@ -164,3 +164,39 @@ fn a_service_without_a_selector_selects_nobody() {
         assert!(select(&service, &[&pod("a", &json!({}))]).is_empty());
     }
 }
+
+#[test]
+fn a_selector_that_means_nobody_and_a_pod_without_an_address_are_told_of() {
+    let told = |service: &api::Service, pods: &[api::Pod]| {
+        let slices = select(service, &pods.iter().collect::<Vec<_>>());
+        assert!(slices.iter().all(|it| it.endpoints.is_empty()));
+        let warnings = slices.into_iter().flat_map(|it| it.warnings);
+        warnings.map(|it| it.problem).collect::<Vec<_>>()
+    };
+    let mut typo = service(&json!({}));
+    let selector = typo.spec.as_mut().unwrap().selector.as_mut().unwrap();
+    selector.insert("app".to_owned(), "wbe".to_owned());
+    let labels: Vec<_> = selector
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    assert_eq!(
+        told(&typo, &[pod("a", &json!({}))]),
+        [format!(
+            "its selector {} means none of the 1 Pods of namespace default",
+            labels.join(",")
+        )]
+    );
+    let mut elsewhere = pod("a", &json!({}));
+    elsewhere.metadata.namespace = Some("shop".to_owned());
+    let problems = told(&service(&json!({})), &[elsewhere]);
+    assert!(
+        problems[0].ends_with("; Pod shop/a has these labels"),
+        "{problems:?}"
+    );
+    for (phase, expected) in [("Running", 1), ("Pending", 0)] {
+        let status = json!({"status": {"phase": phase, "podIP": null}});
+        let problems = told(&service(&json!({})), &[pod("a", &status)]);
+        assert_eq!(problems.len(), expected, "{phase}: {problems:?}");
+    }
+}
