@@ -63,6 +63,12 @@ impl FlowFlags {
     /// Nothing.
     pub const NONE: Self = Self(0);
 
+    /// These, but for those of `other`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
     /// Both sets of bits.
     #[inline(always)]
     #[must_use]

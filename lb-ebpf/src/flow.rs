@@ -8,7 +8,8 @@ use lb_common::{
 
 use crate::{
     clock::Instant,
-    headers::{TcpFlags, Wire},
+    goodbye::is_closed,
+    headers::Wire,
     masquerade::{self, PORT_TRIES, port_from_range},
     scratch::Entries,
     select::Selected,
@@ -90,38 +91,6 @@ pub fn backend_is_gone<F: Wire, T: Tables<F>>(tables: &T, entry: &FlowEntry<F>) 
         backend.generation != entry.generation
             || matches!(backend.state(), BackendState::Gone | BackendState::Free)
     })
-}
-
-/// Notes that a packet of this direction has passed. The time is written at most once a second; TCP's goodbyes at once.
-#[inline(always)]
-pub fn touch<F: Wire, H: FlowHandle<F>>(
-    handle: H,
-    entry: &FlowEntry<F>,
-    tcp_flags: TcpFlags,
-    now: Instant,
-) {
-    if now.is_after(entry.last_seen, 1) {
-        handle.set_last_seen(now.jiffies);
-    }
-    if tcp_flags.0 & (TcpFlags::FIN.0 | TcpFlags::RST.0) != 0 {
-        let mut flags = entry.flags;
-        if tcp_flags.has(TcpFlags::FIN) {
-            flags = flags.with(FlowFlags::FIN);
-        }
-        if tcp_flags.has(TcpFlags::RST) {
-            flags = flags.with(FlowFlags::RST);
-        }
-        if flags != entry.flags {
-            handle.set_flags(flags);
-        }
-    }
-}
-
-/// Whether a TCP flow is over: reset by either end, or closed by both. `other_key` is the key of its other half.
-#[inline(always)]
-pub fn is_closed<F: Wire, T: Tables<F>>(tables: &T, own: FlowFlags, other_key: &Tuple<F>) -> bool {
-    let other = find(tables, other_key).map_or(FlowFlags::NONE, |other| other.handle.entry().flags);
-    own.with(other).has(FlowFlags::RST) || own.has(FlowFlags::FIN) && other.has(FlowFlags::FIN)
 }
 
 /// Makes the entry of the other half, as it must be.

@@ -33,6 +33,7 @@ pub mod ageing;
 pub mod detour;
 pub mod flow;
 pub mod fragments;
+pub mod goodbye;
 pub mod icmp;
 pub mod icmp_error;
 pub mod lookup;

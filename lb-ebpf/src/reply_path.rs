@@ -5,7 +5,8 @@ use crate::{
     challenge,
     clock::{Clock, Instant},
     detour::Detours,
-    flow::{find, promote, repair, touch},
+    flow::{find, promote, repair},
+    goodbye::touch,
     headers::Wire,
     masquerade::{self, MasqueradeAddress},
     packet::Packet,
@@ -40,7 +41,13 @@ where
     if parsed.is_part_of_sctp() {
         return Verdict::Drop(DropReason::Fragmented);
     }
-    touch(found.handle, &entries.own, parsed.tcp_flags, clock.now());
+    touch(
+        tables,
+        found.handle,
+        &entries.own,
+        parsed.tcp_flags,
+        clock.now(),
+    );
     let is_request = entries.own.flags.has(FlowFlags::REQUEST);
     if found.table == FlowTable::Opening
         && let Err(reason) = packet.advance_reply(parsed, entries, tables, clock)

@@ -9,9 +9,9 @@ use crate::{
     clock::Clock,
     detour::Detours,
     flow::{
-        Found, backend_is_gone, backend_is_member, forget, is_closed, promote, repair, touch,
-        udp_client_may_prove,
+        Found, backend_is_gone, backend_is_member, forget, promote, repair, udp_client_may_prove,
     },
+    goodbye::{is_closed, touch},
     headers::{EthernetHeader, Wire},
     lookup::{self, NO_SERVICE, frontend_of, look_up},
     masquerade::{self, MasqueradeAddress},
@@ -175,7 +175,7 @@ where
         found.handle.set_flags(flags);
         return Known::Gone;
     }
-    touch(found.handle, &entries.own, parsed.tcp_flags, now);
+    touch(tables, found.handle, &entries.own, parsed.tcp_flags, now);
     if found.table == FlowTable::Opening {
         // It has nothing to refuse.
         let _done = packet.advance_request(parsed, entries, tables, clock);
@@ -184,8 +184,8 @@ where
 }
 
 /// Whether a request of a known flow must get another backend: a UDP flow whose backend has left the service, at once;
-/// a TCP flow only with a SYN, when the old conversation is over or its pod is gone for good, or when it never came about
-/// and its backend has left the service meanwhile. If so, `entries.other_key` is the key of the other half.
+/// a TCP flow only with a SYN, when the old conversation is over or its pod is gone for good, or when it never came about, or
+/// its client may have reset it, and its backend has left the service meanwhile. If so, `entries.other_key` is the key of the other half.
 #[inline(always)]
 fn chooses_anew<F: Wire, T: Tables<F>>(
     parsed: &Parsed<F>,
@@ -205,9 +205,10 @@ fn chooses_anew<F: Wire, T: Tables<F>>(
         return false;
     }
     entries.other_key = entries.own.other_half(&parsed.tuple);
+    let may_be_over = table == FlowTable::Opening || entries.own.flags.has(FlowFlags::RST);
     is_closed(tables, entries.own.flags, &entries.other_key)
         || backend_is_gone(tables, &entries.own)
-        || table == FlowTable::Opening && !backend_is_member(tables, &entries.own)
+        || may_be_over && !backend_is_member(tables, &entries.own)
 }
 
 /// A packet of a flow that has not proven itself, whose entry before this packet is `entries.own`: perhaps it does so

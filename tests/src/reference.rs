@@ -139,16 +139,16 @@ impl World {
             .filter(|half| half.is_proven || is_looked_for)
     }
 
-    /// TCP: a pure SYN when the flow is over or its pod is gone, or when it never came about and its backend has left. UDP: whenever the
-    /// backend is no member any more.
+    /// TCP: a pure SYN when the flow is over or its pod is gone, or when it never came about, or its client has reset it,
+    /// and its backend has left. UDP: whenever the backend is no member any more.
     fn starts_over(&self, passing: &Passing<'_>, half: &Half) -> bool {
         let is_member = self.is_member(half);
         if passing.key.protocol == UDP {
             return !is_member;
         }
-        let never_came_about = !half.is_proven && !is_member;
+        let has_left_it = (!half.is_proven || half.rst) && !is_member;
         let is_over = self.is_over(&passing.key) || self.is_gone(half);
-        passing.packet.opens() && (is_over || never_came_about)
+        passing.packet.opens() && (is_over || has_left_it)
     }
 
     fn open(&mut self, passing: &Passing<'_>) -> Outcome {

@@ -137,13 +137,19 @@ impl World {
         let now = self.now;
         let last_seen = self.halves[&passing.key].last_seen;
         let is_due = self.passed(last_seen, 1);
+        let is_gone = self.is_gone(&self.halves[&passing.key]);
         let half = self.halves.get_mut(&passing.key).expect("a known flow");
         if is_due {
             half.last_seen = now;
         }
         if passing.packet.protocol != UDP {
-            half.fin |= passing.packet.flags & flag::FIN != 0;
-            half.rst |= passing.packet.flags & flag::RST != 0;
+            let has = |bits| passing.packet.flags & bits != 0;
+            // Nobody goes on who has reset.
+            if half.rst && !is_gone && !has(flag::RST | flag::SYN) {
+                (half.fin, half.rst) = (false, false);
+            }
+            half.fin |= has(flag::FIN);
+            half.rst |= has(flag::RST);
         }
     }
 
@@ -163,14 +169,22 @@ impl World {
         })
     }
 
-    /// Reset by either, or closed by both.
+    /// Reset by the pod, or closed by the pod and closed or reset by the client.
     pub(super) fn is_over(&self, key: &Key) -> bool {
         let Some(half) = self.halves.get(key) else {
             return true;
         };
         let other = self.halves.get(&Self::other_key(key, half));
-        let (fin, rst) = other.map_or((false, false), |other| (other.fin, other.rst));
-        half.rst || rst || (half.fin && fin)
+        let (own, other) = (
+            (half.fin, half.rst),
+            other.map_or((false, false), |it| (it.fin, it.rst)),
+        );
+        let (client, pod) = if half.is_request {
+            (own, other)
+        } else {
+            (other, own)
+        };
+        pod.1 || pod.0 && (client.0 || client.1)
     }
 
     /// Whether unproven flows to this destination are looked for without a frontend.

@@ -84,9 +84,26 @@ fn an_established_tcp_flow_keeps_its_backend_whatever_becomes_of_it() {
 
 #[test]
 fn a_syn_on_a_finished_flow_chooses_anew() {
-    let ends: [(&str, &[u8], &[u8], bool); 6] = [
+    let ends: [(&str, &[u8], &[u8], bool); 8] = [
         ("both have closed", &[FIN | ACK], &[FIN | ACK], true),
-        ("the client has reset", &[RST], &[], true),
+        (
+            "the pod has closed, the client has reset",
+            &[RST],
+            &[FIN | ACK],
+            true,
+        ),
+        (
+            "somebody has reset in the client's name",
+            &[RST],
+            &[],
+            false,
+        ),
+        (
+            "somebody has closed and reset",
+            &[FIN | ACK, RST],
+            &[ACK],
+            false,
+        ),
         ("the pod has reset", &[], &[RST | ACK], true),
         ("only the client has closed", &[FIN | ACK], &[], false),
         ("only the pod has closed", &[], &[FIN | ACK], false),
@@ -120,6 +137,37 @@ fn a_syn_on_a_finished_flow_chooses_anew() {
         };
         assert_eq!(talk.table(), Some(table), "{what}");
     }
+}
+
+#[test]
+fn a_stranger_who_speaks_in_the_clients_name_ends_no_flow() {
+    let mut node = node();
+    let old = established(&mut node, 1000);
+    let has = |node: &HostDatapath, flag| {
+        let (_, entry) = node.remembered(TCP, client(1000), frontend()).unwrap();
+        entry.flags.has(flag)
+    };
+    for forged in [RST, RST | ACK, FIN | RST, SYN] {
+        assert_eq!(talk(&mut node, TCP, 1000).ask(forged), Some(old));
+    }
+    assert!(has(&node, FlowFlags::RST), "it would age soon");
+    assert_eq!(talk(&mut node, TCP, 1000).ask(ACK), Some(old));
+    assert!(!has(&node, FlowFlags::RST) && !has(&node, FlowFlags::FIN));
+    assert_eq!(talk(&mut node, TCP, 1000).ask(FIN | ACK), Some(old));
+    assert!(has(&node, FlowFlags::FIN) && !has(&node, FlowFlags::RST));
+}
+
+#[test]
+fn who_has_reset_gets_another_backend_if_his_has_left() {
+    let mut node = node();
+    let old = established(&mut node, 1000);
+    assert_eq!(talk(&mut node, TCP, 1000).ask(RST), Some(old));
+    let number = (1..=3).find(|number| pod(*number) == old).unwrap();
+    node.backend(10 + number, WEB, old, BackendState::Draining);
+    let others = (11..=13).filter(|id| *id != 10 + number);
+    node.candidates(WEB, &others.collect::<Vec<_>>());
+    let new = talk(&mut node, TCP, 1000).ask(SYN).unwrap();
+    assert_ne!(new, old);
 }
 
 #[test]
@@ -265,7 +313,7 @@ fn only_a_pure_syn_begins_anew_on_a_finished_flow() {
     for flags in [SYN | ACK, SYN | FIN, SYN | RST, ACK, FIN | ACK] {
         let mut node = node();
         let old = established(&mut node, 1000);
-        assert_eq!(talk(&mut node, TCP, 1000).ask(RST), Some(old));
+        assert_eq!(talk(&mut node, TCP, 1000).answer(old, RST), REPLY);
         let others = (1..=3).filter(|number| pod(*number) != old);
         node.candidates(WEB, &others.map(|number| 10 + number).collect::<Vec<_>>());
         let to = talk(&mut node, TCP, 1000).ask(flags);
