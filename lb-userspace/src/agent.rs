@@ -8,6 +8,7 @@ mod health;
 mod round;
 mod said;
 mod show;
+mod start;
 
 pub mod event;
 pub mod view;
@@ -22,6 +23,7 @@ use tracing::{info, warn};
 
 pub use event::{Event, RestingBackend, Source};
 use said::Said;
+use start::Start;
 pub use view::View;
 
 use crate::{
@@ -82,6 +84,8 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     listed: bool,
+    /// Something of it could never be read.
+    is_partial: bool,
     last_event: Option<Duration>,
 }
 
@@ -114,8 +118,7 @@ pub struct Agent<M> {
     /// When each Service or its endpoints last changed.
     changed: BTreeMap<ServiceName, Duration>,
     retry_refused: Option<Duration>,
-    /// A plan has been made since the start: what the maps said before is accounted for.
-    started: bool,
+    start: Start,
     complained: bool,
     /// A change failed: what the maps say is not known any more.
     doubtful: bool,
@@ -162,7 +165,7 @@ impl<M: LbMaps> Agent<M> {
             node_ports: watch::Sender::default(),
             changed: BTreeMap::new(),
             retry_refused: None,
-            started: false,
+            start: Start::default(),
             complained: false,
             doubtful: false,
             last: None,
@@ -190,9 +193,8 @@ impl<M: LbMaps> Agent<M> {
                 vanished_pods,
                 is_complete,
             } => {
-                // What an earlier run has left may be what cannot be read now: it stays until everything can.
-                let may_begin = is_complete || self.started || self.actual.has_no_frontends();
-                self.seen(Source::Manifests, may_begin, now);
+                self.seen(Source::Manifests, true, now);
+                self.note_partial(Source::Manifests, !is_complete);
                 let vanished = vanished_pods.into_iter().collect();
                 self.ledger.vanished(&vanished, now);
                 let dirty = self.snapshot.replace_services(services);

@@ -5,7 +5,7 @@ use lb_common::BackendState;
 use tracing::{info, warn};
 
 use crate::{
-    agent::{Agent, RETRY_REFUSED, Report, RestingBackend},
+    agent::{Agent, RETRY_REFUSED, Report, RestingBackend, Start},
     desired::{self, Addresses, DesiredService, Frontend, Refusal, Scope},
     maps::{LbMaps, MapContents, MapError, MapFamily, read_contents},
     model::{Family, ServiceName},
@@ -32,7 +32,11 @@ impl<M: LbMaps> Agent<M> {
         let to_look_at = !self.dirty.is_empty() || !self.pending.is_empty();
         let networks = desired::networks(self.snapshot.place(), &self.ledger);
         let to_write = networks != self.actual.networks;
-        !self.started || self.doubtful || to_look_at || self.ledger.is_touched() || to_write
+        self.start == Start::NotYet
+            || self.doubtful
+            || to_look_at
+            || self.ledger.is_touched()
+            || to_write
     }
 
     /// Brings the maps to what is wanted, if it is time to. `clock` tells the time since the agent's start.
@@ -82,7 +86,9 @@ impl<M: LbMaps> Agent<M> {
         if self.doubtful {
             self.actual = read_contents(&self.maps)?;
             self.doubtful = false;
-            self.pending.extend(Scope::of(&self.actual));
+            if self.start != Start::InPart {
+                self.pending.extend(Scope::of(&self.actual));
+            }
             self.pending.extend(self.ledger.everything());
         }
         self.update_ledger(clock());
@@ -117,7 +123,8 @@ impl<M: LbMaps> Agent<M> {
 
     /// The Services that changed get what they need, or are refused.
     fn update_ledger(&mut self, now: Duration) {
-        if !self.started {
+        let begins = self.start == Start::NotYet;
+        if begins {
             self.dirty
                 .extend(self.snapshot.services().map(|service| service.name.clone()));
         }
@@ -140,10 +147,14 @@ impl<M: LbMaps> Agent<M> {
         if self.ledger.take_disputes_news() {
             self.set_disputes(self.ledger.disputes().into_iter().collect());
         }
-        if !self.started {
-            self.started = true;
-            self.ledger.forget_restored();
-            self.pending.extend(Scope::of(&self.actual));
+        if begins {
+            self.start = if self.sources.values().any(|source| source.is_partial) {
+                Start::InPart
+            } else {
+                self.ledger.forget_restored();
+                self.pending.extend(Scope::of(&self.actual));
+                Start::Whole
+            };
             self.pending.extend(self.ledger.everything());
         }
     }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::{
     agent::{
-        Agent, Source, absence,
+        Agent, Source, Start, absence,
         view::{
             BackendView, NotServedView, PlanView, ServiceView, SourceView, TakenFrontend, View,
         },
@@ -22,7 +22,7 @@ impl<M: LbMaps> Agent<M> {
             .chain(self.disputes.iter().map(|it| it.warning.clone()))
             .collect();
         let pending = self.dirty.len().max(self.pending.services.len());
-        let settled = self.started && !self.doubtful && pending == 0;
+        let settled = self.start != Start::NotYet && !self.doubtful && pending == 0;
         View {
             services: self.services(now),
             backends: Family::ALL
@@ -123,7 +123,15 @@ impl<M: LbMaps> Agent<M> {
                 "see that it can be reached; what the maps said at the start is served meanwhile",
             )
         });
-        let awaited = awaited.chain(self.warnings_of_node());
+        let partial = self.sources.iter().filter(|(_, seen)| seen.is_partial);
+        let partial = partial.map(|(source, _)| {
+            Warning::new(
+                format!("Source {source}"),
+                "has something that could not be read since the agent's start; what an earlier run has left in the maps stays",
+                "correct or remove what cannot be read, which is named here as well",
+            )
+        });
+        let awaited = awaited.chain(partial).chain(self.warnings_of_node());
         let services = self
             .snapshot
             .services()
