@@ -115,7 +115,7 @@ pub trait Detours<F: MasqueradeAddress>: Extensions + Forwarding<F> {
 pub trait Asides<F: Icmp>: Detours<F> {
     /// [`icmp::message`].
     #[inline(always)]
-    fn icmp_message<T: Tables<F>>(
+    fn portless<T: Tables<F>>(
         &mut self,
         place: Place,
         scratch: &mut FamilyScratch<F>,

@@ -6,7 +6,7 @@
 //! router that redirects it does not know.
 //!
 //! At a Service's address nobody can be asked whether he is there: a ping of it is refused like a packet to a port that the
-//! Service does not have, as kube-proxy does.
+//! Service does not have, as kube-proxy does; and so is every protocol that has no ports that are known here.
 use lb_common::{DropReason, PassReason, Port, Tuple, V4, V6, Verdict};
 
 use crate::{
@@ -97,7 +97,7 @@ fn redirected<P: Packet>(packet: &P, offset: usize) -> Quote {
     Quote::None
 }
 
-/// What becomes of an ICMP message, of which `scratch.parsed` has the addresses and offsets. Afterwards that is the packet
+/// What becomes of a packet without ports, of which `scratch.parsed` has the addresses and offsets. Afterwards that is the packet
 /// the message quotes, if it quotes one.
 #[inline(always)]
 pub fn message<F, P, T>(
@@ -111,6 +111,9 @@ where
     P: Detours<F>,
     T: Tables<F>,
 {
+    if !scratch.parsed.is_icmp() {
+        return without_ports(&scratch.parsed.tuple, tables);
+    }
     // The parse has seen the IP headers, and no more.
     packet.pull();
     let offset = scratch.parsed.l4_offset();
@@ -118,7 +121,7 @@ where
         return Verdict::Pass(PassReason::Malformed);
     };
     match F::quote(packet, header.kind, offset) {
-        Quote::None if header.kind == F::ECHO => ping(&scratch.parsed.tuple, tables),
+        Quote::None if header.kind == F::ECHO => without_ports(&scratch.parsed.tuple, tables),
         Quote::None => Verdict::Pass(PassReason::OtherProtocol),
         Quote::OfError(at) => match read(packet, at, scratch) {
             Ok(()) => error(packet, place, scratch, tables),
@@ -131,9 +134,9 @@ where
     }
 }
 
-/// A ping: of a Service's address it is refused, or dropped where no Service has the address.
+/// A ping, or another protocol: to a Service's address it is refused, and dropped where no Service has the address.
 #[inline(always)]
-fn ping<F: Icmp, T: Tables<F>>(tuple: &Tuple<F>, tables: &T) -> Verdict {
+fn without_ports<F: Icmp, T: Tables<F>>(tuple: &Tuple<F>, tables: &T) -> Verdict {
     match lookup::refusal(tables, tuple.destination) {
         None => Verdict::Pass(PassReason::OtherProtocol),
         Some(reason) => Verdict::Drop(reason),
@@ -156,7 +159,7 @@ fn read<F: Icmp, P: Detours<F>>(
     message.set_place(l3_offset, parsed.l4_offset(), l3_offset + end);
     F::parse_quote(packet, quoted, parsed).map_err(|error| match error {
         ParseError::NotOurs(reason) => reason,
-        ParseError::Icmp => PassReason::OtherProtocol,
+        ParseError::Portless => PassReason::OtherProtocol,
         ParseError::LaterFragment => PassReason::LaterFragment,
         ParseError::OutOfReach => PassReason::Malformed,
     })

@@ -41,8 +41,8 @@ pub enum Network {
 pub enum ParseError {
     /// The packet is not ours.
     NotOurs(PassReason),
-    /// It is ICMP: there are addresses, and the offsets of both headers, but no ports.
-    Icmp,
+    /// It is ICMP, or no protocol that services know: there are addresses, and the offsets of both headers, but no ports.
+    Portless,
     /// It is a later fragment: there are addresses and the offset of the IP header, but no ports.
     LaterFragment,
     /// A header lies beyond the directly readable part: pull and try again, or the packet ends there.
@@ -108,8 +108,8 @@ impl<F: Wire> Parsed<F> {
     }
     /// Whether the transport protocol is the family's ICMP (RFC 792, RFC 4443).
     #[inline(always)]
-    fn is_icmp(protocol: u8) -> bool {
-        protocol == if F::VERSION == 4 { 1 } else { 58 }
+    pub fn is_icmp(&self) -> bool {
+        self.tuple.protocol == if F::VERSION == 4 { 1 } else { 58 }
     }
     /// `offset` is below two VLAN tags' and a quoting packet's headers, which were parsed before.
     #[inline(always)]
@@ -348,11 +348,7 @@ fn finish<F: Wire, P: Packet>(
         parsed.set_l3_offset(l3_offset);
         parsed.set_l4_offset(l4_offset);
         parsed.set_portless(protocol);
-        return Err(if Parsed::<F>::is_icmp(protocol) {
-            ParseError::Icmp
-        } else {
-            ParseError::NotOurs(PassReason::OtherProtocol)
-        });
+        return Err(ParseError::Portless);
     };
     note(l3_offset, l4_offset, protocol, ports, parsed);
     parsed.tcp_flags = tcp_flags;

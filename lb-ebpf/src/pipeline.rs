@@ -29,8 +29,8 @@ enum Family {
 /// A packet without ports, or whose ports are nobody's concern.
 #[derive(Clone, Copy)]
 enum Aside {
-    /// An ICMP message: its family's scratch memory has its addresses and offsets.
-    Icmp(Family),
+    /// ICMP, or a protocol without ports: its family's scratch memory has its addresses and offsets.
+    Portless(Family),
     /// A later fragment: likewise, but for the transport header's offset.
     LaterFragment(Family),
     /// It passes.
@@ -64,7 +64,7 @@ fn parse<P: Extensions>(
         other => other,
     };
     first.map_err(|(family, error)| match error {
-        ParseError::Icmp => Aside::Icmp(family),
+        ParseError::Portless => Aside::Portless(family),
         ParseError::LaterFragment => Aside::LaterFragment(family),
         ParseError::NotOurs(reason) => Aside::NotOurs(reason),
         ParseError::OutOfReach => Aside::NotOurs(PassReason::Malformed),
@@ -90,12 +90,12 @@ where
 {
     let (verdict, family) = match what {
         Aside::NotOurs(reason) => return Verdict::Pass(reason),
-        Aside::Icmp(Family::V4) => {
-            let verdict = packet.icmp_message(place, &mut scratch.v4, tables);
+        Aside::Portless(Family::V4) => {
+            let verdict = packet.portless(place, &mut scratch.v4, tables);
             (verdict, Family::V4)
         }
-        Aside::Icmp(Family::V6) => {
-            let verdict = packet.icmp_message(place, &mut scratch.v6, tables);
+        Aside::Portless(Family::V6) => {
+            let verdict = packet.portless(place, &mut scratch.v6, tables);
             (verdict, Family::V6)
         }
         Aside::LaterFragment(Family::V4) => {

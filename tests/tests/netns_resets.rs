@@ -6,10 +6,16 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use socket2::{Domain, Protocol, Socket, Type};
 use tests::client::http_get_on;
 use tests::cluster_state::ClusterState as _;
+use tests::dissect::{
+    TCP,
+    flag::{ACK, RST, SYN},
+};
 use tests::netns::Namespace;
 use tests::now;
+use tests::packet_builder::ip;
 use tests::service_cluster::{
     HTTP_PORT, ServiceCluster, ServingPod, WEB_V4, WEB_V6, address, pod_object, with_services,
 };
@@ -139,6 +145,61 @@ fn a_connection_to_a_pod_that_is_gone_for_good_is_reset() -> Result<()> {
                 ),
                 "{kind:?}"
             );
+        }
+        Ok(())
+    })
+}
+
+/// Sends a segment with somebody else's source address, from where a stranger is.
+fn forge(stranger: &Namespace, client: SocketAddr, to: SocketAddr, flags: u8) -> Result<()> {
+    let segment = ip()
+        .between(TCP, client, to)
+        .flags(flags)
+        .sequence(4711)
+        .build();
+    stranger.run(|| {
+        // Of such sockets the header is the sender's own.
+        let socket = Socket::new(
+            Domain::for_address(to),
+            Type::RAW,
+            Some(Protocol::from(255)),
+        )?;
+        socket.send_to(&segment, &SocketAddr::new(to.ip(), 0).into())?;
+        Ok(())
+    })
+}
+
+/// A pod beside the client sends a reset and a SYN in its name, as it would with every port if it did not know the right one.
+#[test]
+fn a_stranger_who_speaks_in_a_clients_name_cuts_none_of_its_connections() -> Result<()> {
+    with_services(PodNetwork::Routed, |cluster| {
+        let pods = [
+            cluster.add_serving_pod(1, "near", 2)?,
+            cluster.add_serving_pod(2, "far", 2)?,
+        ];
+        cluster.start_agents(&pods.iter().collect::<Vec<_>>())?;
+        let client = cluster.cluster.add_pod(1, "client", 9)?;
+        let stranger = cluster.cluster.add_pod(1, "stranger", 10)?;
+        let mut streams = Vec::new();
+        for frontend in [WEB_V4, WEB_V6] {
+            let frontend = address(frontend)?;
+            for _ in 0..8 {
+                streams.push(client.namespace.run(|| {
+                    let mut stream = TcpStream::connect(frontend)?;
+                    stream.set_read_timeout(Some(PATIENCE))?;
+                    http_get_on(&mut stream, true)?;
+                    Ok((stream, frontend))
+                })?);
+            }
+        }
+        for flags in [RST, SYN, RST | ACK, SYN] {
+            for (stream, frontend) in &streams {
+                forge(&stranger.namespace, stream.local_addr()?, *frontend, flags)?;
+            }
+        }
+        for (stream, frontend) in &mut streams {
+            let answer = http_get_on(stream, true);
+            ensure!(answer.is_ok(), "{frontend}: {answer:?}");
         }
         Ok(())
     })

@@ -51,7 +51,7 @@ pub extern "C" fn skip_extensions_v6(skb: *mut __sk_buff) -> u32 {
         Ok(()) => DONE,
         Err(ParseError::OutOfReach) => OUT_OF_REACH,
         Err(ParseError::LaterFragment) => LATER_FRAGMENT,
-        Err(ParseError::NotOurs(_) | ParseError::Icmp) => MALFORMED,
+        Err(ParseError::NotOurs(_) | ParseError::Portless) => MALFORMED,
     }
 }
 
@@ -205,7 +205,7 @@ macro_rules! asides {
         }
         impl Asides<$family> for SkbPacket {
             #[inline(always)]
-            fn icmp_message<T: Tables<$family>>(
+            fn portless<T: Tables<$family>>(
                 &mut self,
                 place: Place,
                 _scratch: &mut FamilyScratch<$family>,

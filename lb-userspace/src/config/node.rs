@@ -141,6 +141,14 @@ impl NodeOptions {
                 );
             }
         }
+        for services in self.service_cidr.iter().map(|it| it.0) {
+            let overlaps = |pods: &&IpNet| pods.contains(&services) || services.contains(*pods);
+            if let Some(pods) = cluster_cidrs.iter().find(overlaps) {
+                bail!(
+                    "--service-cidr (serviceCidr) {services} and --cluster-cidr (clusterCidr) {pods} overlap: what is for pods would be dropped as for Services that there are not"
+                );
+            }
+        }
         let needed = |given: &Option<String>, mode: DetectLocalMode, option: &str| {
             let given = given.clone().filter(|it| !it.is_empty());
             given.with_context(|| format!("--detect-local-mode {mode} needs {option}"))

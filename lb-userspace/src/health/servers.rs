@@ -1,6 +1,6 @@
 //! The servers: which ones there ought to be, and how they listen.
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     convert::Infallible,
     fmt, io,
     net::{Ipv6Addr, SocketAddr},
@@ -14,7 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::{JoinHandle, JoinSet},
+    task::{AbortHandle, JoinHandle, JoinSet},
     time::Instant,
 };
 
@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// A client has so long for its question, and for its next one on the same connection.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How many connections a server has at a time: each load balancer has a few.
+/// How many connections a server has at a time: each load balancer has a few. Of more, the oldest are closed.
 const CONNECTIONS: usize = 256;
 
 /// Whom a server speaks for.
@@ -183,6 +183,7 @@ async fn serve(
     started: Instant,
 ) {
     let mut connections = JoinSet::new();
+    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -193,10 +194,15 @@ async fn serve(
             }
         };
         while connections.try_join_next().is_some() {}
-        if connections.len() < CONNECTIONS {
-            let (subject, facts) = (subject.clone(), facts.clone());
-            connections.spawn(talk(stream, subject, address, facts, started));
+        by_age.retain(|it| !it.is_finished());
+        // Who asks now goes before who has had his time: silent clients keep nobody out.
+        if by_age.len() >= CONNECTIONS
+            && let Some(oldest) = by_age.pop_front()
+        {
+            oldest.abort();
         }
+        let (subject, facts) = (subject.clone(), facts.clone());
+        by_age.push_back(connections.spawn(talk(stream, subject, address, facts, started)));
     }
 }
 

@@ -89,19 +89,18 @@ pub struct Complaint {
     pub quoted: Dissected,
 }
 
-/// Whom a ping asks whether he is there; `None`: the packet is no ping.
-pub fn pinged(bytes: &[u8], link: Link) -> Option<IpAddr> {
+/// For whom a packet is that has no ports and speaks of no other packet: a ping, or no protocol that services know.
+pub fn portless(bytes: &[u8], link: Link) -> Option<IpAddr> {
     let (version, l3) = find_network(bytes, link).ok()?;
     let (_, destination) = addresses(bytes, version, l3)?;
-    let (protocol, icmp, _) = transport(bytes, version, l3)?;
-    // All 8 bytes of its header must be there.
-    bytes.get(icmp + 7)?;
-    let is_echo = match (version, protocol) {
-        (4, ICMP_V4) => bytes[icmp] == 8,
-        (6, ICMP_V6) => bytes[icmp] == 128,
-        _ => false,
+    // All 8 bytes of a ping's header must be there.
+    let is_echo = |icmp: usize, kind| bytes.get(icmp + 7).is_some() && bytes[icmp] == kind;
+    let is_meant = match (version, transport(bytes, version, l3)) {
+        (4, Some((ICMP_V4, icmp, _))) => is_echo(icmp, 8),
+        (6, Some((ICMP_V6, icmp, _))) => is_echo(icmp, 128),
+        _ => true,
     };
-    is_echo.then_some(destination)
+    is_meant.then_some(destination)
 }
 
 /// An error, or over IPv4 a redirect, about a TCP, UDP or SCTP packet of which at least 8 bytes of transport header are there.

@@ -7,7 +7,7 @@ use lb_ebpf::parse::Link;
 use super::{End, Half, Key, Observed, Outcome, Passing, World, rewriting};
 use crate::dissect::{
     SCTP,
-    aside::{Complaint, Piece, complaint, icmp_checksum, piece, pinged},
+    aside::{Complaint, Piece, complaint, icmp_checksum, piece, portless},
     dissect, header_checksum_holds, internet_checksum, transport_checksum_holds,
 };
 
@@ -76,8 +76,8 @@ impl World {
         {
             return outcome;
         }
-        if let Some(asked) = pinged(bytes, link)
-            && let refused @ Verdict::Drop(_) = self.unserved(asked)
+        if let Some(destination) = portless(bytes, link)
+            && let refused @ Verdict::Drop(_) = self.unserved(destination)
         {
             return Outcome::untouched(refused, bytes);
         }

@@ -21,6 +21,8 @@ use crate::{
     talk::established,
 };
 
+const GRE: u8 = 47;
+const UDP_LITE: u8 = 136;
 const NOT_OURS: Verdict = Verdict::Pass(PassReason::NotOurs);
 
 /// What is said of an address beside its ports.
@@ -131,7 +133,7 @@ fn an_unknown_port_of_a_service_is_refused_and_an_address_that_no_service_has_is
 }
 
 #[test]
-fn a_ping_of_a_service_is_refused_and_one_of_an_address_that_no_service_has_dropped() {
+fn what_has_no_ports_is_refused_at_a_service_and_dropped_at_an_address_that_no_service_has() {
     use DropReason::{NoSuchPort, NoSuchService};
     let service = ["10.96.0.1:0", "[fd00:96::1]:0"];
     let nobody = ["10.96.0.2:0", "[fd00:96::2]:0"];
@@ -158,8 +160,16 @@ fn a_ping_of_a_service_is_refused_and_one_of_an_address_that_no_service_has_drop
             };
             let other = Verdict::Pass(PassReason::OtherProtocol);
             let pinged = expected.map_or(other, Verdict::Drop);
-            for (kind, expected) in [(ping, pinged), (answer, other)] {
-                let bytes = message(kind);
+            let no_ports = |protocol| {
+                let packet = eth().between(TCP, fixture::client(to.is_ipv6()), to);
+                packet.other(protocol).payload(&[0; 24]).build()
+            };
+            for (bytes, expected) in [
+                (message(ping), pinged),
+                (message(answer), other),
+                (no_ports(GRE), pinged),
+                (no_ports(UDP_LITE), pinged),
+            ] {
                 let untouched = (expected, bytes.clone());
                 // What a process of the node sends comes by on egress alone.
                 assert_eq!(node(said, has_prefixes).enter(&bytes), untouched, "{to}");

@@ -162,6 +162,15 @@ impl Folder {
         }
         file.content = content;
         match parse(&file.content, is_json) {
+            // So it is while somebody writes it anew.
+            Ok(_) if !file.objects.is_empty() && file.content.trim_ascii().is_empty() => {
+                file.warning = Some(Warning::new(
+                    name,
+                    format!("is empty now; {stays}"),
+                    "write it anew, or remove it, and its objects go with it",
+                ));
+                false
+            }
             Ok(objects) => {
                 file.warning = None;
                 file.was_good = true;
