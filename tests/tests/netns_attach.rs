@@ -218,6 +218,28 @@ fn a_link_that_somebody_removed_is_put_back() -> Result<()> {
 }
 
 #[test]
+fn socket_hooks_that_somebody_takes_away_come_back() -> Result<()> {
+    if !tests::require_root() {
+        return Ok(());
+    }
+    let lone = LoneAgent::start(&["--device-check-period", "300ms"])?;
+    let pin = lone.agent.bpf_root().join("links/connect4");
+    let ways: [fn(&Path) -> Result<()>; 2] =
+        [bpf_link::detach, |pin| Ok(std::fs::remove_file(pin)?)];
+    for remove in ways {
+        let removed = link_id(&pin)?;
+        remove(&pin)?;
+        poll("there is another link", Duration::from_secs(30), || {
+            let is_new = link_id(&pin).is_ok_and(|id| id != removed);
+            Ok(is_new.then_some(()))
+        })?;
+        lone.agent
+            .wait_until("status", |text| text.contains("8 of 8 hooks"))?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_restarted_agent_keeps_the_links_of_the_one_before_it() -> Result<()> {
     if !tests::require_root() {
         return Ok(());

@@ -1,6 +1,6 @@
 //! What load balancers and the kubelet ask over HTTP: `healthCheckNodePort`, `/healthz` and `/livez`.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -186,5 +186,24 @@ fn the_agent_answers_for_itself_where_it_is_told_to() -> Result<()> {
     drop(elsewhere);
     let nowhere = LoneAgent::start(&["--healthz-bind-address", ""])?;
     ensure!(ask(&nowhere.namespace, usual, "/livez").is_err());
+    Ok(())
+}
+
+#[test]
+fn clients_that_say_nothing_keep_nobody_from_asking() -> Result<()> {
+    if !tests::require_root() {
+        return Ok(());
+    }
+    let lone = LoneAgent::start(&[])?;
+    let address = SocketAddr::new([127, 0, 0, 1].into(), AGENT);
+    let silent: Vec<TcpStream> = lone.namespace.run(|| {
+        let connections = (0..300).map(|_| Ok(TcpStream::connect(address)?));
+        connections.collect()
+    })?;
+    for _ in 0..3 {
+        let (head, _) = ask(&lone.namespace, address, "/livez")?;
+        ensure!(head.first().is_some_and(|it| it == GOOD), "{head:?}");
+    }
+    drop(silent);
     Ok(())
 }

@@ -237,6 +237,12 @@ impl Node {
         }
         let listener = server::bind(&self.run_dir)
             .with_context(|| format!("cannot listen in {}", self.run_dir.display()))?;
+        let socket_hooks = cgroup::keep(
+            self.datapath,
+            PathBuf::from(&self.cgroup_root),
+            self.socket_hooks,
+            self.settings.device_check_period(),
+        );
         let state = server::Sources {
             events: events.clone(),
             devices: self.monitor.reports(),
@@ -244,7 +250,7 @@ impl Node {
             destroyed_sockets: ended,
             node_name: self.settings.node.node_name(),
             cgroup_root: self.cgroup_root,
-            socket_hooks: self.socket_hooks,
+            socket_hooks,
             health,
             clashes,
             kernel: self.abilities,

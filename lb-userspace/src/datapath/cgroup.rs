@@ -5,17 +5,19 @@ use std::{
     io,
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::statfs::{FsType, fstatfs};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::{
     bpffs::BpfRoot,
     link,
     load::{Datapath, SOCKET_PROGRAMS},
-    syscall::{self, Target},
+    syscall::{self, AttachType, Target},
 };
 
 /// `CGROUP2_SUPER_MAGIC` in linux/magic.h.
@@ -97,6 +99,54 @@ pub fn attach(datapath: &Datapath, cgroup: &Path) -> Result<Vec<SocketHook>> {
             }
             Ok(hook)
         })
+        .collect()
+}
+
+/// Looks every `period` whether the hooks that were attached still are, and attaches again what somebody has taken away.
+/// What comes back says how they are.
+pub fn keep(
+    datapath: Datapath,
+    cgroup: PathBuf,
+    hooks: Vec<SocketHook>,
+    period: Duration,
+) -> watch::Receiver<Vec<SocketHook>> {
+    let (sender, receiver) = watch::channel(hooks);
+    drop(tokio::spawn(async move {
+        while !sender.is_closed() {
+            tokio::time::sleep(period).await;
+            let lost = lost(&datapath, &cgroup, &sender.borrow());
+            if lost.is_empty() {
+                continue;
+            }
+            tracing::warn!(
+                "somebody has detached the socket hooks {} from {}; they are attached again",
+                lost.join(", "),
+                cgroup.display()
+            );
+            match attach(&datapath, &cgroup) {
+                Ok(hooks) => drop(sender.send_replace(hooks)),
+                Err(error) => tracing::warn!("the socket hooks cannot be attached: {error:#}"),
+            }
+        }
+    }));
+    receiver
+}
+
+/// Which hooks were attached and are no more. What cannot be asked counts as there.
+fn lost(datapath: &Datapath, cgroup: &Path, hooks: &[SocketHook]) -> Vec<&'static str> {
+    let Ok(folder) = open(cgroup) else {
+        return Vec::new();
+    };
+    let is_lost = |name: &str, attach_type: AttachType| -> Option<bool> {
+        let (id, _) = syscall::program_id_and_name(datapath.program(name).ok()?).ok()?;
+        let all = syscall::attached(Target::Cgroup(folder.as_fd()), attach_type).ok()?;
+        Some(all.iter().all(|it| it.program_id != id))
+    };
+    let was_attached = |name: &str| hooks.iter().any(|it| it.name == name && it.attached);
+    SOCKET_PROGRAMS
+        .iter()
+        .filter(|(name, kind)| was_attached(name) && is_lost(name, *kind) == Some(true))
+        .map(|(name, _)| *name)
         .collect()
 }
 

@@ -47,7 +47,7 @@ pub struct Sources {
     /// Where the socket hooks hang.
     pub cgroup_root: String,
     /// The socket hooks.
-    pub socket_hooks: Vec<SocketHook>,
+    pub socket_hooks: watch::Receiver<Vec<SocketHook>>,
     /// Ports for health checks that cannot be had.
     pub health: watch::Receiver<Vec<Warning>>,
     /// Node ports at which sockets of the node listen.
@@ -78,7 +78,7 @@ impl Sources {
             view,
             devices: self.devices.borrow().values().cloned().collect(),
             cgroup_root: self.cgroup_root.clone(),
-            socket_hooks: self.socket_hooks.clone(),
+            socket_hooks: self.socket_hooks.borrow().clone(),
             sweep: self.sweep.borrow().clone(),
             destroyed_sockets: *self.destroyed_sockets.borrow(),
             kernel: self.kernel.clone(),

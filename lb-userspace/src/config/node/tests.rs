@@ -135,3 +135,28 @@ fn a_switch_is_on_when_it_is_named_and_can_be_said_to_be_off() {
         );
     }
 }
+
+#[test]
+fn prefixes_of_services_and_of_pods_may_not_overlap() {
+    for (words, is_right) in [
+        (
+            "--cluster-cidr 10.244.0.0/16 --service-cidr 10.0.0.0/8",
+            false,
+        ),
+        (
+            "--cluster-cidr 10.0.0.0/8 --service-cidr 10.96.0.0/16",
+            false,
+        ),
+        (
+            "--cluster-cidr fd00:10::/32 --service-cidr fd00:10:96::/112",
+            false,
+        ),
+        (
+            "--cluster-cidr 10.244.0.0/16 --service-cidr 10.96.0.0/16,fd00:10:96::/112",
+            true,
+        ),
+    ] {
+        let place = flags(words).unwrap().place();
+        assert_eq!(place.is_ok(), is_right, "{words}: {place:?}");
+    }
+}

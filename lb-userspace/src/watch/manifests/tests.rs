@@ -335,3 +335,34 @@ fn empty_binary_huge_and_foreign_files_are_told_apart_and_the_others_go_on() {
         assert!(told.starts_with(expected), "{told}, not {expected}");
     }
 }
+
+#[test]
+fn a_file_that_is_empty_while_it_is_written_anew_takes_nothing_away() {
+    let folder = Temporary::new("emptied");
+    folder.write("web.yaml", &format!("{SERVICE}---{POD}"));
+    let mut manifests = Folder::new(folder.path().to_owned());
+    assert_eq!(endpoints(&manifests.read()), ["10.0.0.1"]);
+    for nothing in ["", "\n  \n"] {
+        folder.write("web.yaml", nothing);
+        let reading = manifests.read();
+        assert_eq!(reading.objects, None);
+        let told = warnings(&reading);
+        assert!(
+            told.iter()
+                .all(|it| it.contains("is empty now; its last good state stays")),
+            "{told:?}"
+        );
+    }
+    folder.write(
+        "web.yaml",
+        &format!("{SERVICE}---{}", POD.replace(".1}", ".2}")),
+    );
+    let reading = manifests.read();
+    assert_eq!(
+        (endpoints(&reading), warnings(&reading)),
+        (vec!["10.0.0.2".to_owned()], vec![])
+    );
+    fs::remove_file(folder.path().join("web.yaml")).unwrap();
+    let reading = manifests.read();
+    assert!(reading.objects.is_some_and(|it| it.services.is_empty()));
+}
