@@ -141,6 +141,13 @@ impl NodeOptions {
                 );
             }
         }
+        let is_nobodys =
+            |it: &&IpAddr| it.is_unspecified() || it.is_multicast() || it.is_loopback();
+        if let Some(address) = self.node_ip.iter().map(|it| &it.0).find(is_nobodys) {
+            bail!(
+                "--node-ip (nodeIp) {address} is no address of a node: name one that others reach it by"
+            );
+        }
         for services in self.service_cidr.iter().map(|it| it.0) {
             let overlaps = |pods: &&IpNet| pods.contains(&services) || services.contains(*pods);
             if let Some(pods) = cluster_cidrs.iter().find(overlaps) {

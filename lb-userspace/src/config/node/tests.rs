@@ -160,3 +160,18 @@ fn prefixes_of_services_and_of_pods_may_not_overlap() {
         assert_eq!(place.is_ok(), is_right, "{words}: {place:?}");
     }
 }
+
+#[test]
+fn addresses_that_nobody_reaches_are_no_nodes() {
+    for (address, is_right) in [
+        ("0.0.0.0", false),
+        ("::", false),
+        ("224.0.0.1", false),
+        ("127.0.0.1", false),
+        ("192.0.2.1", true),
+        ("fd00::1", true),
+    ] {
+        let place = flags(&format!("--node-ip {address}")).unwrap().place();
+        assert_eq!(place.is_ok(), is_right, "{address}");
+    }
+}
