@@ -64,7 +64,7 @@ pub(super) fn build(layer: Layer) -> Result<Vec<Suite>> {
     )
 }
 
-/// The names of the suites in tests/tests.
+/// The names of the suites in tests/tests: files, and folders with a `main.rs`, as cargo finds them.
 fn suite_files() -> Result<Vec<String>> {
     let folder = workspace::root().join("tests/tests");
     let mut names = Vec::new();
@@ -72,7 +72,8 @@ fn suite_files() -> Result<Vec<String>> {
         fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
     for entry in entries {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "rs")
+        let is_file = path.extension().is_some_and(|extension| extension == "rs");
+        if (is_file || path.join("main.rs").is_file())
             && let Some(name) = path.file_stem()
         {
             names.push(name.to_string_lossy().into_owned());
@@ -101,6 +102,19 @@ fn suite(line: &str) -> Option<Suite> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn suites_are_files_and_folders_with_a_main_file() {
+        let found = suite_files().unwrap();
+        for (name, is_suite) in [
+            ("scenarios", true),
+            ("datapath_specification", true),
+            ("player", false),
+            ("datapath_matches_reference.regressions", false),
+        ] {
+            assert_eq!(found.iter().any(|it| it == name), is_suite, "{name}");
+        }
+    }
 
     #[test]
     fn test_programs_are_told_from_other_artifacts() {
