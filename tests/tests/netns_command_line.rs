@@ -220,7 +220,7 @@ fn flows(
         &frontend,
         "destination",
         &backend,
-        "default/web",
+        "default/web:tcp-80/tcp",
     ];
     ensure!(
         cells.starts_with(&expected) && cells.len() == 8,
