@@ -21,7 +21,7 @@ const OTHER_ON_OLDEST: &[&str] = &["netns_clusterip"];
 const VERIFIER: &[&str] = &["verifier_accepts"];
 
 /// Long suites that differ from kernel to kernel in nothing: of several machines none runs them.
-const ON_ANY_KERNEL: &[&str] = &["kernel_flood"];
+const ON_ANY_KERNEL: &[&str] = &["kernel_flood", "kernel_rules"];
 
 /// All suites of a machine together, emulated on two slow cores.
 const TIME_LIMIT: Duration = Duration::from_mins(40);
