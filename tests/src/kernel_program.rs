@@ -84,11 +84,17 @@ impl KernelProgram {
         Ok(Self { ebpf })
     }
 
-    /// The object of what measurements compare with, and of wrappers.
-    pub fn floor_object() -> Result<Vec<u8>> {
-        fs::read(FLOOR_OBJECT).with_context(|| {
+    /// The programs that measurements compare with.
+    pub fn floor() -> Result<Self> {
+        Self::floor_with([0; TEMPLATE])
+    }
+
+    /// Those, and wrappers that put back what begins so.
+    fn floor_with(template: [u8; TEMPLATE]) -> Result<Self> {
+        let object = fs::read(FLOOR_OBJECT).with_context(|| {
             format!("cannot read {FLOOR_OBJECT}: `cargo xtask test kernel` builds it")
-        })
+        })?;
+        Self::load_with(&object, "TEMPLATE", &template, &[])
     }
 
     /// Programs that run `name` on a frame that they put back each time: its first bytes are a constant of theirs.
@@ -96,7 +102,7 @@ impl KernelProgram {
         let mut template = [0u8; TEMPLATE];
         let known = frame.len().min(TEMPLATE);
         template[..known].copy_from_slice(&frame[..known]);
-        let mut wrapper = Self::load_with(&Self::floor_object()?, "TEMPLATE", &template, &[])?;
+        let mut wrapper = Self::floor_with(template)?;
         let mut slot: ProgramArray<_> = wrapper.map("PROGRAM")?;
         slot.set(0, self.classifier(name)?.fd()?, 0)?;
         Ok(wrapper)

@@ -202,17 +202,21 @@ fn a_link_that_somebody_removed_is_put_back() -> Result<()> {
     let index = lone.device("d0")?.map(|device| device["index"].clone());
     let index = index.unwrap_or_default();
     let pin = lone.agent.bpf_root().join(format!("links/{index}-ingress"));
-    // A link whose pin stays behind, and one that goes with its pin, which was all that held it.
+    comes_back(&pin, || lone.wait_attached("d0").map(drop))
+}
+
+/// Takes a link away in both ways there are: its pin stays behind, and it goes with its pin, which was all that held it.
+fn comes_back(pin: &Path, mut is_told: impl FnMut() -> Result<()>) -> Result<()> {
     let ways: [fn(&Path) -> Result<()>; 2] =
         [bpf_link::detach, |pin| Ok(std::fs::remove_file(pin)?)];
     for remove in ways {
-        let removed = link_id(&pin)?;
-        remove(&pin)?;
+        let removed = link_id(pin)?;
+        remove(pin)?;
         poll("there is another link", Duration::from_secs(30), || {
-            let is_new = link_id(&pin).is_ok_and(|id| id != removed);
+            let is_new = link_id(pin).is_ok_and(|id| id != removed);
             Ok(is_new.then_some(()))
         })?;
-        lone.wait_attached("d0")?;
+        is_told()?;
     }
     Ok(())
 }
@@ -224,19 +228,11 @@ fn socket_hooks_that_somebody_takes_away_come_back() -> Result<()> {
     }
     let lone = LoneAgent::start(&["--device-check-period", "300ms"])?;
     let pin = lone.agent.bpf_root().join("links/connect4");
-    let ways: [fn(&Path) -> Result<()>; 2] =
-        [bpf_link::detach, |pin| Ok(std::fs::remove_file(pin)?)];
-    for remove in ways {
-        let removed = link_id(&pin)?;
-        remove(&pin)?;
-        poll("there is another link", Duration::from_secs(30), || {
-            let is_new = link_id(&pin).is_ok_and(|id| id != removed);
-            Ok(is_new.then_some(()))
-        })?;
-        lone.agent
-            .wait_until("status", |text| text.contains("8 of 8 hooks"))?;
-    }
-    Ok(())
+    comes_back(&pin, || {
+        let agent = &lone.agent;
+        let told = agent.wait_until("status", |text| text.contains("8 of 8 hooks"));
+        told.map(drop)
+    })
 }
 
 #[test]

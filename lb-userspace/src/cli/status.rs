@@ -9,7 +9,7 @@ use super::{
     table::{Rows, span},
 };
 use crate::{
-    agent::View,
+    agent::{View, view::ServiceView},
     datapath::BpfRoot,
     status::{
         AgentState, Status, UNSUPPORTED,
@@ -17,6 +17,9 @@ use crate::{
         fill,
     },
 };
+
+/// Of the services without backends so many are listed.
+const IDLE: usize = 20;
 
 /// What `status` is asked.
 #[derive(Args, Debug)]
@@ -156,7 +159,7 @@ fn agent_text(text: &mut String, agent: &AgentState, wide: bool) {
         &format!(
             "{} service ports, {} without backends, {} backends, {} not served, {} refused",
             view.services.len(),
-            idle_services(view).count(),
+            idle(view).count(),
             view.backends.len(),
             view.not_served.len(),
             view.refused.len()
@@ -176,8 +179,7 @@ fn agent_text(text: &mut String, agent: &AgentState, wide: bool) {
     section(text, "Devices");
     text.push_str(&devices::rows(&agent.devices, wide).text());
     list(text, "Programs of others", devices::foreign(&agent.devices));
-    let idle = idle_services(view).map(|(service, because)| format!("{service}: {because}"));
-    list(text, "Without backends", idle.collect());
+    list(text, "Without backends", idle_services(view));
     let warnings = agent.node_warnings.iter().chain(&view.warnings);
     list(
         text,
@@ -190,15 +192,24 @@ fn agent_text(text: &mut String, agent: &AgentState, wide: bool) {
     }
 }
 
-/// Who has no backends, and why.
-fn idle_services(view: &View) -> impl Iterator<Item = (String, &str)> {
-    view.services.iter().filter_map(|service| {
-        let because = service.no_backends_because.as_deref()?;
-        Some((
-            format!("{}, {}", service.port_name(), service.family),
-            because,
-        ))
-    })
+/// Who has no backends, and why; of many the first ones.
+fn idle_services(view: &View) -> Vec<String> {
+    let mut lines: Vec<String> = idle(view)
+        .take(IDLE)
+        .map(|(it, because)| format!("{}, {}: {because}", it.port_name(), it.family))
+        .collect();
+    let more = idle(view).count() - lines.len();
+    if more > 0 {
+        lines.push(format!(
+            "{more} more, with 0 BACKENDS in `waggle get services`"
+        ));
+    }
+    lines
+}
+
+fn idle(view: &View) -> impl Iterator<Item = (&ServiceView, &str)> {
+    let services = view.services.iter();
+    services.filter_map(|it| Some((it, it.no_backends_because.as_deref()?)))
 }
 
 fn socket_text(text: &mut String, agent: &AgentState) {
@@ -307,6 +318,34 @@ mod tests {
         assert_eq!(there("links", Err::<u32, _>(absent), &mut note), 0);
         assert_eq!(there("maps", Err::<u32, _>(refused), &mut note), 0);
         assert_eq!(notes, ["maps: permission denied"]);
+    }
+
+    #[test]
+    fn of_many_services_without_backends_the_first_are_listed() {
+        let service = |id: u32, because: Option<&str>| -> ServiceView {
+            let view = serde_json::json!({
+                "id": id, "namespace": "default", "name": format!("web-{id}"), "type": null, "port": "",
+                "protocol": "tcp", "family": "IPv4", "clusterIp": null, "frontends": [], "backends": [],
+                "noBackendsBecause": because, "changedMs": null,
+            });
+            serde_json::from_value(view).unwrap()
+        };
+        let view = |count| View {
+            services: (0..count)
+                .map(|id| service(id, Some("nobody is ready")))
+                .chain([service(99, None)])
+                .collect(),
+            ..View::default()
+        };
+        assert_eq!(idle_services(&view(0)), [""; 0]);
+        let few = idle_services(&view(2));
+        assert_eq!(
+            few,
+            [0, 1].map(|id| format!("default/web-{id}/tcp, IPv4: nobody is ready"))
+        );
+        let many = idle_services(&view(25));
+        assert_eq!(many.len(), IDLE + 1);
+        assert!(many[IDLE].starts_with("5 more"), "{many:?}");
     }
 
     #[test]

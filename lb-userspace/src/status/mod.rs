@@ -107,7 +107,7 @@ pub struct Status {
 /// What a user of Services may miss.
 pub const UNSUPPORTED: &[&str] = &[
     "SCTP from processes of the node: the kernel has no hook for their sockets",
-    "SCTP packets in IP fragments, and ICMP errors about SCTP",
+    "SCTP packets in IP fragments",
     "pods' traffic that a CNI redirects past the node's side of the pod's interface (bpf_redirect_peer)",
 ];
 

@@ -197,7 +197,6 @@ fn main() -> Result<()> {
             .context("the argument is a number of rounds")?,
         None => ROUNDS,
     };
-    let object = KernelProgram::floor_object()?;
     let mut host = Host {
         cluster: Cluster::choosing_by_hash(),
         scratch: Scratch::default(),
@@ -210,7 +209,7 @@ fn main() -> Result<()> {
     kernel.fill(&host.cluster.tables)?;
     copy_flows::<V4>(&host, &mut kernel, "FLOWS_V4")?;
     copy_flows::<V6>(&host, &mut kernel, "FLOWS_V6")?;
-    let mut floor = KernelProgram::load_with(&object, "TEMPLATE", &[0; 80], &[])?;
+    let mut floor = KernelProgram::floor()?;
     copy_targets::<V4>(&host, &mut floor, "FLOOR_FLOWS_V4")?;
     copy_targets::<V6>(&host, &mut floor, "FLOOR_FLOWS_V6")?;
 

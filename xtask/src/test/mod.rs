@@ -90,7 +90,7 @@ fn prepare(options: &Options) -> Result<()> {
         packages::ensure(&[packages::SCENARIO, packages::TESTS])?;
     }
     ebpf::build()?;
-    if matches!(options.layer, None | Some(Layer::Kernel | Layer::Vm)) {
+    if matches!(options.layer, None | Some(Layer::Kernel)) {
         ebpf::build_floor()?;
     }
     report::step("building waggle", || vm::build(&["waggle"]))
