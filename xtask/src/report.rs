@@ -1,18 +1,71 @@
 //! What the person at the terminal reads: one line per step, with the time it took.
 
 use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// Says what is being done, does it, says how long it took.
+/// How often work that takes long says that it goes on.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+
+/// Says what is being done, does it, says how long it took; in between, that it goes on.
 pub(crate) fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    step_with(what, &Progress::default(), work)
+}
+
+/// A step that tells how far it is.
+pub(crate) fn step_with<T>(
+    what: &str,
+    progress: &Progress,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    terminal_step(what, || watched(progress, work))
+}
+
+/// A step that has the terminal to itself: nothing is printed while it lasts.
+pub(crate) fn terminal_step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     println!("==> {what}");
     let begin = now();
     let result = work();
     let outcome = if result.is_ok() { "done" } else { "failed" };
     println!("    {outcome} after {}", seconds(begin.elapsed()));
     result
+}
+
+/// Does work and says from time to time that it goes on, with what `progress` tells of it.
+pub(crate) fn watched<T>(progress: &Progress, work: impl FnOnce() -> T) -> T {
+    let begin = now();
+    // Dropped when the work is done or panics, which ends the thread.
+    let (end, ended) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while ended.recv_timeout(SIGN_OF_LIFE) == Err(RecvTimeoutError::Timeout) {
+                let took = seconds(begin.elapsed());
+                note(&format!("{}at work for {took}", progress.get()));
+            }
+        });
+        let result = work();
+        drop(end);
+        result
+    })
+}
+
+/// How far work is: words that stand before `at work for 30.0 s`.
+#[derive(Default)]
+pub(crate) struct Progress(Mutex<String>);
+
+impl Progress {
+    pub(crate) fn set(&self, words: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = words;
+    }
+
+    fn get(&self) -> String {
+        let words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        words.clone()
+    }
 }
 
 /// One indented line below a step.

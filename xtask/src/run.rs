@@ -58,7 +58,7 @@ pub fn run(options: &Options) -> Result<()> {
         flags.extend(["--network", network]);
     }
     add_scenario(&mut job, &flags);
-    let verdict = report::step("playing the scenario in a virtual machine", || {
+    let verdict = report::terminal_step("playing the scenario in a virtual machine", || {
         let mut show = |line: &Line<'_>| match line {
             // In the shell's machine every byte is on the terminal already.
             Line::Text(text) if !options.shell => println!("{text}"),

@@ -59,7 +59,8 @@ fn compiler_version() -> Result<String> {
 /// Downloads and unpacks the package; gives the folder that holds `library`.
 fn from_debian(version: &str) -> Result<PathBuf> {
     let folder = cache::folder("rust-src")?.join(version);
-    let source = folder.join(format!("usr/src/rustc-{version}"));
+    let inside = format!("usr/src/rustc-{version}");
+    let source = folder.join(&inside);
     if is_whole(&source) {
         return Ok(source);
     }
@@ -70,7 +71,12 @@ fn from_debian(version: &str) -> Result<PathBuf> {
             continue;
         };
         let archives = suite.download(&[format!("rust-src={package_version}")])?;
-        debian::unpack(&archives, &folder)?;
+        debian::unpack(&archives, &folder, |unpacked| {
+            if !is_whole(&unpacked.join(&inside)) {
+                bail!("rust-src {package_version} of {name} lacks {inside}/library/core");
+            }
+            Ok(())
+        })?;
         return Ok(source);
     }
     bail!(

@@ -3,8 +3,6 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -35,9 +33,6 @@ const GO: Package = Package {
     proof: Proof::Program("go"),
     why: "builds the control plane that tests run against, or fetches the Go that does",
 };
-
-/// How often a long build says that it is alive.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 
 /// A Go that is new enough, or can make itself so.
 pub(super) struct Go {
@@ -139,21 +134,9 @@ impl Go {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        let mut child = build
-            .spawn()
+        let status = build
+            .status()
             .with_context(|| format!("cannot start {}", process::line(&build)))?;
-        let begin = report::now();
-        let mut said = Duration::ZERO;
-        let status = loop {
-            if let Some(status) = child.try_wait()? {
-                break status;
-            }
-            thread::sleep(Duration::from_millis(200));
-            if begin.elapsed() >= said + SIGN_OF_LIFE {
-                said = begin.elapsed();
-                report::note(&format!("at work for {}", report::seconds(said)));
-            }
-        };
         if !status.success() {
             bail!(
                 "{} failed in {}: {status}\n{}",
@@ -191,7 +174,8 @@ fn best() -> Option<(Version, PathBuf)> {
 /// The program of Debian's package of a series, in the cache.
 fn unpacked(suite: &str, series: &str) -> Result<PathBuf> {
     let folder = cache::folder("go")?.join(series);
-    let program = folder.join(format!("usr/lib/go-{series}/bin/go"));
+    let inside = format!("usr/lib/go-{series}/bin/go");
+    let program = folder.join(&inside);
     if program.is_file() {
         return Ok(program);
     }
@@ -203,10 +187,13 @@ fn unpacked(suite: &str, series: &str) -> Result<PathBuf> {
     let Some(version) = versions.first() else {
         bail!("it has no {package}");
     };
-    debian::unpack(
-        &opened.download(&[format!("{package}={version}")])?,
-        &folder,
-    )?;
+    let archives = opened.download(&[format!("{package}={version}")])?;
+    debian::unpack(&archives, &folder, |unpacked| {
+        if !unpacked.join(&inside).is_file() {
+            bail!("{package} {version} lacks {inside}");
+        }
+        Ok(())
+    })?;
     Ok(program)
 }
 

@@ -52,7 +52,7 @@ impl Suite {
             folder: cache::folder("apt")?.join("own"),
             is_own: true,
         };
-        if suite.names("^busybox-static$")?.is_empty() {
+        if suite.names("busybox-static")?.is_empty() {
             packages::update_lists()?;
         }
         Ok(suite)
@@ -69,17 +69,12 @@ impl Suite {
         Ok(madison_versions(&said))
     }
 
-    /// The names of packages that match an extended regular expression.
-    pub(crate) fn names(&self, pattern: &str) -> Result<Vec<String>> {
-        let said =
-            process::output(
-                self.apt("apt-cache")
-                    .args(["search", "--names-only", pattern]),
-            )?;
-        Ok(said
-            .lines()
-            .filter_map(|line| Some(line.split_once(' ')?.0.to_owned()))
-            .collect())
+    /// The packages whose own names start with `prefix`.
+    ///
+    /// `apt-cache search` is of no use here: it also finds packages by the names they provide.
+    pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        let names = process::output(self.apt("apt-cache").args(["pkgnames", prefix]))?;
+        Ok(names.lines().map(str::to_owned).collect())
     }
 
     /// Downloads package files, each wanted as `name` or `name=version`; gives their paths.
@@ -129,26 +124,38 @@ impl Suite {
     }
 }
 
-/// Unpacks package files into one folder, which appears only when it is whole. The files are
-/// removed.
-pub(crate) fn unpack(archives: &[PathBuf], destination: &Path) -> Result<()> {
-    let unfinished = destination.with_extension(format!("part-{}", std::process::id()));
-    for archive in archives {
-        process::output(
-            Command::new("dpkg-deb")
-                .arg("-x")
-                .arg(archive)
-                .arg(&unfinished),
-        )?;
-    }
-    cache::publish(&unfinished, destination)?;
-    for folder in archives.iter().filter_map(|archive| archive.parent()) {
+/// Unpacks package files into one folder, which replaces `destination` if `check` accepts what was
+/// unpacked. The package files are removed in any case.
+pub(crate) fn unpack(
+    archives: &[PathBuf],
+    destination: &Path,
+    check: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    // Not `with_extension`, which takes the end of `6.12` for one.
+    let mut unfinished = destination.as_os_str().to_owned();
+    unfinished.push(format!(".part-{}", std::process::id()));
+    let unfinished = PathBuf::from(unfinished);
+    let result = archives
+        .iter()
+        .try_for_each(|archive| {
+            process::output(
+                Command::new("dpkg-deb")
+                    .arg("-x")
+                    .arg(archive)
+                    .arg(&unfinished),
+            )
+            .map(drop)
+        })
+        .and_then(|()| check(&unfinished))
+        .and_then(|()| cache::publish(&unfinished, destination));
+    let downloads = archives.iter().filter_map(|archive| archive.parent());
+    for folder in downloads.chain([unfinished.as_path()]) {
         if folder.exists() {
             fs::remove_dir_all(folder)
                 .with_context(|| format!("cannot remove {}", folder.display()))?;
         }
     }
-    Ok(())
+    result
 }
 
 /// The mirror of Debian's main archive, as the machine's apt is configured.

@@ -1,6 +1,8 @@
 //! Test programs run on this machine.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -8,8 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use super::suite_run::{DOCUMENTATION, SuiteRun};
 use super::suites::Suite;
-use super::tally::{SuiteRun, Tally};
+use super::tally::Tally;
+use crate::report::Progress;
 use crate::{process, report, workspace};
 
 /// A suite that takes longer hangs.
@@ -43,13 +47,15 @@ pub(super) fn documentation(filter: Option<&str>, tally: &mut Tally) -> Result<(
         "--",
     ]);
     cargo.args(filter).current_dir(workspace::root());
-    watch("examples in the documentation", &mut cargo, tally)
+    watch(DOCUMENTATION, &mut cargo, tally)
 }
 
 fn watch(title: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
     let begin = report::now();
     let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
     command
+        // A failure is told in a few lines; who wants a stack trace runs the test alone.
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer);
@@ -70,23 +76,28 @@ fn watch(title: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
         }
     });
     let mut run = SuiteRun::new(title, None);
-    loop {
-        let left = TIME_LIMIT.saturating_sub(begin.elapsed());
-        match lines.recv_timeout(left) {
-            Ok(line) => run.line(&line),
-            Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => {
-                child
-                    .kill()
-                    .with_context(|| format!("cannot end {title}"))?;
-                run.line(&format!(
-                    "not done within {}: ended",
-                    report::seconds(TIME_LIMIT)
-                ));
-                break;
+    let progress = Progress::default();
+    progress.set(run.progress());
+    report::watched(&progress, || -> Result<()> {
+        loop {
+            let left = TIME_LIMIT.saturating_sub(begin.elapsed());
+            match lines.recv_timeout(left) {
+                Ok(line) => run.line(&line),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => {
+                    child
+                        .kill()
+                        .with_context(|| format!("cannot end {title}"))?;
+                    run.line(&format!(
+                        "not done within {}: ended",
+                        report::seconds(TIME_LIMIT)
+                    ));
+                    return Ok(());
+                }
             }
+            progress.set(run.progress());
         }
-    }
+    })?;
     let status = child
         .wait()
         .with_context(|| format!("cannot wait for {title}"))?;
@@ -94,13 +105,20 @@ fn watch(title: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Counts a suite that ended; prints its line, and all it said if it failed.
+/// Counts a suite that ended; prints its line and, before that, what failed and why in a few lines.
+/// All that it printed is then in a file.
 pub(super) fn end(run: SuiteRun, status: i32, took: Duration, tally: &mut Tally) {
     let (title, output) = (run.title().to_owned(), run.output().to_owned());
     let measured = run.measured().to_vec();
-    let counts = tally.add(run, status);
+    let (counts, failures) = tally.add(run, status);
+    for failure in failures {
+        println!("{failure}");
+    }
     if counts.failed > 0 {
-        println!("{output}");
+        match keep(&title, &output) {
+            Ok(file) => println!("    all that {title} printed: {}", file.display()),
+            Err(error) => println!("{output}\n{error:#}"),
+        }
     }
     if !counts.is_empty() {
         println!("    {title}: {counts} ({})", report::seconds(took));
@@ -108,4 +126,14 @@ pub(super) fn end(run: SuiteRun, status: i32, took: Duration, tally: &mut Tally)
     for figure in measured {
         println!("        {figure}");
     }
+}
+
+/// Writes what a suite printed to a file.
+fn keep(title: &str, output: &str) -> Result<PathBuf> {
+    let folder = workspace::target().join("test-output");
+    let file = folder.join(format!("{}.txt", title.replace(' ', "-")));
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::write(&file, output))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(file)
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::suites::{self, Suite};
-use super::tally::{SuiteRun, Tally};
+use super::suite_run::{SCENARIO, SuiteRun};
+use super::suites::Suite;
+use super::tally::Tally;
 use super::{Layer, host};
+use crate::report::Progress;
 use crate::vm::{self, GuestCommand, Job, Kernel, Line, kernel};
 use crate::{control_plane, report, run, workspace};
 
@@ -36,30 +38,32 @@ const TIME_LIMIT: Duration = Duration::from_mins(40);
 /// Folders whose files tests may open by their path, on both machines the same.
 const DATA: &[&str] = &["tests", "examples", "lb-userspace/deploy", "target/bpf"];
 
-/// Runs a layer in a machine of the default kernel.
-pub(super) fn layer(layer: Layer, filter: Option<&str>, tally: &mut Tally) -> Result<()> {
-    let suites = suites::build(layer)?;
-    boot(kernel::default(), &suites, false, filter, tally)
+/// Runs the suites of a layer in a machine of the default kernel.
+pub(super) fn layer(suites: &[Suite], filter: Option<&str>, tally: &mut Tally) -> Result<()> {
+    boot(kernel::default(), suites, false, filter, tally)
 }
 
 /// Runs the layers kernel and netns and the scenario on every kernel.
-pub(super) fn matrix(filter: Option<&str>, tally: &mut Tally) -> Result<()> {
-    let mut suites = suites::build(Layer::Kernel)?;
-    suites.extend(suites::build(Layer::Netns)?);
+pub(super) fn matrix(suites: &[Suite], filter: Option<&str>, tally: &mut Tally) {
+    let mut suites = suites.to_vec();
     suites.retain(|suite| !ON_ANY_KERNEL.contains(&suite.name.as_str()));
     for kernel in kernel::matrix() {
-        boot(kernel, &suites, filter.is_none(), filter, tally)?;
+        boot_or_fail(kernel, &suites, filter.is_none(), filter, tally);
     }
-    Ok(())
 }
 
 /// The short form of [`matrix`], after the same suites ran elsewhere: on the oldest and the newest
 /// kernel the layer kernel and the scenario, on the newest the tests of namespaces that had to be skipped there;
 /// on those in between the verifier alone. `in_machine` tells that the layers ran in a machine of
 /// the default kernel, whose verifier then has spoken.
-pub(super) fn short_matrix(in_machine: bool, tally: &mut Tally) -> Result<()> {
-    let kernel_suites = suites::build(Layer::Kernel)?;
-    let netns_suites = suites::build(Layer::Netns)?;
+pub(super) fn short_matrix(suites: &[Suite], in_machine: bool, tally: &mut Tally) {
+    let of_layer = |layer| {
+        let chosen = suites
+            .iter()
+            .filter(move |it| Layer::of_suite(&it.name) == layer);
+        chosen.cloned().collect::<Vec<Suite>>()
+    };
+    let (kernel_suites, netns_suites) = (of_layer(Layer::Kernel), of_layer(Layer::Netns));
     let kernels = kernel::matrix();
     for (place, kernel) in kernels.iter().enumerate() {
         let is_newest = place + 1 == kernels.len();
@@ -83,9 +87,22 @@ pub(super) fn short_matrix(in_machine: bool, tally: &mut Tally) -> Result<()> {
                 suites.push(suite);
             }
         }
-        boot(kernel, &suites, is_end, None, tally)?;
+        boot_or_fail(kernel, &suites, is_end, None, tally);
     }
-    Ok(())
+}
+
+/// Boots one kernel of several; that it cannot be had, or not be booted, is one failed test.
+fn boot_or_fail(
+    kernel: &str,
+    suites: &[Suite],
+    with_scenario: bool,
+    filter: Option<&str>,
+    tally: &mut Tally,
+) {
+    if let Err(error) = boot(kernel, suites, with_scenario, filter, tally) {
+        let command = format!("cargo xtask run --kernel {kernel}");
+        tally.add_error(&format!("Linux {kernel}"), &error, &command);
+    }
 }
 
 /// Boots one kernel and runs the suites in it.
@@ -106,12 +123,13 @@ fn boot(
     if with_scenario {
         vm::build(run::PROGRAMS)?;
         run::add_scenario(&mut job, &[]);
-        titles.push("scenario".to_owned());
+        titles.push(SCENARIO.to_owned());
     }
     let mut current: Option<SuiteRun> = None;
     let mut ended = 0;
+    let progress = Progress::default();
     let what = format!("tests in a virtual machine with {place}");
-    let result = report::step(&what, || {
+    let result = report::step_with(&what, &progress, || {
         vm::run(&job, &kernel, &mut |line| match *line {
             Line::Begins(number) => {
                 current = titles
@@ -121,20 +139,12 @@ fn boot(
             Line::Text(text) => {
                 if let Some(run) = &mut current {
                     run.line(text);
+                    progress.set(run.progress());
                 }
             }
             Line::Exited(number, status, took) => {
                 ended = number;
-                let Some(run) = current.take() else {
-                    return;
-                };
-                if number > suites.len() {
-                    if status != 0 {
-                        println!("{}", run.output());
-                    }
-                    let counts = tally.add_single(run.title(), status == 0);
-                    println!("    {}: {counts} ({})", run.title(), report::seconds(took));
-                } else {
+                if let Some(run) = current.take() {
                     host::end(run, status, took, tally);
                 }
             }
@@ -143,10 +153,10 @@ fn boot(
         })
     });
     if let Err(error) = result {
-        println!("{error:#}");
         // The machine died: whatever it had not finished failed.
         for title in titles.iter().skip(ended) {
-            tally.add_single(&format!("{title} on {place}"), false);
+            let run = SuiteRun::new(title, Some(&place));
+            tally.add_error(run.title(), &error, "cargo xtask test vm");
         }
     }
     Ok(())

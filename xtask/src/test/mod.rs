@@ -1,7 +1,9 @@
 //! `cargo xtask test`: every test, in layers, each where it can run; skips are printed and counted.
 
+mod failure;
 mod host;
 mod machine;
+mod suite_run;
 mod suites;
 mod tally;
 
@@ -45,10 +47,12 @@ pub enum Layer {
 }
 
 /// Runs the tests; an error if one failed.
+///
+/// A layer that cannot run, for a package or a kernel cannot be had, counts as one failed test; the
+/// other layers run. Code that does not build ends the command.
 pub fn run(options: &Options) -> Result<()> {
     prepare(options)?;
     let mut tally = Tally::default();
-    let filter = options.name.as_deref();
     let layers = match options.layer {
         Some(layer) => vec![layer],
         None => vec![
@@ -60,35 +64,23 @@ pub fn run(options: &Options) -> Result<()> {
             Layer::Vm,
         ],
     };
-    let in_machine = options.vm || !process::is_root();
     for layer in layers {
-        match layer {
-            Layer::Unit => unit(filter, &mut tally)?,
-            Layer::Vm if options.layer.is_none() => machine::short_matrix(in_machine, &mut tally)?,
-            Layer::Vm => machine::matrix(filter, &mut tally)?,
-            Layer::Kernel | Layer::Netns | Layer::Kubernetes | Layer::Peers if in_machine => {
-                machine::layer(layer, filter, &mut tally)?;
-            }
-            Layer::Kernel | Layer::Netns => on_host(layer, &[], filter, &mut tally)?,
-            Layer::Kubernetes | Layer::Peers => {
-                let assets = control_plane::assets()?.display().to_string();
-                let mut variables = vec![("KUBEBUILDER_ASSETS", assets.as_str())];
-                if options.layer == Some(Layer::Peers) && std::env::var_os(ROUNDS).is_none() {
-                    variables.push((ROUNDS, "4"));
-                }
-                on_host(layer, &variables, filter, &mut tally)?;
-            }
+        let suites = suites::build(layer)?;
+        if let Err(error) = run_layer(layer, &suites, options, &mut tally) {
+            let title = format!("the layer {}", layer.name());
+            tally.add_error(
+                &title,
+                &error,
+                &format!("cargo xtask test {}", layer.name()),
+            );
         }
     }
-    finish(&tally, filter)
+    finish(&tally, options.name.as_deref())
 }
 
-/// Installs and builds what the tests of these layers use.
+/// Builds what the tests of these layers use.
 fn prepare(options: &Options) -> Result<()> {
     packages::ensure(&[packages::BUILD])?;
-    if options.layer != Some(Layer::Unit) {
-        packages::ensure(&[packages::SCENARIO, packages::TESTS])?;
-    }
     ebpf::build()?;
     if matches!(options.layer, None | Some(Layer::Kernel)) {
         ebpf::build_floor()?;
@@ -96,30 +88,49 @@ fn prepare(options: &Options) -> Result<()> {
     report::step("building waggle", || vm::build(&["waggle"]))
 }
 
-fn unit(filter: Option<&str>, tally: &mut Tally) -> Result<()> {
-    let suites = suites::build(Layer::Unit)?;
-    println!("==> tests that need no root");
-    let waggle = vm::program("waggle").display().to_string();
-    for suite in &suites {
-        host::run(suite, &[("WAGGLE_BIN", &waggle)], filter, tally)?;
+fn run_layer(layer: Layer, suites: &[Suite], options: &Options, tally: &mut Tally) -> Result<()> {
+    let filter = options.name.as_deref();
+    if layer == Layer::Unit {
+        println!("==> tests that need no root");
+        on_host(suites, &[], filter, tally)?;
+        return host::documentation(filter, tally);
     }
-    host::documentation(filter, tally)
+    packages::ensure(&[packages::SCENARIO, packages::TESTS])?;
+    let in_machine = options.vm || !process::is_root();
+    if layer == Layer::Vm {
+        match options.layer {
+            None => machine::short_matrix(suites, in_machine, tally),
+            Some(_) => machine::matrix(suites, filter, tally),
+        }
+        return Ok(());
+    }
+    if in_machine {
+        return machine::layer(suites, filter, tally);
+    }
+    // Root is there, so whatever else is missing is a failure, not a reason to skip.
+    let mut variables = vec![("WAGGLE_REQUIRE_ROOT", "1")];
+    let assets;
+    if matches!(layer, Layer::Kubernetes | Layer::Peers) {
+        assets = control_plane::assets()?.display().to_string();
+        variables.push(("KUBEBUILDER_ASSETS", &assets));
+    }
+    if options.layer == Some(Layer::Peers) && std::env::var_os(ROUNDS).is_none() {
+        variables.push((ROUNDS, "4"));
+    }
+    println!("==> tests of the layer {} on this machine", layer.name());
+    on_host(suites, &variables, filter, tally)
 }
 
 fn on_host(
-    layer: Layer,
+    suites: &[Suite],
     variables: &[(&str, &str)],
     filter: Option<&str>,
     tally: &mut Tally,
 ) -> Result<()> {
-    let suites = suites::build(layer)?;
-    println!("==> tests of the layer {} on this machine", layer.name());
     let waggle = vm::program("waggle").display().to_string();
     let mut variables = variables.to_vec();
     variables.push(("WAGGLE_BIN", &waggle));
-    // Root is there, so whatever else is missing is a failure, not a reason to skip.
-    variables.push(("WAGGLE_REQUIRE_ROOT", "1"));
-    for suite in &suites {
+    for suite in suites {
         host::run(suite, &variables, filter, tally)?;
     }
     Ok(())
@@ -129,8 +140,11 @@ fn finish(tally: &Tally, filter: Option<&str>) -> Result<()> {
     for (suite, test, reason) in tally.skips() {
         println!("skipped: {suite} {test}: {reason}");
     }
-    for (suite, test) in tally.failures() {
-        println!("FAILED: {suite} {test}");
+    if !tally.failures().is_empty() {
+        println!("==> failed tests, each with the command that runs it alone");
+    }
+    for failure in tally.failures() {
+        println!("{failure}\n    {}", failure.command);
     }
     let counts = tally.counts();
     println!("{counts}");

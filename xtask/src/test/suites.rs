@@ -22,8 +22,15 @@ pub(super) struct Suite {
     pub(super) only: Vec<String>,
 }
 
-/// Builds the programs of a layer.
+/// Builds the programs of a layer; for virtual machines those of the layers kernel and netns.
 pub(super) fn build(layer: Layer) -> Result<Vec<Suite>> {
+    if layer == Layer::Vm {
+        return Ok([build_layer(Layer::Kernel)?, build_layer(Layer::Netns)?].concat());
+    }
+    build_layer(layer)
+}
+
+fn build_layer(layer: Layer) -> Result<Vec<Suite>> {
     let files = suite_files()?;
     let mut cargo = process::cargo();
     cargo.args([

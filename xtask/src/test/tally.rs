@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::failure::{Failure, error_message, message};
+use super::suite_run::SuiteRun;
+
 /// How many tests ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
@@ -19,24 +22,7 @@ pub(super) struct Tally {
     ran: BTreeSet<(String, String)>,
     /// (suite, test) and the reason given first.
     skips: BTreeMap<(String, String), String>,
-    failures: Vec<(String, String)>,
-}
-
-/// One run of one suite, read line by line.
-pub(super) struct SuiteRun {
-    suite: String,
-    /// How the run is called: the suite, and where it is not this machine, where.
-    title: String,
-    passed: usize,
-    ran: Vec<String>,
-    failed: Vec<String>,
-    skipped: Vec<(String, String)>,
-    /// Those of the skipped that libtest counts as passed, for they end without a panic.
-    skipped_in_passing: usize,
-    /// Figures that tests tell, for a person to read.
-    measured: Vec<String>,
-    has_result: bool,
-    output: String,
+    failures: Vec<Failure>,
 }
 
 impl Counts {
@@ -56,10 +42,13 @@ impl fmt::Display for Counts {
 }
 
 impl Tally {
-    /// Adds a suite that came to its end with this exit status; gives its counts.
-    pub(super) fn add(&mut self, mut run: SuiteRun, status: i32) -> Counts {
-        // It died before it could report, or failed in a way its report does not tell.
-        if !run.has_result || (status != 0 && run.failed.is_empty()) {
+    /// Adds a suite that came to its end with this exit status; gives its counts and failures.
+    pub(super) fn add(&mut self, mut run: SuiteRun, status: i32) -> (Counts, &[Failure]) {
+        if run.is_single {
+            run.passed = usize::from(status == 0);
+            run.failed = vec![String::new(); usize::from(status != 0)];
+        } else if !run.has_result || (status != 0 && run.failed.is_empty()) {
+            // It died before it could report, or failed in a way its report does not tell.
             run.failed.push(format!("ended with status {status}"));
         }
         let counts = Counts {
@@ -68,6 +57,15 @@ impl Tally {
             skipped: run.skipped.len(),
         };
         self.passed += counts.passed;
+        let before = self.failures.len();
+        for test in &run.failed {
+            self.failures.push(Failure {
+                title: run.title.clone(),
+                test: test.clone(),
+                message: message(&run.output, test),
+                command: run.command(test),
+            });
+        }
         let is_skipped = |test: &String| run.skipped.iter().any(|(skipped, _)| skipped == test);
         for test in run.ran.into_iter().filter(|test| !is_skipped(test)) {
             self.ran.insert((run.suite.clone(), test));
@@ -77,24 +75,19 @@ impl Tally {
                 .entry((run.suite.clone(), test))
                 .or_insert(reason);
         }
-        for test in run.failed {
-            self.failures.push((run.title.clone(), test));
-        }
-        counts
+        (counts, self.failures.get(before..).unwrap_or_default())
     }
 
-    /// Adds something that is one test by itself, such as the scenario.
-    pub(super) fn add_single(&mut self, title: &str, is_passed: bool) -> Counts {
-        let (passed, failed) = (usize::from(is_passed), usize::from(!is_passed));
-        self.passed += passed;
-        if !is_passed {
-            self.failures.push((title.to_owned(), String::new()));
-        }
-        Counts {
-            passed,
-            failed,
-            skipped: 0,
-        }
+    /// Counts what could not be run as one failed test, and prints why.
+    pub(super) fn add_error(&mut self, title: &str, error: &anyhow::Error, command: &str) {
+        let failure = Failure {
+            title: title.to_owned(),
+            test: String::new(),
+            message: error_message(error),
+            command: command.to_owned(),
+        };
+        println!("{failure}");
+        self.failures.push(failure);
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -121,119 +114,22 @@ impl Tally {
         of_suite.map(|(_, test)| test.clone()).collect()
     }
 
-    /// (suite, test)
-    pub(super) fn failures(&self) -> &[(String, String)] {
+    /// All failed tests, in the order in which they ran.
+    pub(super) fn failures(&self) -> &[Failure] {
         &self.failures
     }
 }
 
-impl SuiteRun {
-    /// A run of a suite on this machine, or in the place of that name.
-    pub(super) fn new(suite: &str, place: Option<&str>) -> Self {
-        let place = place
-            .map(|place| format!(" on {place}"))
-            .unwrap_or_default();
-        Self {
-            suite: suite.to_owned(),
-            title: format!("{suite}{place}"),
-            passed: 0,
-            ran: Vec::new(),
-            failed: Vec::new(),
-            skipped: Vec::new(),
-            skipped_in_passing: 0,
-            measured: Vec::new(),
-            has_result: false,
-            output: String::new(),
-        }
-    }
-
-    /// How the run is called.
-    pub(super) fn title(&self) -> &str {
-        &self.title
-    }
-
-    /// All lines so far.
-    pub(super) fn output(&self) -> &str {
-        &self.output
-    }
-
-    /// The figures that its tests have told.
-    pub(super) fn measured(&self) -> &[String] {
-        &self.measured
-    }
-
-    /// Takes a line of what libtest and the tests print.
-    pub(super) fn line(&mut self, line: &str) {
-        self.output.push_str(line);
-        self.output.push('\n');
-        // With one thread libtest has written the test's name before, and the thread has none.
-        let written = |before: &'_ str| {
-            let name = before.strip_prefix("test ")?.strip_suffix(" ... ")?;
-            Some(name.to_owned())
-        };
-        if let Some((before, figure)) = line.split_once("MEASURED ")
-            && (before.is_empty() || written(before).is_some())
-        {
-            self.measured.push(figure.to_owned());
-            self.ran.extend(written(before));
-            return;
-        }
-        if let Some((before, skip)) = line.split_once("SKIPPED ") {
-            let written = written(before);
-            if (before.is_empty() || written.is_some())
-                && let Some((test, reason)) = skip.split_once(": ")
-            {
-                let test = written.unwrap_or_else(|| test.to_owned());
-                self.skipped.push((test, reason.to_owned()));
-                self.skipped_in_passing += 1;
-            }
-            return;
-        }
-        if let Some(result) = line.strip_prefix("test result: ") {
-            self.passed += count_before(result, " passed");
-            self.has_result = true;
-            return;
-        }
-        let Some((name, outcome)) = line
-            .strip_prefix("test ")
-            .and_then(|l| l.rsplit_once(" ... "))
-        else {
-            return;
-        };
-        if outcome == "FAILED" {
-            self.ran.push(name.to_owned());
-            self.failed.push(name.to_owned());
-        } else if outcome == "ok" {
-            self.ran.push(name.to_owned());
-        } else if let Some(reason) = outcome.strip_prefix("ignored") {
-            let reason = reason.trim_start_matches(", ");
-            let reason = if reason.is_empty() { "ignored" } else { reason };
-            self.skipped.push((name.to_owned(), reason.to_owned()));
-        }
-    }
-}
-
-/// The number that stands before a word, as in `ok. 3 passed; 0 failed`.
-fn count_before(text: &str, word: &str) -> usize {
-    let Some((before, _)) = text.split_once(word) else {
-        return 0;
-    };
-    before
-        .rsplit(' ')
-        .next()
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::suite_run::SCENARIO;
     use super::*;
 
     fn tally(output: &str, status: i32) -> (Tally, Counts) {
         let mut run = SuiteRun::new("suite", None);
         output.lines().for_each(|line| run.line(line));
         let mut tally = Tally::default();
-        let counts = tally.add(run, status);
+        let (counts, _) = tally.add(run, status);
         (tally, counts)
     }
 
@@ -305,7 +201,37 @@ mod tests {
                 skipped: 0
             }
         );
-        assert_eq!(tally.failures(), [("suite".to_owned(), "m::b".to_owned())]);
+        let [failure] = tally.failures() else {
+            panic!("{:?}", tally.failures());
+        };
+        assert_eq!(
+            (failure.title.as_str(), failure.test.as_str()),
+            ("suite", "m::b")
+        );
+        assert_eq!(failure.command, "cargo xtask test unit m::b");
+    }
+
+    #[test]
+    fn scenario_is_one_test() {
+        for (status, passed, failed) in [(0, 1, 0), (1, 0, 1)] {
+            let mut tally = Tally::default();
+            let run = SuiteRun::new(SCENARIO, Some("Linux 6.1"));
+            let (counts, failures) = tally.add(run, status);
+            assert_eq!((counts.passed, counts.failed), (passed, failed));
+            assert_eq!(failures.len(), failed);
+        }
+    }
+
+    #[test]
+    fn layer_that_cannot_run_is_a_failure() {
+        let mut tally = Tally::default();
+        tally.add_error(
+            "Linux 6.1",
+            &anyhow::anyhow!("no kernel"),
+            "cargo xtask run",
+        );
+        assert_eq!(tally.counts().failed, 1);
+        assert_eq!(tally.failures()[0].message, ["no kernel"]);
     }
 
     #[test]
@@ -314,16 +240,6 @@ mod tests {
         assert_eq!((counts.passed, counts.failed), (0, 1));
         let (_, counts) = tally("test result: ok. 1 passed; 0 failed", 1);
         assert_eq!((counts.passed, counts.failed), (1, 1));
-    }
-
-    #[test]
-    fn figures_are_kept_and_their_tests_are_counted() {
-        let mut run = SuiteRun::new("suite", None);
-        let output = "MEASURED 3 ms\ntest a ... ok\ntest b ... MEASURED 4 ms\nok\n\
-                      test result: ok. 2 passed; 0 failed; 0 ignored";
-        output.lines().for_each(|line| run.line(line));
-        assert_eq!(run.measured(), ["3 ms", "4 ms"]);
-        assert_eq!(run.ran, ["a", "b"]);
     }
 
     #[test]

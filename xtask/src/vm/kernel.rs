@@ -1,5 +1,6 @@
 //! Which kernel the machine boots: one of the distribution's by version, or one of the user's own.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -23,12 +24,18 @@ const SUITES: &[&str] = &[
 /// The one that carries the newest.
 const NEWEST_SUITE: &str = "trixie-backports";
 
+/// How many releases of one version are tried if the newest ones cannot be used.
+const CANDIDATES: usize = 3;
+
 /// What the names of kernels for virtual machines end in: Debian's small ones, Ubuntu's only ones.
 const FLAVOURS: [&str; 2] = ["-cloud-amd64", "-generic"];
 
+/// The package of a kernel's image.
+const IMAGE: &str = "linux-image-";
+
 /// The packages that one kernel may be split into.
 const PARTS: &[&str] = &[
-    "linux-image-",
+    IMAGE,
     "linux-binary-",
     "linux-modules-",
     "linux-modules-extra-",
@@ -61,11 +68,12 @@ impl Kernel {
             bail!("--kernel {wanted}: give a version such as 6.12, `{NEWEST}`, or a path");
         }
         let folder = cache::folder("kernels")?.join(wanted);
-        if !folder.is_dir() {
-            report::step(&format!("fetching the kernel {wanted}"), || {
-                fetch(wanted, &folder)
-            })?;
+        if let Ok(kernel) = Self::in_folder(&folder) {
+            return Ok(kernel);
         }
+        report::step(&format!("fetching the kernel {wanted}"), || {
+            fetch(wanted, &folder)
+        })?;
         Self::in_folder(&folder)
     }
 
@@ -142,33 +150,54 @@ fn fetch(wanted: &str, folder: &Path) -> Result<()> {
     } else {
         SUITES
     };
+    let mut problems = Vec::new();
     for name in suites {
-        if fetch_from(&Suite::open(name)?, wanted, folder)? {
-            return Ok(());
+        match Suite::open(name).and_then(|suite| fetch_from(&suite, wanted, folder)) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => problems.push(format!("{name}: {error:#}")),
         }
     }
     bail!(
-        "Debian has no kernel {wanted} now (looked in {}): name one from 6.1 on that it has, `{NEWEST}`, or a path",
-        suites.join(", ")
+        "Debian has no kernel {wanted} now (looked in {}): name one from 6.1 on that it has, `{NEWEST}`, or a path\n{}",
+        suites.join(", "),
+        problems.join("\n")
     )
 }
 
-/// Fetches the newest kernel of the wanted version; false if the suite has none.
+/// Fetches the newest kernel of the wanted version that the suite has whole; false if it has none
+/// of this version. An archive may list a kernel before all of its packages have arrived.
 fn fetch_from(suite: &Suite, wanted: &str, folder: &Path) -> Result<bool> {
-    let flavours = FLAVOURS.join("|");
-    let names = suite.names(&format!("^linux-[a-z-]*-[0-9].*({flavours})$"))?;
-    let images = names.iter().filter_map(|name| name.strip_prefix(PARTS[0]));
-    let Some(release) = newest(images, wanted) else {
-        return Ok(false);
-    };
-    let packages: Vec<String> = names
-        .iter()
-        .filter(|name| is_part(name, release))
-        .cloned()
-        .collect();
-    report::note(&format!("{release} of {}", suite.name()));
-    debian::unpack(&suite.download(&packages)?, folder)?;
-    Ok(true)
+    let names = suite.names("linux-")?;
+    let images = names.iter().filter_map(|name| release_of_package(name));
+    let mut problem = None;
+    for release in newest_first(images, wanted).into_iter().take(CANDIDATES) {
+        let parts = names.iter().filter(|name| is_part(name, release));
+        let packages: Vec<String> = parts.cloned().collect();
+        report::note(&format!("{release} of {}", suite.name()));
+        let result = suite.download(&packages).and_then(|archives| {
+            debian::unpack(&archives, folder, |unpacked| {
+                Kernel::in_folder(unpacked).map(drop)
+            })
+        });
+        match result {
+            Ok(()) => return Ok(true),
+            Err(error) => {
+                report::note(&format!("{release} cannot be used: {error:#}"));
+                problem = Some(error);
+            }
+        }
+    }
+    problem.map_or(Ok(false), Err)
+}
+
+/// The release that a package is the image of; none if it is another package, such as a
+/// metapackage, which names no version.
+fn release_of_package(package: &str) -> Option<&str> {
+    let release = package.strip_prefix(IMAGE)?;
+    let is_version = release.starts_with(|c: char| c.is_ascii_digit());
+    let is_flavour = FLAVOURS.iter().any(|flavour| release.ends_with(flavour));
+    (is_version && is_flavour).then_some(release)
 }
 
 fn is_part(package: &str, release: &str) -> bool {
@@ -177,16 +206,18 @@ fn is_part(package: &str, release: &str) -> bool {
         .any(|prefix| package.strip_prefix(prefix) == Some(release))
 }
 
-/// The newest release of the wanted version, such as `6.1.0-50-cloud-amd64` for `6.1`.
-fn newest<'a>(releases: impl Iterator<Item = &'a str>, wanted: &str) -> Option<&'a str> {
+/// The releases of the wanted version, such as `6.1.0-50-cloud-amd64` for `6.1`, newest first.
+fn newest_first<'a>(releases: impl Iterator<Item = &'a str>, wanted: &str) -> Vec<&'a str> {
     let prefix = if wanted == NEWEST {
         Vec::new()
     } else {
         version(wanted)
     };
-    releases
+    let mut found: Vec<&str> = releases
         .filter(|release| version(release).starts_with(&prefix))
-        .max_by_key(|release| version(release))
+        .collect();
+    found.sort_by_key(|release| Reverse(version(release)));
+    found
 }
 
 /// The numbers of a release, by which releases are ordered.
@@ -226,11 +257,35 @@ mod tests {
 
     #[test]
     fn newest_of_a_version_is_found_by_its_numbers() {
-        let find = |wanted| newest(RELEASES.into_iter(), wanted);
+        let find = |wanted| newest_first(RELEASES.into_iter(), wanted).first().copied();
         assert_eq!(find("6.1"), Some("6.1.0-50-cloud-amd64"));
         assert_eq!(find("6.12"), Some("6.12.90+deb12.1-cloud-amd64"));
         assert_eq!(find("newest"), Some("6.12.90+deb12.1-cloud-amd64"));
         assert_eq!(find("6.18"), None);
+    }
+
+    #[test]
+    fn only_packages_of_a_version_are_images() {
+        for (package, release) in [
+            (
+                "linux-image-7.3.4+deb13-cloud-amd64",
+                Some("7.3.4+deb13-cloud-amd64"),
+            ),
+            ("linux-image-cloud-amd64", None),
+            ("linux-headers-7.3.4+deb13-cloud-amd64", None),
+            ("linux-image-7.3.4+deb13-amd64", None),
+        ] {
+            assert_eq!(release_of_package(package), release, "{package}");
+        }
+    }
+
+    #[test]
+    fn folder_without_an_image_is_no_kernel() {
+        let folder = std::env::temp_dir().join(format!("waggle-no-kernel-{}", std::process::id()));
+        fs::create_dir_all(folder.join("usr/lib/modules/7.3.4+deb13-cloud-amd64")).unwrap();
+        let error = Kernel::in_folder(&folder).unwrap_err();
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(error.to_string().starts_with("no kernel in"), "{error}");
     }
 
     #[test]
