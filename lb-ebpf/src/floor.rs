@@ -28,7 +28,7 @@ mod programs {
         programs::TcContext,
     };
     use lb_common::{IpFamily, Port, Tuple, V4, V6};
-    use lb_ebpf::{
+    use lb_ebpf::bytes::{
         checksum::ChecksumDelta,
         headers::{
             EtherType, EthernetHeader, IpHeader as _, Ipv4Header, Ipv6Header, TcpFlags, TcpHeader,

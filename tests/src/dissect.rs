@@ -11,7 +11,7 @@ pub mod aside;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lb_common::PassReason;
-use lb_ebpf::parse::Link;
+use lb_ebpf::bytes::parse::Link;
 
 /// Protocol number of TCP.
 pub const TCP: u8 = 6;

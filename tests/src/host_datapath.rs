@@ -6,11 +6,12 @@ use lb_common::{
     FrontendKey, Port, ServiceId, Tuple, V4, Verdict,
 };
 use lb_ebpf::{
-    headers::Wire,
-    parse::{Link, Parsed},
-    pipeline::{self, Observer},
-    scratch::Scratch,
-    tables::FlowTable,
+    bytes::{
+        headers::Wire,
+        parse::{Link, Parsed},
+    },
+    context::{scratch::Scratch, tables::FlowTable},
+    path::pipeline::{self, Observer},
 };
 
 use crate::{

@@ -51,7 +51,7 @@ pub mod tun;
 pub mod udp;
 
 /// Time and packets in memory, as `waggle trace` has them.
-pub use lb_userspace::trace::{clock as memory_clock, packet as memory_packet};
+pub use lb_ebpf::memory::{clock as memory_clock, packet as memory_packet};
 pub use require::{require_root, skip};
 
 use std::time::Instant;

@@ -16,12 +16,12 @@ use lb_common::{
     SocketFlowKey, Tuple, V4, V6, hash::address_class,
 };
 use lb_ebpf::{
-    headers::Wire,
-    tables::{FlowHandle, FlowTable, StoreError, Tables},
+    bytes::headers::Wire,
+    context::tables::{FlowHandle, FlowTable, StoreError, Tables},
 };
 
 /// A living entry; its cell is leaked (at most 44 bytes a flow, in a test).
-type MemoryFlow<F> = lb_userspace::trace::flow::MemoryFlow<'static, F>;
+type MemoryFlow<F> = lb_ebpf::memory::flow::MemoryFlow<'static, F>;
 
 fn leaked<F: IpFamily>(entry: FlowEntry<F>) -> MemoryFlow<F> {
     MemoryFlow::new(Box::leak(Box::new(Cell::new(entry))))

@@ -20,7 +20,7 @@ mod state;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{Counter, DropReason, PassReason, Translation, Verdict};
-use lb_ebpf::parse::Link;
+use lb_ebpf::bytes::parse::Link;
 
 use self::memory::is_masquerade_port;
 pub use self::{

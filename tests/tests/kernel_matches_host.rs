@@ -19,7 +19,7 @@ use lb_common::{
     AffinityEntry, AffinityKey, Counter, DatapathConfig, FlowEntry, IpFamily, Tuple, V4, V6,
     Verdict,
 };
-use lb_ebpf::{parse::Link, scratch::Scratch};
+use lb_ebpf::{bytes::parse::Link, context::scratch::Scratch};
 use proptest::{strategy::Strategy as _, strategy::ValueTree as _, test_runner::TestRunner};
 use tests::{
     dissect::dissect,

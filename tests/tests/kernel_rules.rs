@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, ensure};
 use lb_common::{Counter, DatapathConfig, DeviceEntry};
-use lb_ebpf::parse::Link;
+use lb_ebpf::bytes::parse::Link;
 use lb_userspace::maps::MapContents;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;

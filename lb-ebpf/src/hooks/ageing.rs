@@ -8,9 +8,9 @@ use aya_ebpf::{
 };
 use lb_common::{Counter, FlowEntry, Tuple, V4, V6, config::Timeouts};
 use lb_ebpf::{
-    ageing::{flow_of_masquerade, is_expired, is_expired_opening, least_opening_seconds},
-    clock::{Clock as _, Instant},
-    headers::Wire,
+    bytes::headers::Wire,
+    context::clock::{Clock as _, Instant},
+    flow::ageing::{flow_of_masquerade, is_expired, is_expired_opening, least_opening_seconds},
 };
 
 use super::{

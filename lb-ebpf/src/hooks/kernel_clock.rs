@@ -1,6 +1,6 @@
 //! Time and chance from the kernel.
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_jiffies64};
-use lb_ebpf::clock::{Clock, Instant};
+use lb_ebpf::context::clock::{Clock, Instant};
 
 use super::maps::config;
 

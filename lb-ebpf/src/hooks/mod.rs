@@ -16,12 +16,12 @@
 )]
 
 mod ageing;
-mod detours;
 mod kernel_clock;
 mod maps;
 mod report;
 mod skb_packet;
 mod socket;
+mod subprograms;
 mod tables;
 mod tc;
 

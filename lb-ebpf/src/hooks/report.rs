@@ -3,10 +3,12 @@ use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::warn;
 use lb_common::{Counter, DropReason, Event, Refusal, RefusalKind, Verdict};
 use lb_ebpf::{
-    clock::Clock as _,
-    headers::{IpHeader as _, TcpFlags, Wire},
-    parse::Parsed,
-    pipeline::Observer,
+    bytes::{
+        headers::{IpHeader as _, TcpFlags, Wire},
+        parse::Parsed,
+    },
+    context::clock::Clock as _,
+    path::pipeline::Observer,
 };
 
 use super::{

@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use lb_common::{IpFamily, V4, V6};
-use lb_ebpf::{
+use lb_ebpf::bytes::{
     checksum::ChecksumDelta,
     crc32c,
     packet::{EthernetAddress, Forwarding, Header, L4Checksum, OnBridge, Packet},

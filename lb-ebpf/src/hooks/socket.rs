@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use lb_common::{DropReason, Ipv4Address, Ipv6Address, Port, Protocol, V4, V6};
-use lb_ebpf::socket_path::{Call, Choice, SocketVerdict, reply, request};
+use lb_ebpf::path::socket::{Call, Choice, SocketVerdict, reply, request};
 
 use super::{kernel_clock::KernelClock, maps::config, tables::KernelTables};
 

@@ -11,9 +11,11 @@ use lb_common::{
     ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, SourceRange, Tuple, hash::address_class,
 };
 use lb_ebpf::{
-    clock::Clock as _,
-    headers::Wire,
-    tables::{FlowHandle, FlowTable, StoreError, Tables},
+    bytes::headers::Wire,
+    context::{
+        clock::Clock as _,
+        tables::{FlowHandle, FlowTable, StoreError, Tables},
+    },
 };
 
 use super::kernel_clock::KernelClock;

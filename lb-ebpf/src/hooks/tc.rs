@@ -6,7 +6,11 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use lb_common::Verdict;
-use lb_ebpf::{packet::Packet as _, parse::Link, pipeline, scratch::Scratch};
+use lb_ebpf::{
+    bytes::{packet::Packet as _, parse::Link},
+    context::scratch::Scratch,
+    path::pipeline,
+};
 
 use super::{
     kernel_clock::KernelClock, maps::SCRATCH, report::Reporter, skb_packet::SkbPacket,

@@ -54,7 +54,7 @@ fn port_warning(range: &str) -> Option<Warning> {
     })
 }
 
-/// The ports that masquerades never take (`lb_ebpf::masquerade`).
+/// The ports that masquerades never take (`lb_ebpf::service::masquerade`).
 const MASQUERADE_GAP: (u16, u16) = (30_000, 60_999);
 
 fn drop_warning(chain: &str) -> Warning {

@@ -6,18 +6,20 @@ use lb_common::{
     DropReason, PassReason, Port, Protocol, Translation, Tuple, V4, V6, Verdict, hash::socket_hash,
 };
 use lb_ebpf::{
-    headers::Wire,
-    parse::{Link, Network, Parse, Parsed, network},
-    pipeline::{self, Observer},
-    scratch::Scratch,
-    socket_path::{self, Call, Choice, SocketVerdict},
+    bytes::{
+        headers::Wire,
+        parse::{Link, Network, Parse, Parsed, network},
+    },
+    context::scratch::Scratch,
+    memory::{clock::MemoryClock, packet::MemoryPacket},
+    path::{
+        pipeline::{self, Observer},
+        socket::{self, Call, Choice, SocketVerdict},
+    },
 };
 
 use super::{
-    ENTERS, LEAVES, Origin, Question, Tracer,
-    clock::MemoryClock,
-    frame,
-    packet::MemoryPacket,
+    ENTERS, LEAVES, Origin, Question, Tracer, frame,
     tables::{QuestionFamily, QuestionTables},
 };
 use crate::maps::MapFamily;
@@ -164,7 +166,7 @@ fn dial<F: QuestionFamily>(
         address,
         port: Port::new(question.destination.port()),
     };
-    socket_path::request(tables, clock, &call, Choice::Connection)
+    socket::request(tables, clock, &call, Choice::Connection)
 }
 
 /// The same question, the same chance.

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::Protocol;
-use lb_ebpf::headers::TcpFlags;
+use lb_ebpf::bytes::headers::TcpFlags;
 
 const HOPS: u8 = 64;
 

@@ -18,10 +18,6 @@ mod question;
 mod sources;
 mod tables;
 
-pub mod clock;
-pub mod flow;
-pub mod packet;
-
 use std::net::SocketAddr;
 
 use lb_common::{BackendState, DatapathConfig, FrontendEntry, ServiceId, V4, V6};

@@ -15,12 +15,12 @@ use lb_common::{
     SocketFlowKey, Tuple, V4, V6, hash::address_class,
 };
 use lb_ebpf::{
-    headers::Wire,
-    tables::{FlowTable, StoreError, Tables},
+    bytes::headers::Wire,
+    context::tables::{FlowTable, StoreError, Tables},
 };
 
-use super::flow::MemoryFlow;
 use crate::maps::{MapContents, MapFamily, dump::is_any_port};
+use lb_ebpf::memory::flow::MemoryFlow;
 
 /// Room for so many entries of flows. A packet leaves at most four, and two more for each backend that is tried.
 const ROOM: usize = 16;

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::HashMap;
 use bytemuck::Pod;
 use lb_common::{FlowEntry, FlowSide, Tuple, V4, V6};
-use lb_ebpf::{parse::Link, scratch::Scratch};
+use lb_ebpf::{bytes::parse::Link, context::scratch::Scratch};
 use lb_userspace::maps::bpf::Plain;
 use tests::{
     bench::{Report, Row, Samples, pin_to_one_cpu, write_json},

@@ -1,7 +1,7 @@
 //! Packets that have no ports of their own: pieces of datagrams, and ICMP messages that quote other packets.
 use std::net::{IpAddr, SocketAddr};
 
-use lb_ebpf::parse::Link;
+use lb_ebpf::bytes::parse::Link;
 
 use super::{
     Dissected, ICMP_V4, ICMP_V6, SCTP, TCP, UDP, addresses, find_network, find_transport_v4,

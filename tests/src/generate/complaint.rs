@@ -1,7 +1,7 @@
 //! ICMP messages about packets.
 use std::net::{IpAddr, SocketAddr};
 
-use lb_ebpf::parse::Link;
+use lb_ebpf::bytes::parse::Link;
 
 use super::{cluster::Hook, frame::Shape, frame::Way};
 use crate::dissect::{ICMP_V4, ICMP_V6};

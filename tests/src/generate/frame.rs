@@ -1,7 +1,7 @@
 //! From who and how to bytes.
 use std::net::SocketAddr;
 
-use lb_ebpf::parse::Link;
+use lb_ebpf::bytes::parse::Link;
 
 use super::cluster::{Hook, SERVICES, TARGET_PORT, client, frontend, node, pod};
 use crate::dissect::flag::{ACK, FIN, SYN};

@@ -1,5 +1,5 @@
 use lb_common::PassReason;
-use lb_ebpf::parse::Link;
+use lb_ebpf::bytes::parse::Link;
 
 use super::*;
 use crate::dissect::{assert_checksums, dissect};

@@ -2,7 +2,7 @@
 use std::net::IpAddr;
 
 use lb_common::{DropReason, PassReason, Translation, Verdict};
-use lb_ebpf::parse::Link;
+use lb_ebpf::bytes::parse::Link;
 
 use super::{End, Half, Key, Observed, Outcome, Passing, World, rewriting};
 use crate::dissect::{

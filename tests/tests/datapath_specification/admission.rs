@@ -5,7 +5,7 @@ use lb_common::{
     DropReason, FrontendEntry, FrontendFlags, FrontendKey, PassReason, Port, Prefix, V4, V6,
     Verdict,
 };
-use lb_ebpf::socket_path::{Call, Choice, SocketVerdict, request};
+use lb_ebpf::path::socket::{Call, Choice, SocketVerdict, request};
 use tests::{
     dissect::{
         ICMP_V4, ICMP_V6, TCP, UDP,

@@ -7,8 +7,8 @@ use std::{
 
 use lb_common::{AffinityKey, Algorithm, BackendState, DropReason, Ipv4Address, Port, V4, Verdict};
 use lb_ebpf::{
-    parse::Link,
-    socket_path::{Call, Choice, SocketVerdict, request},
+    bytes::parse::Link,
+    path::socket::{Call, Choice, SocketVerdict, request},
 };
 use tests::{
     dissect::{

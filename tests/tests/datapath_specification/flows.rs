@@ -2,7 +2,7 @@
 use std::net::SocketAddr;
 
 use lb_common::{BackendState, Counter, DropReason, FlowFlags, Verdict};
-use lb_ebpf::tables::FlowTable;
+use lb_ebpf::context::tables::FlowTable;
 use tests::{
     dissect::{
         TCP, UDP,

@@ -7,10 +7,12 @@ use lb_common::{
     Prefix, Translation, Verdict,
 };
 use lb_ebpf::{
-    headers::Wire,
-    parse::{Link, Parsed},
-    pipeline::{self, Observer},
-    scratch::Scratch,
+    bytes::{
+        headers::Wire,
+        parse::{Link, Parsed},
+    },
+    context::scratch::Scratch,
+    path::pipeline::{self, Observer},
 };
 use tests::{
     dissect::{TCP, UDP},

@@ -1,6 +1,6 @@
 //! What a packet may look like, and that nothing but addresses, ports and their checksums changes.
 use lb_common::{DropReason, Verdict};
-use lb_ebpf::parse::Link;
+use lb_ebpf::bytes::parse::Link;
 use tests::{
     dissect::{TCP, UDP, assert_checksums, dissect},
     generate::Hook,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use lb_common::{Counter, DeviceEntry, DropReason, PassReason, Verdict};
-use lb_ebpf::parse::Link;
+use lb_ebpf::bytes::parse::Link;
 use tests::{
     dissect::{TCP, UDP},
     generate::Hook,

@@ -2,7 +2,7 @@
 use std::net::SocketAddr;
 
 use lb_common::{DeviceEntry, Translation, Verdict};
-use lb_ebpf::parse::Link;
+use lb_ebpf::bytes::parse::Link;
 use tests::{
     dissect::{ICMP_V4, ICMP_V6, SCTP, TCP, UDP},
     host_datapath::HostDatapath,

@@ -2,7 +2,7 @@
 use std::net::SocketAddr;
 
 use lb_common::{DeviceEntry, DropReason, FlowFlags, PassReason, Translation, Verdict};
-use lb_ebpf::{parse::Link, tables::FlowTable};
+use lb_ebpf::{bytes::parse::Link, context::tables::FlowTable};
 use tests::{
     dissect::{
         TCP, UDP, assert_checksums, dissect,

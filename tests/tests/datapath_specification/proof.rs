@@ -1,6 +1,6 @@
 //! How a flow proves itself and moves to FLOWS, and what puts back what the LRU has thrown out.
 use lb_common::{Counter, FlowEntry, FlowFlags, FlowSide, Port, V4, Verdict};
-use lb_ebpf::tables::FlowTable;
+use lb_ebpf::context::tables::FlowTable;
 use tests::{
     dissect::{
         TCP, UDP,

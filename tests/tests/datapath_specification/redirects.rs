@@ -11,7 +11,7 @@ use tests::{
 };
 
 use crate::fixture::{REPLY, at, backend, client, frontend, node, request};
-use lb_ebpf::parse::Link;
+use lb_ebpf::bytes::parse::Link;
 
 /// A redirect to the sender of a packet, with that packet in it; over IPv6 behind other options.
 fn redirect(source: SocketAddr, destination: SocketAddr, options: &[&[u8]]) -> Vec<u8> {

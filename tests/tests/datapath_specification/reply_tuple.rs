@@ -2,7 +2,7 @@
 use std::net::SocketAddr;
 
 use lb_common::{DropReason, FlowEntry, FrontendFlags, FrontendKey, Port, Tuple, V4, Verdict};
-use lb_ebpf::tables::FlowTable;
+use lb_ebpf::context::tables::FlowTable;
 use tests::{
     dissect::{
         TCP,

@@ -1,6 +1,6 @@
 //! SCTP: an association is a flow, and its sum covers ports but no addresses.
 use lb_common::{BackendState, DropReason, Verdict};
-use lb_ebpf::{parse::Link, tables::FlowTable};
+use lb_ebpf::{bytes::parse::Link, context::tables::FlowTable};
 use tests::{
     dissect::{
         SCTP, assert_checksums, dissect,

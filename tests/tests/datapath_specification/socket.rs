@@ -8,7 +8,7 @@ use lb_common::{
     BackendState, Counter, DropReason, FrontendEntry, FrontendFlags, FrontendKey, Ipv4Address,
     Port, V4,
 };
-use lb_ebpf::socket_path::{Call, Choice, SocketVerdict, reply, request};
+use lb_ebpf::path::socket::{Call, Choice, SocketVerdict, reply, request};
 use tests::{
     dissect::{TCP, UDP},
     host_datapath::HostDatapath,

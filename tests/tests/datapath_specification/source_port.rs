@@ -2,7 +2,7 @@
 use std::net::SocketAddr;
 
 use lb_common::{Counter, DropReason, FlowFlags, FrontendFlags, Port, Verdict};
-use lb_ebpf::tables::FlowTable;
+use lb_ebpf::context::tables::FlowTable;
 use tests::{
     dissect::{
         TCP, UDP, assert_checksums, dissect,
@@ -48,8 +48,8 @@ pub(crate) fn answer(node: &mut HostDatapath, protocol: u8, port: u16, flags: u8
     ends(&bytes)
 }
 pub(crate) fn ends(bytes: &[u8]) -> Ends {
-    assert_checksums(bytes, lb_ebpf::parse::Link::Ethernet);
-    let packet = dissect(bytes, lb_ebpf::parse::Link::Ethernet).expect("a packet");
+    assert_checksums(bytes, lb_ebpf::bytes::parse::Link::Ethernet);
+    let packet = dissect(bytes, lb_ebpf::bytes::parse::Link::Ethernet).expect("a packet");
     (packet.source, packet.destination)
 }
 pub(crate) fn other(node: &mut HostDatapath) -> Talk<'_> {

@@ -2,7 +2,7 @@
 use std::net::SocketAddr;
 
 use lb_common::{BackendState, Verdict};
-use lb_ebpf::{parse::Link, tables::FlowTable};
+use lb_ebpf::{bytes::parse::Link, context::tables::FlowTable};
 use tests::{
     dissect::{
         TCP, UDP, dissect,

@@ -1,6 +1,6 @@
 //! What is not translated, and why; that nothing of it changes, and that it costs little.
 use lb_common::{PassReason, Verdict};
-use lb_ebpf::parse::Link;
+use lb_ebpf::bytes::parse::Link;
 use tests::{
     dissect::{TCP, UDP, flag},
     generate::Hook,

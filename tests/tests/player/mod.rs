@@ -7,7 +7,7 @@ use std::{
 use lb_common::{
     Counter, FlowEntry, FlowFlags, FlowSide, IpFamily, PassReason, Port, Tuple, Verdict,
 };
-use lb_ebpf::{parse::Link, scratch::Scratch};
+use lb_ebpf::{bytes::parse::Link, context::scratch::Scratch};
 use tests::{
     dissect::{UDP, assert_checksums, dissect, header_checksum_holds, transport_checksum_holds},
     generate::{Cluster, Event, Hook, Shape, Way, cluster, conversation},

@@ -1,0 +1,399 @@
+//! From bytes to a tuple, and the offsets that a rewrite needs.
+use bytemuck::Zeroable;
+use lb_common::{PassReason, Port, Protocol, Tuple, V4, V6};
+
+use crate::bytes::{
+    headers::{
+        EtherType, EthernetHeader, ExtensionHeader, FragmentHeader, IpHeader, Ipv4Header,
+        Ipv6Header, Ports, SctpHeader, TcpFlags, TcpHeader, UdpHeader, VlanTag, Wire, next_header,
+    },
+    packet::Packet,
+};
+
+/// How many IPv6 extension headers are walked over; more than RFC 8200 section 4.1 recommends to send.
+const EXTENSION_HEADERS: usize = 6;
+
+/// The transport header starts below this offset, or the packet is not ours: 1024 bytes of headers are no traffic that
+/// services see.
+const OFFSET_MASK: usize = 0x3ff;
+
+/// How a device frames its packets: a property of the attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// An Ethernet header, and VLAN tags that lie in the frame.
+    Ethernet,
+    /// Packets start at the IP header (tun, ipip, wireguard).
+    Ip,
+}
+
+/// An IP version and where its header starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// IPv4 at this offset.
+    V4(usize),
+    /// IPv6 at this offset.
+    V6(usize),
+}
+
+/// Why there is no tuple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParseError {
+    /// The packet is not ours.
+    NotOurs(PassReason),
+    /// It is ICMP, or no protocol that services know: there are addresses, and the offsets of both headers, but no ports.
+    Portless,
+    /// It is a later fragment: there are addresses and the offset of the IP header, but no ports.
+    LaterFragment,
+    /// A header lies beyond the directly readable part: pull and try again, or the packet ends there.
+    OutOfReach,
+}
+
+/// What the datapath knows of a packet. Having it guarantees that the IP header at `l3_offset` and the TCP or UDP
+/// header at `l4_offset` were readable when it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parsed<F: Wire> {
+    /// Addresses, ports, protocol.
+    pub tuple: Tuple<F>,
+    l3_offset: u16,
+    l4_offset: u16,
+    /// TCP's control bits; for SCTP those of a segment that would say as much; none for UDP.
+    pub tcp_flags: TcpFlags,
+    fragment: u8,
+    identification: u32,
+}
+
+impl<F: Wire> Parsed<F> {
+    /// Bytes before the IP header. Masked to a number that the verifier believes to lie in a packet.
+    #[inline(always)]
+    pub fn l3_offset(&self) -> usize {
+        usize::from(self.l3_offset) & OFFSET_MASK
+    }
+    /// Bytes before the transport header; masked likewise.
+    #[inline(always)]
+    pub fn l4_offset(&self) -> usize {
+        usize::from(self.l4_offset) & OFFSET_MASK
+    }
+    /// `offset` is at most [`OFFSET_MASK`].
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "see above")]
+    fn set_l4_offset(&mut self, offset: usize) {
+        self.l4_offset = offset as u16;
+    }
+    /// Whether this is the first of several fragments.
+    #[inline(always)]
+    pub fn is_fragment(&self) -> bool {
+        self.fragment != 0
+    }
+    /// IPv6: the identification of the datagram it is a fragment of, as it lies in the packet.
+    #[inline(always)]
+    pub fn identification(&self) -> u32 {
+        self.identification
+    }
+    /// Whether the packet is SCTP.
+    #[inline(always)]
+    pub fn is_sctp(&self) -> bool {
+        self.tuple.protocol == u32::from(Protocol::Sctp.number())
+    }
+    /// Whether it is the first part of an SCTP packet. What other ports change in the sum depends on the length of the
+    /// whole, which a part does not tell; and SCTP sends none, for it has parts of its own (RFC 9260, section 6.9).
+    #[inline(always)]
+    pub fn is_part_of_sctp(&self) -> bool {
+        self.is_fragment() && self.is_sctp()
+    }
+    /// Whether the packet is UDP; otherwise it is TCP or SCTP.
+    #[inline(always)]
+    pub fn is_udp(&self) -> bool {
+        is_udp(&self.tuple)
+    }
+    /// Whether the transport protocol is the family's ICMP (RFC 792, RFC 4443).
+    #[inline(always)]
+    pub fn is_icmp(&self) -> bool {
+        self.tuple.protocol == if F::VERSION == 4 { 1 } else { 58 }
+    }
+    /// `offset` is below two VLAN tags' and a quoting packet's headers, which were parsed before.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "see above")]
+    fn set_l3_offset(&mut self, offset: usize) {
+        self.l3_offset = offset as u16;
+    }
+    /// A packet of this protocol without ports: those of an earlier packet must not be told as its own.
+    #[inline(always)]
+    fn set_portless(&mut self, protocol: u8) {
+        self.tuple.protocol = u32::from(protocol);
+        (self.tuple.source_port, self.tuple.destination_port) = (Port::ZERO, Port::ZERO);
+    }
+    /// Nothing parsed yet.
+    pub fn zero() -> Self
+    where
+        Tuple<F>: Zeroable,
+    {
+        Self {
+            tuple: Tuple::zeroed(),
+            l3_offset: 0,
+            l4_offset: 0,
+            tcp_flags: TcpFlags::default(),
+            fragment: 0,
+            identification: 0,
+        }
+    }
+}
+
+/// Whether a tuple is of UDP.
+#[inline(always)]
+pub fn is_udp<F: Wire>(tuple: &Tuple<F>) -> bool {
+    tuple.protocol == u32::from(Protocol::Udp.number())
+}
+
+/// Finds the IP header.
+#[inline(always)]
+pub fn network<P: Packet>(packet: &P, link: Link) -> Result<Network, ParseError> {
+    match link {
+        Link::Ethernet => ethernet(packet),
+        Link::Ip => match ip_version(packet).ok_or(ParseError::OutOfReach)? {
+            4 => Ok(Network::V4(0)),
+            6 => Ok(Network::V6(0)),
+            _ => Err(ParseError::NotOurs(PassReason::NotIp)),
+        },
+    }
+}
+
+/// The first nibble. Both headers have 20 bytes at least; a check for one byte alone, "start < end", would tell the
+/// verifier nothing.
+#[inline(always)]
+fn ip_version<P: Packet>(packet: &P) -> Option<u8> {
+    Some(packet.header::<Ipv4Header>(0)?.version_length >> 4)
+}
+
+#[inline(always)]
+fn ethernet<P: Packet>(packet: &P) -> Result<Network, ParseError> {
+    let mut ether_type = packet
+        .header::<EthernetHeader>(0)
+        .ok_or(ParseError::OutOfReach)?
+        .ether_type;
+    let mut offset = size_of::<EthernetHeader>();
+    for _ in 0..2 {
+        if ether_type != EtherType::VLAN && ether_type != EtherType::SERVICE_VLAN {
+            break;
+        }
+        ether_type = packet
+            .header::<VlanTag>(offset)
+            .ok_or(ParseError::OutOfReach)?
+            .ether_type;
+        offset += size_of::<VlanTag>();
+    }
+    match ether_type {
+        EtherType::IPV4 => Ok(Network::V4(offset)),
+        EtherType::IPV6 => Ok(Network::V6(offset)),
+        _ => Err(ParseError::NotOurs(PassReason::NotIp)),
+    }
+}
+
+/// Walks from the IP header to the transport header: what differs between the families.
+pub trait Parse: Wire {
+    /// Fills in addresses and gives the offset and the protocol of what follows the IP headers.
+    fn walk<P: Extensions>(
+        packet: &P,
+        l3_offset: usize,
+        parsed: &mut Parsed<Self>,
+    ) -> Result<(usize, u8), ParseError>;
+
+    /// Fills `parsed` from the IP header at `l3_offset` on; after an error it holds what that says, or nothing.
+    #[inline(always)]
+    fn parse<P: Extensions>(
+        packet: &P,
+        l3_offset: usize,
+        parsed: &mut Parsed<Self>,
+    ) -> Result<(), ParseError> {
+        let (l4_offset, protocol) = Self::walk(packet, l3_offset, parsed)?;
+        finish(packet, l3_offset, l4_offset, protocol, parsed)
+    }
+
+    /// The same for a packet that another one quotes: of its transport header at least 8 bytes are there (RFC 792,
+    /// RFC 4443 section 2.4).
+    #[inline(always)]
+    fn parse_quote<P: Extensions>(
+        packet: &P,
+        l3_offset: usize,
+        parsed: &mut Parsed<Self>,
+    ) -> Result<(), ParseError> {
+        let (l4_offset, protocol) = Self::walk(packet, l3_offset, parsed)?;
+        finish_quote(packet, l3_offset, l4_offset, protocol, parsed)
+    }
+}
+
+impl Parse for V4 {
+    #[inline(always)]
+    fn walk<P: Extensions>(
+        packet: &P,
+        l3_offset: usize,
+        parsed: &mut Parsed<Self>,
+    ) -> Result<(usize, u8), ParseError> {
+        let ip = packet
+            .header::<Ipv4Header>(l3_offset)
+            .ok_or(ParseError::OutOfReach)?;
+        if ip.version_length >> 4 != 4 || ip.length() < size_of::<Ipv4Header>() {
+            return Err(ParseError::NotOurs(PassReason::Malformed));
+        }
+        parsed.tuple.source = ip.source();
+        parsed.tuple.destination = ip.destination();
+        parsed.fragment = u8::from(ip.is_fragment());
+        if ip.is_later_fragment() {
+            parsed.set_l3_offset(l3_offset);
+            parsed.set_portless(ip.protocol);
+            return Err(ParseError::LaterFragment);
+        }
+        Ok((l3_offset + ip.length(), ip.protocol))
+    }
+}
+
+impl Parse for V6 {
+    #[inline(always)]
+    fn walk<P: Extensions>(
+        packet: &P,
+        l3_offset: usize,
+        parsed: &mut Parsed<Self>,
+    ) -> Result<(usize, u8), ParseError> {
+        let ip = packet
+            .header::<Ipv6Header>(l3_offset)
+            .ok_or(ParseError::OutOfReach)?;
+        if ip.version_class_flow.first().map(|byte| byte >> 4) != Some(6) {
+            return Err(ParseError::NotOurs(PassReason::Malformed));
+        }
+        parsed.tuple.source = ip.source();
+        parsed.tuple.destination = ip.destination();
+        parsed.fragment = 0;
+        let l4_offset = l3_offset + size_of::<Ipv6Header>();
+        let protocol = ip.next_header;
+        if protocol == Protocol::Tcp.number() || protocol == Protocol::Udp.number() {
+            return Ok((l4_offset, protocol));
+        }
+        parsed.tuple.protocol = u32::from(protocol);
+        parsed.set_l3_offset(l3_offset);
+        parsed.set_l4_offset(l4_offset);
+        packet.skip_extensions(parsed)?;
+        Ok((parsed.l4_offset(), parsed.tuple.protocol_number()))
+    }
+}
+
+/// Moves `parsed` from the first header after the IPv6 header, of type `parsed.tuple.protocol` and at its `l4_offset`, over
+/// the extension headers that may stand before TCP or UDP.
+#[inline(always)]
+pub fn skip_extensions<P: Packet + ?Sized>(
+    packet: &P,
+    parsed: &mut Parsed<V6>,
+) -> Result<(), ParseError> {
+    for _ in 0..EXTENSION_HEADERS {
+        let (protocol, offset) = (parsed.tuple.protocol_number(), parsed.l4_offset());
+        match protocol {
+            next_header::HOP_BY_HOP
+            | next_header::ROUTING
+            | next_header::DESTINATION
+            | next_header::MOBILITY
+            | next_header::AUTHENTICATION => {}
+            next_header::FRAGMENT => {
+                let fragment = packet
+                    .header::<FragmentHeader>(offset)
+                    .ok_or(ParseError::OutOfReach)?;
+                parsed.identification = u32::from_ne_bytes(fragment.identification);
+                if fragment.is_later() {
+                    parsed.set_portless(fragment.next_header);
+                    return Err(ParseError::LaterFragment);
+                }
+                parsed.fragment |= u8::from(!fragment.is_atomic());
+            }
+            _ => return Ok(()),
+        }
+        let header = packet
+            .header::<ExtensionHeader>(offset)
+            .ok_or(ParseError::OutOfReach)?;
+        let next = offset + header.bytes(protocol);
+        if next > OFFSET_MASK {
+            return Err(ParseError::NotOurs(PassReason::Malformed));
+        }
+        parsed.set_l4_offset(next);
+        parsed.tuple.protocol = u32::from(header.next_header);
+    }
+    Ok(())
+}
+
+/// Reads ports and flags, and writes all there is to know.
+#[inline(always)]
+fn finish<F: Wire, P: Packet>(
+    packet: &P,
+    l3_offset: usize,
+    l4_offset: usize,
+    protocol: u8,
+    parsed: &mut Parsed<F>,
+) -> Result<(), ParseError> {
+    if l4_offset > OFFSET_MASK {
+        return Err(ParseError::NotOurs(PassReason::Malformed));
+    }
+    let (ports, tcp_flags): (Ports, TcpFlags) = if protocol == Protocol::Tcp.number() {
+        let tcp = packet
+            .header::<TcpHeader>(l4_offset)
+            .ok_or(ParseError::OutOfReach)?;
+        (tcp.ports, tcp.flags)
+    } else if protocol == Protocol::Udp.number() {
+        let udp = packet
+            .header::<UdpHeader>(l4_offset)
+            .ok_or(ParseError::OutOfReach)?;
+        (udp.ports, TcpFlags::default())
+    } else if protocol == Protocol::Sctp.number() {
+        let sctp = packet
+            .header::<SctpHeader>(l4_offset)
+            .ok_or(ParseError::OutOfReach)?;
+        (sctp.common.ports, TcpFlags::of_chunk(sctp.chunk))
+    } else {
+        parsed.set_l3_offset(l3_offset);
+        parsed.set_l4_offset(l4_offset);
+        parsed.set_portless(protocol);
+        return Err(ParseError::Portless);
+    };
+    note(l3_offset, l4_offset, protocol, ports, parsed);
+    parsed.tcp_flags = tcp_flags;
+    Ok(())
+}
+
+/// The same where only the first 8 bytes of the transport header are asked for.
+#[inline(always)]
+fn finish_quote<F: Wire, P: Packet>(
+    packet: &P,
+    l3_offset: usize,
+    l4_offset: usize,
+    protocol: u8,
+    parsed: &mut Parsed<F>,
+) -> Result<(), ParseError> {
+    if l4_offset > OFFSET_MASK {
+        return Err(ParseError::NotOurs(PassReason::Malformed));
+    }
+    if Protocol::from_number(protocol).is_none() {
+        return Err(ParseError::NotOurs(PassReason::OtherProtocol));
+    }
+    let ports = packet
+        .header::<UdpHeader>(l4_offset)
+        .ok_or(ParseError::OutOfReach)?
+        .ports;
+    note(l3_offset, l4_offset, protocol, ports, parsed);
+    Ok(())
+}
+
+#[inline(always)]
+fn note<F: Wire>(
+    l3_offset: usize,
+    l4_offset: usize,
+    protocol: u8,
+    ports: Ports,
+    parsed: &mut Parsed<F>,
+) {
+    parsed.tuple.source_port = Port::from_wire(ports.source);
+    parsed.tuple.destination_port = Port::from_wire(ports.destination);
+    parsed.tuple.protocol = u32::from(protocol);
+    parsed.set_l3_offset(l3_offset);
+    parsed.set_l4_offset(l4_offset);
+}
+
+/// A packet whose extension headers can be walked over.
+pub trait Extensions: Packet {
+    /// [`skip_extensions`].
+    fn skip_extensions(&self, parsed: &mut Parsed<V6>) -> Result<(), ParseError>;
+}

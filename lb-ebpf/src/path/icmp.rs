@@ -1,0 +1,141 @@
+//! ICMP messages that speak of another packet, which they quote: errors and redirects. And pings of Services.
+//!
+//! A message about a packet of a flow goes the way of that flow's answers, so the turned tuple of the quoted packet finds
+//! the very entry by which an answer would be translated at the same hook. An error is translated by it (see
+//! [`crate::path::icmp_error`]). A redirect is dropped, as netfilter does: to whom the sender believes it is talking, the
+//! router that redirects it does not know.
+//!
+//! At a Service's address nobody can be asked whether he is there: a ping of it is refused like a packet to a port that the
+//! Service does not have, as kube-proxy does; and so is every protocol that has no ports that are known here.
+use lb_common::{DropReason, PassReason, Port, Tuple, Verdict};
+
+use crate::{
+    bytes::{
+        headers::{IcmpHeader, IpHeader as _},
+        parse::ParseError,
+    },
+    context::{
+        scratch::FamilyScratch,
+        tables::{FlowHandle as _, Tables},
+    },
+    flow::find::find,
+    path::{
+        icmp_error,
+        icmp_quote::{Icmp, Quote},
+        steps::{Hook, Steps},
+    },
+    service::frontends,
+};
+
+/// What becomes of a packet without ports, of which `scratch.parsed` has the addresses and offsets. Afterwards that is the packet
+/// the message quotes, if it quotes one.
+#[inline(always)]
+pub fn message<F, P, T>(
+    packet: &mut P,
+    hook: Hook,
+    scratch: &mut FamilyScratch<F>,
+    tables: &mut T,
+) -> Verdict
+where
+    F: Icmp,
+    P: Steps<F>,
+    T: Tables<F>,
+{
+    if !scratch.parsed.is_icmp() {
+        return without_ports(&scratch.parsed.tuple, tables);
+    }
+    // The parse has seen the IP headers, and no more.
+    packet.pull();
+    let offset = scratch.parsed.l4_offset();
+    let Some(header) = packet.header::<IcmpHeader>(offset) else {
+        return Verdict::Pass(PassReason::Malformed);
+    };
+    match F::quote(packet, header.kind, offset) {
+        Quote::None if header.kind == F::ECHO => without_ports(&scratch.parsed.tuple, tables),
+        Quote::None => Verdict::Pass(PassReason::OtherProtocol),
+        Quote::OfError(at) => match read(packet, at, scratch) {
+            Ok(()) => error(packet, hook, scratch, tables),
+            Err(reason) => Verdict::Pass(reason),
+        },
+        Quote::OfRedirect(at) => match read(packet, at, scratch) {
+            Ok(()) => redirect(scratch, tables),
+            Err(reason) => Verdict::Pass(reason),
+        },
+    }
+}
+
+/// A ping, or another protocol: to a Service's address it is refused, and dropped where no Service has the address.
+#[inline(always)]
+fn without_ports<F: Icmp, T: Tables<F>>(tuple: &Tuple<F>, tables: &T) -> Verdict {
+    match frontends::refusal(tables, tuple.destination) {
+        None => Verdict::Pass(PassReason::OtherProtocol),
+        Some(reason) => Verdict::Drop(reason),
+    }
+}
+
+/// Notes whose message it is, and reads the packet that it quotes at `quoted`.
+#[inline(always)]
+fn read<F: Icmp, P: Steps<F>>(
+    packet: &P,
+    quoted: usize,
+    scratch: &mut FamilyScratch<F>,
+) -> Result<(), PassReason> {
+    let (parsed, message) = (&mut scratch.parsed, &mut scratch.message);
+    let l3_offset = parsed.l3_offset();
+    let ip = packet.header::<F::IpHeader>(l3_offset);
+    let end = ip.ok_or(PassReason::Malformed)?.end();
+    message.source = parsed.tuple.source;
+    message.destination = parsed.tuple.destination;
+    message.set_place(l3_offset, parsed.l4_offset(), l3_offset + end);
+    F::parse_quote(packet, quoted, parsed).map_err(|error| match error {
+        ParseError::NotOurs(reason) => reason,
+        ParseError::Portless => PassReason::OtherProtocol,
+        ParseError::LaterFragment => PassReason::LaterFragment,
+        ParseError::OutOfReach => PassReason::Malformed,
+    })
+}
+
+/// An error: to be translated, if answers to the quoted packet are.
+#[inline(always)]
+fn error<F, P, T>(
+    packet: &mut P,
+    hook: Hook,
+    scratch: &mut FamilyScratch<F>,
+    tables: &mut T,
+) -> Verdict
+where
+    F: Icmp,
+    P: Steps<F>,
+    T: Tables<F>,
+{
+    // Whoever gets the error must have sent the packet.
+    if scratch.message.destination != scratch.parsed.tuple.source {
+        return Verdict::Pass(PassReason::NotOurs);
+    }
+    let entries = &mut scratch.entries;
+    entries.other_key = scratch.parsed.tuple.reversed();
+    let Some(found) = find(tables, &entries.other_key) else {
+        return Verdict::Pass(PassReason::NotOurs);
+    };
+    entries.own = found.handle.entry();
+    // A masquerade that has no port yet has let no packet out.
+    if entries.own.side != hook.side.byte() || entries.own.port == Port::ZERO {
+        return Verdict::Pass(PassReason::NotOurs);
+    }
+    icmp_error::translate(packet, hook, scratch, tables)
+}
+
+/// A redirect: not for who sends packets of a flow that is translated, here or at the other side of the node.
+#[inline(always)]
+fn redirect<F, T>(scratch: &mut FamilyScratch<F>, tables: &mut T) -> Verdict
+where
+    F: Icmp,
+    T: Tables<F>,
+{
+    let (quoted, entries) = (&scratch.parsed.tuple, &mut scratch.entries);
+    entries.other_key = quoted.reversed();
+    if find(tables, quoted).is_some() || find(tables, &entries.other_key).is_some() {
+        return Verdict::Drop(DropReason::Redirect);
+    }
+    Verdict::Pass(PassReason::NotOurs)
+}

@@ -1,0 +1,257 @@
+//! Client to backend, on ingress: the whole decision, top to bottom. Masqueraded replies come in this way too.
+use lb_common::{Counter, DropReason, FlowFlags, FlowSide, FrontendEntry, Translation, Verdict};
+
+use crate::{
+    bytes::{
+        headers::Wire,
+        packet::Packet,
+        parse::{Link, Parsed},
+        rewrite::rewrite,
+    },
+    context::{
+        clock::Clock,
+        scratch::Entries,
+        tables::{FlowHandle, FlowTable, Tables},
+    },
+    flow::{
+        backend::{backend_is_gone, backend_is_member},
+        challenge,
+        find::Found,
+        make::repair,
+        prove::{promote, udp_client_may_prove},
+        teardown::{forget, forget_masquerade, is_closed, touch},
+    },
+    path::icmp_quote::Icmp,
+    path::{look_up::look_up, origin::bridge, steps::Steps},
+    service::{
+        frontends::{self, NO_SERVICE, frontend_of},
+        masquerade,
+    },
+};
+
+/// A packet that enters the node: requests get their backend, masqueraded replies their client.
+#[inline(always)]
+pub fn ingress<F, P, T, C>(
+    packet: &mut P,
+    link: Link,
+    parsed: &Parsed<F>,
+    entries: &mut Entries<F>,
+    tables: &mut T,
+    clock: &mut C,
+) -> Verdict
+where
+    F: Icmp,
+    P: Steps<F>,
+    T: Tables<F>,
+    C: Clock,
+{
+    let (found, frontend) = look_up(tables, &parsed.tuple);
+    if found.is_none() && frontend.service_id == NO_SERVICE {
+        return frontends::unserved(tables, &parsed.tuple);
+    }
+    match known(packet, parsed, found, entries, tables, clock) {
+        Known::Yes => {}
+        Known::No => {
+            if let Err(verdict) = opening(packet, parsed, frontend, entries, tables, clock) {
+                return verdict;
+            }
+        }
+        Known::Gone => return Verdict::Drop(DropReason::BackendGone),
+    }
+    if parsed.is_fragment()
+        && let Err(reason) = packet.note_fragment(parsed, entries, tables, clock)
+    {
+        return Verdict::Drop(reason);
+    }
+    let (address, port) = (entries.own.address, entries.own.port);
+    let (side, other_port) = (FlowSide::Destination, entries.own.other_port);
+    if let Err(reason) = rewrite(packet, parsed, side, address, port, other_port) {
+        return Verdict::Drop(reason);
+    }
+    let flags = entries.own.flags;
+    if !flags.has(FlowFlags::REQUEST) {
+        return Verdict::Translated(Translation::MasqueradedReply);
+    }
+    if flags.has(FlowFlags::BRIDGED)
+        && let Err(reason) = bridge(packet, link, tables, parsed.tuple.source, address)
+    {
+        return Verdict::Drop(reason);
+    }
+    Verdict::Translated(Translation::Request)
+}
+
+/// What is known of a packet's flow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Nothing, or it is over.
+    No,
+    /// It goes on.
+    Yes,
+    /// Its backend's pod is gone for good.
+    Gone,
+}
+
+/// Whether the packet's flow is known and goes on: it keeps its backend, unless it is over or the backend may not have
+/// it any more. Afterwards `entries.own` is the flow's entry.
+///
+/// Whether a TCP flow's pod is gone is asked at most once a second, with the packet that writes the flow's time.
+#[inline(always)]
+fn known<F, P, T, C>(
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    found: Option<Found<T::Flow>>,
+    entries: &mut Entries<F>,
+    tables: &mut T,
+    clock: &mut C,
+) -> Known
+where
+    F: Icmp,
+    P: Steps<F>,
+    T: Tables<F>,
+    C: Clock,
+{
+    let key = &parsed.tuple;
+    let Some(found) = found else {
+        return Known::No;
+    };
+    entries.own = found.handle.entry();
+    if entries.own.side != FlowSide::Destination.byte() {
+        return Known::No;
+    }
+    if parsed.is_part_of_sctp() {
+        return Known::Yes; // It will be dropped, and leaves no trace.
+    }
+    if entries.own.flags.has(FlowFlags::REQUEST)
+        && chooses_anew(parsed, entries, tables, found.table)
+    {
+        if entries.own.flags.has(FlowFlags::MASQUERADE) {
+            forget_masquerade(tables, &entries.own.translated(key));
+        }
+        forget(tables, key, &entries.other_key);
+        return Known::No;
+    }
+    let now = clock.now();
+    if now.is_after(entries.own.last_seen, 1)
+        && entries.own.flags.has(FlowFlags::REQUEST)
+        && !parsed.is_udp()
+        && backend_is_gone(tables, &entries.own)
+    {
+        // It is over, whoever closes it.
+        let flags = entries.own.flags.with(FlowFlags::RST);
+        found.handle.set_flags(flags);
+        return Known::Gone;
+    }
+    touch(tables, found.handle, &entries.own, parsed.tcp_flags, now);
+    if found.table == FlowTable::Opening {
+        // It has nothing to refuse.
+        let _done = packet.advance_request(parsed, entries, tables, clock);
+    }
+    Known::Yes
+}
+
+/// Whether a request of a known flow must get another backend: a UDP flow whose backend has left the service, at once;
+/// a TCP flow only with a SYN, when the old conversation is over or its pod is gone for good, or when it never came about, or
+/// its client may have reset it, and its backend has left the service meanwhile. If so, `entries.other_key` is the key of the other half.
+#[inline(always)]
+fn chooses_anew<F: Wire, T: Tables<F>>(
+    parsed: &Parsed<F>,
+    entries: &mut Entries<F>,
+    tables: &mut T,
+    table: FlowTable,
+) -> bool {
+    if parsed.is_udp() {
+        if backend_is_member(tables, &entries.own) {
+            return false;
+        }
+        entries.other_key = entries.own.other_half(&parsed.tuple);
+        tables.count(Counter::FlowsRebalanced);
+        return true;
+    }
+    if !parsed.tcp_flags.opens() {
+        return false;
+    }
+    entries.other_key = entries.own.other_half(&parsed.tuple);
+    let may_be_over = table == FlowTable::Opening || entries.own.flags.has(FlowFlags::RST);
+    is_closed(tables, entries.own.flags, &entries.other_key)
+        || backend_is_gone(tables, &entries.own)
+        || may_be_over && !backend_is_member(tables, &entries.own)
+}
+
+/// A packet of a flow that has not proven itself, whose entry before this packet is `entries.own`: perhaps it does so
+/// now. One that has, but found no room, is tried again once a second.
+#[inline(always)]
+pub fn advance<F: Wire, P: Packet + ?Sized, T: Tables<F>, C: Clock>(
+    packet: &P,
+    parsed: &Parsed<F>,
+    entries: &mut Entries<F>,
+    tables: &mut T,
+    clock: &mut C,
+) -> Result<(), DropReason> {
+    let key = &parsed.tuple;
+    let now = clock.now();
+    let is_due = now.is_after(entries.own.last_seen, 1);
+    let Some(handle) = tables.flow(FlowTable::Opening, key) else {
+        return Ok(()); // Another CPU has moved it meanwhile.
+    };
+    entries.own = handle.entry();
+    let flags = entries.own.flags;
+    if flags.has(FlowFlags::REQUEST.with(FlowFlags::MASQUERADE)) {
+        // The wish may have been evicted; where it was not, this changes nothing.
+        let _refused = masquerade::request(tables, key, entries, now);
+    }
+    repair(tables, key, entries, now);
+    let is_proven = if !flags.has(FlowFlags::REQUEST) {
+        false
+    } else if flags.has(FlowFlags::CROWDED) {
+        is_due
+    } else if parsed.is_udp() {
+        flags.has(FlowFlags::REPLIED) && udp_client_may_prove(tables, key, now)
+    } else {
+        flags.has(FlowFlags::CHALLENGED)
+            && challenge::given(packet, parsed) == Some(entries.own.expected_ack)
+    };
+    if is_proven {
+        promote(tables, key, handle, entries, now);
+    }
+    Ok(())
+}
+
+/// No flow is known: is it for a frontend, and may it open a flow? Afterwards `entries.own` is the new flow's entry.
+#[inline(always)]
+fn opening<F, P, T, C>(
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    frontend: FrontendEntry,
+    entries: &mut Entries<F>,
+    tables: &mut T,
+    clock: &mut C,
+) -> Result<(), Verdict>
+where
+    F: Icmp,
+    P: Steps<F>,
+    T: Tables<F>,
+    C: Clock,
+{
+    let key = &parsed.tuple;
+    // Where a proven flow chooses anew, nobody has looked yet.
+    let frontend = if frontend.service_id == NO_SERVICE {
+        frontend_of(tables, key)
+    } else {
+        frontend
+    };
+    if frontend.service_id == NO_SERVICE {
+        return Err(frontends::unserved(tables, key));
+    }
+    if parsed.is_part_of_sctp() {
+        return Err(Verdict::Drop(DropReason::Fragmented));
+    }
+    if !parsed.is_udp() && !parsed.tcp_flags.opens() {
+        return Err(Verdict::Drop(DropReason::NoFlow));
+    }
+    entries.frontend = frontend;
+    packet
+        .choose(parsed, entries, tables, clock)
+        .and_then(|()| packet.reserve(parsed, entries, tables, clock))
+        .and_then(|()| packet.remember(parsed, entries, tables, clock))
+        .map_err(Verdict::Drop)
+}

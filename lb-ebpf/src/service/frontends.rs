@@ -1,0 +1,58 @@
+//! What a packet is: of a known flow, for a frontend, for nobody at all, or others' affair.
+use lb_common::{
+    DropReason, FrontendEntry, FrontendFlags, FrontendKey, IpFamily, PassReason, ServiceId, Tuple,
+    Verdict,
+};
+
+use crate::{bytes::headers::Wire, context::tables::Tables};
+
+/// No service: ids begin at one. (A plain number, where an `Option` would be two for the verifier.)
+pub const NO_SERVICE: ServiceId = 0;
+
+/// What is no frontend.
+pub const NOBODYS: FrontendEntry = FrontendEntry {
+    service_id: NO_SERVICE,
+    flags: FrontendFlags::NONE,
+};
+
+/// The frontend a packet is for, if packets may be for it.
+#[inline(always)]
+pub fn frontend_of<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> FrontendEntry {
+    match tables.frontend(&frontend_key(key)) {
+        Some(frontend) if !frontend.flags.has(FrontendFlags::PROCESSES_ONLY) => frontend,
+        _ => NOBODYS,
+    }
+}
+
+/// What becomes of a packet that belongs to no flow and is for no frontend.
+#[inline(always)]
+pub fn unserved<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> Verdict {
+    match refusal(tables, key.destination) {
+        None => Verdict::Pass(PassReason::NotOurs),
+        Some(reason) => Verdict::Drop(reason),
+    }
+}
+
+/// What FRONTENDS has the packet's destination under.
+#[inline(always)]
+pub fn frontend_key<F: Wire>(key: &Tuple<F>) -> FrontendKey<F> {
+    FrontendKey::new(key.destination, key.destination_port, key.protocol_number())
+}
+
+/// Why nobody may have what is sent to an address, at a port that is no frontend's; `None` if it is others' affair.
+///
+/// For most addresses one comparison tells that they are no Service's.
+#[inline(always)]
+pub fn refusal<F: IpFamily, T: Tables<F>>(tables: &T, address: F::Address) -> Option<DropReason> {
+    let networks = tables.networks()?;
+    if !networks.around_services.agrees(&address) {
+        return None;
+    }
+    if let Some(entry) = tables.frontend(&FrontendKey::any_port(address)) {
+        let refuses = entry.flags.has(FrontendFlags::REFUSES);
+        return refuses.then_some(DropReason::NoSuchPort);
+    }
+    let mut prefixes = networks.service_prefixes.iter();
+    let is_for_services = prefixes.any(|prefix| prefix.contains(&address));
+    is_for_services.then_some(DropReason::NoSuchService)
+}

@@ -1,0 +1,125 @@
+//! The node's address as the source: a client that is its own backend must not see its own address come in.
+use lb_common::{DeviceEntry, DropReason, FlowFlags, FlowSide, Port, Tuple, V4, V6};
+
+use crate::{
+    bytes::headers::Wire,
+    context::{
+        clock::{Clock, Instant},
+        scratch::Entries,
+        tables::{FlowTable, StoreError, Tables},
+    },
+    flow::{
+        find::find,
+        ports::{PORT_TRIES, is_ours, port_from_range},
+    },
+};
+
+/// A family's masquerade address in a [`DeviceEntry`].
+pub trait MasqueradeAddress: Wire {
+    /// The address, or `None` where neither the device nor the node has one.
+    fn masquerade_address(device: &DeviceEntry) -> Option<Self::Address>;
+}
+impl MasqueradeAddress for V4 {
+    #[inline(always)]
+    fn masquerade_address(device: &DeviceEntry) -> Option<Self::Address> {
+        (device.masquerade_v4.0 != [0; 1]).then_some(device.masquerade_v4)
+    }
+}
+impl MasqueradeAddress for V6 {
+    #[inline(always)]
+    fn masquerade_address(device: &DeviceEntry) -> Option<Self::Address> {
+        (device.masquerade_v6.0 != [0; 4]).then_some(device.masquerade_v6)
+    }
+}
+
+/// Notes on ingress that the request `key`, on its way to the backend of `entries.own`, wants a masquerade on egress.
+/// Which address, only the egress device can tell: until then the entry's port is zero.
+#[inline(always)]
+pub fn request<F: Wire, T: Tables<F>>(
+    tables: &mut T,
+    key: &Tuple<F>,
+    entries: &mut Entries<F>,
+    now: Instant,
+) -> Result<(), DropReason> {
+    entries.other_key = entries.own.translated(key);
+    if find(tables, &entries.other_key).is_some() {
+        return Ok(());
+    }
+    entries.other = entries.own;
+    let wanted = &mut entries.other;
+    wanted.address = key.source;
+    wanted.port = Port::ZERO;
+    wanted.other_port = Port::ZERO;
+    wanted.side = FlowSide::Source.byte();
+    wanted.flags = FlowFlags::REQUEST.with(FlowFlags::MASQUERADE);
+    wanted.last_seen = now.jiffies;
+    match tables.insert_flow(FlowTable::Opening, &entries.other_key, wanted) {
+        Ok(()) | Err(StoreError::Exists) => Ok(()),
+        Err(StoreError::Refused) => Err(DropReason::FlowNotStored),
+    }
+}
+
+/// Chooses address and port on the egress device, and remembers both directions, the reply's first. Afterwards
+/// `entries.own` has them.
+#[inline(always)]
+pub fn assign<F, T, C>(
+    tables: &mut T,
+    clock: &mut C,
+    key: &Tuple<F>,
+    entries: &mut Entries<F>,
+    interface: u32,
+    now: Instant,
+) -> Result<(), DropReason>
+where
+    F: MasqueradeAddress,
+    T: Tables<F>,
+    C: Clock,
+{
+    let address = tables
+        .device(interface)
+        .and_then(|device| F::masquerade_address(&device))
+        .ok_or(DropReason::NoMasqueradeAddress)?;
+    entries.own.address = address;
+    entries.own.last_seen = now.jiffies;
+    entries.other = entries.own;
+    entries.other.address = key.source;
+    entries.other.port = key.source_port;
+    entries.other.side = FlowSide::Destination.byte();
+    entries.other.flags = FlowFlags::MASQUERADE;
+    let random = clock.random();
+    for attempt in 0..=PORT_TRIES {
+        // The client's own port, if it is one of ours: from the others the node's own connections to the same backend
+        // may come, and their replies would be taken for this flow's.
+        entries.own.port = if attempt == 0 && is_ours(key.source_port) {
+            key.source_port
+        } else {
+            port_from_range(random.wrapping_add(attempt))
+        };
+        entries.other_key = entries.own.other_half(key);
+        if tables.flow(FlowTable::Proven, &entries.other_key).is_some() {
+            continue;
+        }
+        tables.mark_lodger(&address);
+        match tables.insert_flow(FlowTable::Opening, &entries.other_key, &entries.other) {
+            Err(StoreError::Exists) => {}
+            Err(StoreError::Refused) => return Err(DropReason::FlowNotStored),
+            Ok(()) => return remember(tables, key, entries),
+        }
+    }
+    Err(DropReason::NoMasqueradePort)
+}
+
+/// Replaces the wish for a masquerade by the masquerade.
+#[inline(always)]
+fn remember<F: Wire, T: Tables<F>>(
+    tables: &mut T,
+    key: &Tuple<F>,
+    entries: &Entries<F>,
+) -> Result<(), DropReason> {
+    tables
+        .replace_flow(FlowTable::Opening, key, &entries.own)
+        .map_err(|_refused| {
+            tables.remove_flow(FlowTable::Opening, &entries.other_key);
+            DropReason::FlowNotStored
+        })
+}
