@@ -204,7 +204,8 @@ fn text(log: &[u8]) -> String {
     String::from_utf8_lossy(&log[..end]).into_owned()
 }
 
-/// Reads `stack depth 240+16` (the program and its subprograms) and `processed 1234 insns`.
+/// Reads `stack depth 240+16` (the program and its subprograms; from Linux 7.3 on `stack depth max 256`, of the longest
+/// chain of calls) and `processed 1234 insns`.
 fn read_cost(log: &str) -> Result<Cost> {
     let after = |mark: &str| {
         let line = log.lines().find_map(|line| line.strip_prefix(mark));
@@ -216,7 +217,7 @@ fn read_cost(log: &str) -> Result<Cost> {
                 .to_owned(),
         )
     };
-    let depths = after("stack depth ")?;
+    let depths = after("stack depth max ").or_else(|_| after("stack depth "))?;
     let depths: Vec<u32> = depths
         .split('+')
         .map(str::parse)
@@ -276,6 +277,8 @@ mod tests {
             instructions: 1063,
             stack: 256,
         };
+        assert_eq!(read_cost(log).unwrap(), cost);
+        let log = "stack depth max 256\nsubprog 0 (age_flows_v4) main insns_self 53 insns_total 1063 stack 32\nprocessed 1063 insns (limit 1000000)\n";
         assert_eq!(read_cost(log).unwrap(), cost);
         assert!(read_cost("processed none").is_err());
     }

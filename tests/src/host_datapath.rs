@@ -2,21 +2,17 @@
 use std::net::SocketAddr;
 
 use lb_common::{
-    Algorithm, BackendEntry, BackendId, BackendState, FlowEntry, FrontendEntry, FrontendFlags,
-    FrontendKey, Port, ServiceId, Tuple, V4, Verdict,
+    Algorithm, BackendEntry, BackendId, BackendState, FlowEntry, FlowSide, FrontendEntry,
+    FrontendFlags, FrontendKey, Port, ServiceId, Tuple, V4, Verdict,
 };
 use lb_ebpf::{
-    bytes::{
-        headers::Wire,
-        parse::{Link, Parsed},
-    },
-    context::{scratch::Scratch, tables::FlowTable},
+    bytes::{headers::Wire, parse::Link, parsed::Parsed},
+    context::{self, environment::FlowTable, scratch::Scratch},
     path::pipeline::{self, Observer},
 };
 
 use crate::{
     generate::Hook,
-    memory_clock::MemoryClock,
     memory_packet::MemoryPacket,
     memory_tables::{MemoryFamily, MemoryTables},
 };
@@ -34,20 +30,19 @@ pub fn run(
     link: Link,
     scratch: &mut Scratch,
     tables: &mut MemoryTables,
-    clock: &mut MemoryClock,
 ) -> Verdict {
-    match hook {
-        Hook::Ingress => pipeline::ingress(packet, link, scratch, tables, clock, &mut Nobody),
-        Hook::Egress => pipeline::egress(packet, link, scratch, tables, clock, &mut Nobody),
-    }
+    let side = match hook {
+        Hook::Ingress => FlowSide::Destination,
+        Hook::Egress => FlowSide::Source,
+    };
+    let hook = context::Hook { side, link };
+    pipeline::run(packet, hook, scratch.memory(), tables, &mut Nobody)
 }
 
 /// A node with a few services, for tests that tell it everything themselves.
 pub struct HostDatapath {
     /// Its tables.
     pub tables: MemoryTables,
-    /// Its clock.
-    pub clock: MemoryClock,
     scratch: Scratch,
     next_slot: u32,
 }
@@ -56,7 +51,6 @@ impl Default for HostDatapath {
     fn default() -> Self {
         Self {
             tables: MemoryTables::default(),
-            clock: MemoryClock::new(1),
             scratch: Scratch::default(),
             next_slot: 1,
         }
@@ -148,12 +142,9 @@ impl HostDatapath {
     /// A packet passes a hook.
     pub fn pass(&mut self, hook: Hook, packet: &mut MemoryPacket, link: Link) -> Verdict {
         let Self {
-            tables,
-            clock,
-            scratch,
-            ..
+            tables, scratch, ..
         } = self;
-        run(hook, packet, link, scratch, tables, clock)
+        run(hook, packet, link, scratch, tables)
     }
 
     /// What is remembered of an IPv4 tuple, and in which table.

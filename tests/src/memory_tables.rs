@@ -17,7 +17,11 @@ use lb_common::{
 };
 use lb_ebpf::{
     bytes::headers::Wire,
-    context::tables::{FlowHandle, FlowTable, StoreError, Tables},
+    context::{
+        clock::Instant,
+        environment::{Environment, FlowHandle, FlowTable, StoreError},
+    },
+    memory::clock::MemoryClock,
 };
 
 /// A living entry; its cell is leaked (at most 44 bytes a flow, in a test).
@@ -179,6 +183,8 @@ pub struct MemoryTables {
     pub lookups: Cell<u32>,
     /// `FLOW_MARKS`.
     pub marks: FlowMarks,
+    /// The time, and chance.
+    pub clock: MemoryClock,
     /// For each of the next looks at a flow table: whether it finds nothing, for another CPU is about to move the flow.
     pub missed: RefCell<VecDeque<bool>>,
     /// How many looks found nothing so.
@@ -204,6 +210,7 @@ impl Default for MemoryTables {
             counters: BTreeMap::new(),
             lookups: Cell::new(0),
             marks: FlowMarks::zeroed(),
+            clock: MemoryClock::new(1),
             missed: RefCell::default(),
             misses: Cell::new(0),
         }
@@ -260,7 +267,7 @@ macro_rules! memory_family {
 memory_family!(V4, v4);
 memory_family!(V6, v6);
 
-impl<F: MemoryFamily> Tables<F> for MemoryTables {
+impl<F: MemoryFamily> Environment<F> for MemoryTables {
     type Flow = MemoryFlow<F>;
 
     fn udp_flows_per_client(&self) -> u32 {
@@ -384,5 +391,11 @@ impl<F: MemoryFamily> Tables<F> for MemoryTables {
     }
     fn count(&mut self, counter: Counter) {
         *self.counters.entry(counter).or_default() += 1;
+    }
+    fn now(&self) -> Instant {
+        self.clock.instant()
+    }
+    fn random(&mut self) -> u32 {
+        self.clock.random()
     }
 }

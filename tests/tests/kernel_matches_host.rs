@@ -93,9 +93,9 @@ impl Both {
             return None;
         };
         let mut packet = MemoryPacket::new(bytes.to_vec());
-        let Cluster { tables, clock, .. } = &mut self.cluster;
+        let tables = &mut self.cluster.tables;
         let scratch = &mut self.scratch;
-        let verdict = host_datapath::run(hook, &mut packet, link, scratch, tables, clock);
+        let verdict = host_datapath::run(hook, &mut packet, link, scratch, tables);
         let action = match verdict {
             Verdict::Pass(_) | Verdict::Translated(_) => GO_ON,
             Verdict::Drop(_) => DROP,

@@ -4,4 +4,5 @@ pub mod crc32c;
 pub mod headers;
 pub mod packet;
 pub mod parse;
+pub mod parsed;
 pub mod rewrite;

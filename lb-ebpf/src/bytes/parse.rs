@@ -1,6 +1,5 @@
 //! From bytes to a tuple, and the offsets that a rewrite needs.
-use bytemuck::Zeroable;
-use lb_common::{PassReason, Port, Protocol, Tuple, V4, V6};
+use lb_common::{PassReason, Port, Protocol, V4, V6};
 
 use crate::bytes::{
     headers::{
@@ -8,14 +7,11 @@ use crate::bytes::{
         Ipv6Header, Ports, SctpHeader, TcpFlags, TcpHeader, UdpHeader, VlanTag, Wire, next_header,
     },
     packet::Packet,
+    parsed::{OFFSET_MASK, Parsed, ParsedMemory},
 };
 
 /// How many IPv6 extension headers are walked over; more than RFC 8200 section 4.1 recommends to send.
 const EXTENSION_HEADERS: usize = 6;
-
-/// The transport header starts below this offset, or the packet is not ours: 1024 bytes of headers are no traffic that
-/// services see.
-const OFFSET_MASK: usize = 0x3ff;
 
 /// How a device frames its packets: a property of the attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,102 +42,6 @@ pub enum ParseError {
     LaterFragment,
     /// A header lies beyond the directly readable part: pull and try again, or the packet ends there.
     OutOfReach,
-}
-
-/// What the datapath knows of a packet. Having it guarantees that the IP header at `l3_offset` and the TCP or UDP
-/// header at `l4_offset` were readable when it was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parsed<F: Wire> {
-    /// Addresses, ports, protocol.
-    pub tuple: Tuple<F>,
-    l3_offset: u16,
-    l4_offset: u16,
-    /// TCP's control bits; for SCTP those of a segment that would say as much; none for UDP.
-    pub tcp_flags: TcpFlags,
-    fragment: u8,
-    identification: u32,
-}
-
-impl<F: Wire> Parsed<F> {
-    /// Bytes before the IP header. Masked to a number that the verifier believes to lie in a packet.
-    #[inline(always)]
-    pub fn l3_offset(&self) -> usize {
-        usize::from(self.l3_offset) & OFFSET_MASK
-    }
-    /// Bytes before the transport header; masked likewise.
-    #[inline(always)]
-    pub fn l4_offset(&self) -> usize {
-        usize::from(self.l4_offset) & OFFSET_MASK
-    }
-    /// `offset` is at most [`OFFSET_MASK`].
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "see above")]
-    fn set_l4_offset(&mut self, offset: usize) {
-        self.l4_offset = offset as u16;
-    }
-    /// Whether this is the first of several fragments.
-    #[inline(always)]
-    pub fn is_fragment(&self) -> bool {
-        self.fragment != 0
-    }
-    /// IPv6: the identification of the datagram it is a fragment of, as it lies in the packet.
-    #[inline(always)]
-    pub fn identification(&self) -> u32 {
-        self.identification
-    }
-    /// Whether the packet is SCTP.
-    #[inline(always)]
-    pub fn is_sctp(&self) -> bool {
-        self.tuple.protocol == u32::from(Protocol::Sctp.number())
-    }
-    /// Whether it is the first part of an SCTP packet. What other ports change in the sum depends on the length of the
-    /// whole, which a part does not tell; and SCTP sends none, for it has parts of its own (RFC 9260, section 6.9).
-    #[inline(always)]
-    pub fn is_part_of_sctp(&self) -> bool {
-        self.is_fragment() && self.is_sctp()
-    }
-    /// Whether the packet is UDP; otherwise it is TCP or SCTP.
-    #[inline(always)]
-    pub fn is_udp(&self) -> bool {
-        is_udp(&self.tuple)
-    }
-    /// Whether the transport protocol is the family's ICMP (RFC 792, RFC 4443).
-    #[inline(always)]
-    pub fn is_icmp(&self) -> bool {
-        self.tuple.protocol == if F::VERSION == 4 { 1 } else { 58 }
-    }
-    /// `offset` is below two VLAN tags' and a quoting packet's headers, which were parsed before.
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "see above")]
-    fn set_l3_offset(&mut self, offset: usize) {
-        self.l3_offset = offset as u16;
-    }
-    /// A packet of this protocol without ports: those of an earlier packet must not be told as its own.
-    #[inline(always)]
-    fn set_portless(&mut self, protocol: u8) {
-        self.tuple.protocol = u32::from(protocol);
-        (self.tuple.source_port, self.tuple.destination_port) = (Port::ZERO, Port::ZERO);
-    }
-    /// Nothing parsed yet.
-    pub fn zero() -> Self
-    where
-        Tuple<F>: Zeroable,
-    {
-        Self {
-            tuple: Tuple::zeroed(),
-            l3_offset: 0,
-            l4_offset: 0,
-            tcp_flags: TcpFlags::default(),
-            fragment: 0,
-            identification: 0,
-        }
-    }
-}
-
-/// Whether a tuple is of UDP.
-#[inline(always)]
-pub fn is_udp<F: Wire>(tuple: &Tuple<F>) -> bool {
-    tuple.protocol == u32::from(Protocol::Udp.number())
 }
 
 /// Finds the IP header.
@@ -188,46 +88,53 @@ fn ethernet<P: Packet>(packet: &P) -> Result<Network, ParseError> {
     }
 }
 
+/// A packet whose extension headers can be walked over.
+pub trait Extensions: Packet {
+    /// [`skip_extensions`].
+    fn skip_extensions<M: ParsedMemory<V6>>(&self, memory: &mut M) -> Result<(), ParseError>;
+}
+
 /// Walks from the IP header to the transport header: what differs between the families.
 pub trait Parse: Wire {
     /// Fills in addresses and gives the offset and the protocol of what follows the IP headers.
-    fn walk<P: Extensions>(
+    fn walk<P: Extensions, M: ParsedMemory<Self>>(
         packet: &P,
         l3_offset: usize,
-        parsed: &mut Parsed<Self>,
+        memory: &mut M,
     ) -> Result<(usize, u8), ParseError>;
 
-    /// Fills `parsed` from the IP header at `l3_offset` on; after an error it holds what that says, or nothing.
+    /// Fills `memory` from the IP header at `l3_offset` on; after an error it holds what that says, or nothing.
     #[inline(always)]
-    fn parse<P: Extensions>(
+    fn parse<P: Extensions, M: ParsedMemory<Self>>(
         packet: &P,
         l3_offset: usize,
-        parsed: &mut Parsed<Self>,
+        memory: &mut M,
     ) -> Result<(), ParseError> {
-        let (l4_offset, protocol) = Self::walk(packet, l3_offset, parsed)?;
-        finish(packet, l3_offset, l4_offset, protocol, parsed)
+        let (l4_offset, protocol) = Self::walk(packet, l3_offset, memory)?;
+        finish(packet, l3_offset, l4_offset, protocol, memory.parsed_mut())
     }
 
     /// The same for a packet that another one quotes: of its transport header at least 8 bytes are there (RFC 792,
     /// RFC 4443 section 2.4).
     #[inline(always)]
-    fn parse_quote<P: Extensions>(
+    fn parse_quote<P: Extensions, M: ParsedMemory<Self>>(
         packet: &P,
         l3_offset: usize,
-        parsed: &mut Parsed<Self>,
+        memory: &mut M,
     ) -> Result<(), ParseError> {
-        let (l4_offset, protocol) = Self::walk(packet, l3_offset, parsed)?;
-        finish_quote(packet, l3_offset, l4_offset, protocol, parsed)
+        let (l4_offset, protocol) = Self::walk(packet, l3_offset, memory)?;
+        finish_quote(packet, l3_offset, l4_offset, protocol, memory.parsed_mut())
     }
 }
 
 impl Parse for V4 {
     #[inline(always)]
-    fn walk<P: Extensions>(
+    fn walk<P: Extensions, M: ParsedMemory<Self>>(
         packet: &P,
         l3_offset: usize,
-        parsed: &mut Parsed<Self>,
+        memory: &mut M,
     ) -> Result<(usize, u8), ParseError> {
+        let parsed = memory.parsed_mut();
         let ip = packet
             .header::<Ipv4Header>(l3_offset)
             .ok_or(ParseError::OutOfReach)?;
@@ -248,10 +155,10 @@ impl Parse for V4 {
 
 impl Parse for V6 {
     #[inline(always)]
-    fn walk<P: Extensions>(
+    fn walk<P: Extensions, M: ParsedMemory<Self>>(
         packet: &P,
         l3_offset: usize,
-        parsed: &mut Parsed<Self>,
+        memory: &mut M,
     ) -> Result<(usize, u8), ParseError> {
         let ip = packet
             .header::<Ipv6Header>(l3_offset)
@@ -259,6 +166,7 @@ impl Parse for V6 {
         if ip.version_class_flow.first().map(|byte| byte >> 4) != Some(6) {
             return Err(ParseError::NotOurs(PassReason::Malformed));
         }
+        let parsed = memory.parsed_mut();
         parsed.tuple.source = ip.source();
         parsed.tuple.destination = ip.destination();
         parsed.fragment = 0;
@@ -270,7 +178,8 @@ impl Parse for V6 {
         parsed.tuple.protocol = u32::from(protocol);
         parsed.set_l3_offset(l3_offset);
         parsed.set_l4_offset(l4_offset);
-        packet.skip_extensions(parsed)?;
+        packet.skip_extensions(memory)?;
+        let parsed = memory.parsed_mut();
         Ok((parsed.l4_offset(), parsed.tuple.protocol_number()))
     }
 }
@@ -390,10 +299,4 @@ fn note<F: Wire>(
     parsed.tuple.protocol = u32::from(protocol);
     parsed.set_l3_offset(l3_offset);
     parsed.set_l4_offset(l4_offset);
-}
-
-/// A packet whose extension headers can be walked over.
-pub trait Extensions: Packet {
-    /// [`skip_extensions`].
-    fn skip_extensions(&self, parsed: &mut Parsed<V6>) -> Result<(), ParseError>;
 }

@@ -5,7 +5,7 @@ use crate::bytes::{
     checksum::ChecksumDelta,
     headers::{IpHeader, Ports, SctpCommonHeader, Wire},
     packet::{L4Checksum, Packet},
-    parse::Parsed,
+    parsed::Parsed,
 };
 
 /// Offset of the checksum in a TCP header.

@@ -1,4 +1,4 @@
-//! Time and chance are inputs.
+//! Moments, as the kernel counts them.
 
 /// A moment: the low 32 bits of jiffies, and how many of them make a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,14 +20,6 @@ impl Instant {
         let passed = self.jiffies.wrapping_sub(earlier);
         passed >= self.per_second.wrapping_mul(seconds) && passed < AHEAD.wrapping_neg()
     }
-}
-
-/// What the datapath takes from the machine besides tables.
-pub trait Clock {
-    /// The time.
-    fn now(&self) -> Instant;
-    /// 32 random bits; asked for new flows only.
-    fn random(&mut self) -> u32;
 }
 
 #[cfg(test)]

@@ -3,10 +3,19 @@
 //! In the kernel this is memory of the CPU, not the stack: 512 bytes would not hold the keys and entries of an IPv6
 //! flow, and what is read back from it is unknown to the verifier. The many ways a packet can be parsed then end in one
 //! state, and what follows is verified once, not once for each chain of headers.
+#![expect(
+    unsafe_code,
+    reason = "subprograms find the memory by themselves; see `Memory`"
+)]
+use core::{hint::black_box, marker::PhantomData};
+
 use bytemuck::{Pod, Zeroable};
 use lb_common::{BackendId, FlowEntry, FrontendEntry, Tuple, V4, V6};
 
-use crate::bytes::{headers::Wire, parse::Parsed};
+use crate::bytes::{
+    headers::Wire,
+    parsed::{Parsed, ParsedMemory},
+};
 
 /// The memory of one run, of which one family is used.
 #[derive(Clone, Copy)]
@@ -57,7 +66,119 @@ pub struct Entries<F: Wire> {
     /// The backend that the client is to go back to; 0: none.
     pub kept: BackendId,
     /// Not 0: which backend the flow gets is remembered for the client.
-    pub sticks: u32,
+    pub has_affinity: u32,
+}
+
+/// The scratch memory of a run, which subprograms use as well: each finds it by itself, not by an argument.
+///
+/// So no reference to it may live while one of them runs. That is why there is none to be had but through the methods of
+/// [`FamilyMemory`], each of which borrows it anew, and why a step takes that whole.
+///
+/// ```compile_fail
+/// # use lb_common::V4;
+/// # use lb_ebpf::context::scratch::{FamilyMemory, Scratch};
+/// # fn step(_: &mut FamilyMemory<'_, V4>) {}
+/// let mut scratch = Scratch::default();
+/// let mut memory = scratch.memory().v4();
+/// let entries = memory.entries();
+/// step(&mut memory);
+/// entries.kept = 1; // Borrowed before the step, used after it.
+/// ```
+pub struct Memory<'a> {
+    scratch: *mut Scratch,
+    lifetime: PhantomData<&'a mut Scratch>,
+}
+
+/// The part of [`Memory`] that is one family's.
+pub struct FamilyMemory<'a, F: Wire> {
+    scratch: *mut FamilyScratch<F>,
+    lifetime: PhantomData<&'a mut FamilyScratch<F>>,
+}
+
+impl<'a> Memory<'a> {
+    /// The memory behind a pointer.
+    ///
+    /// # Safety
+    /// It is valid, aligned and initialised for `'a`. Others use it only while a step runs that was given the
+    /// [`FamilyMemory`] of it, by references that end with the step.
+    #[inline(always)]
+    pub unsafe fn from_pointer(scratch: *mut Scratch) -> Self {
+        Self {
+            scratch,
+            lifetime: PhantomData,
+        }
+    }
+    /// The same memory, of which the compiler does not know what was written: it reads from it again.
+    #[inline(always)]
+    #[must_use]
+    pub fn forget(self) -> Self {
+        Self {
+            scratch: black_box(self.scratch),
+            lifetime: PhantomData,
+        }
+    }
+    /// The part for an IPv4 packet.
+    #[inline(always)]
+    pub fn v4(&mut self) -> FamilyMemory<'a, V4> {
+        FamilyMemory {
+            // SAFETY: valid, by the promise at construction; no reference is made.
+            scratch: unsafe { &raw mut (*self.scratch).v4 },
+            lifetime: PhantomData,
+        }
+    }
+    /// The part for an IPv6 packet.
+    #[inline(always)]
+    pub fn v6(&mut self) -> FamilyMemory<'a, V6> {
+        FamilyMemory {
+            // SAFETY: as above.
+            scratch: unsafe { &raw mut (*self.scratch).v6 },
+            lifetime: PhantomData,
+        }
+    }
+}
+
+impl<F: Wire> FamilyMemory<'_, F> {
+    /// All of it.
+    #[inline(always)]
+    pub fn all(&mut self) -> &mut FamilyScratch<F> {
+        // SAFETY: valid, by the promise at the construction of the memory. The reference is the only one: here it borrows
+        // `self`, and a subprogram that makes one of its own was called with `self` borrowed for as long as it runs.
+        unsafe { &mut *self.scratch }
+    }
+    /// The packet.
+    #[inline(always)]
+    pub fn parsed(&self) -> &Parsed<F> {
+        // SAFETY: as above; nobody writes while `self` is borrowed.
+        unsafe { &(*self.scratch).parsed }
+    }
+    /// Flow entries at hand.
+    #[inline(always)]
+    pub fn entries(&mut self) -> &mut Entries<F> {
+        &mut self.all().entries
+    }
+    /// Both.
+    #[inline(always)]
+    pub fn parts(&mut self) -> (&Parsed<F>, &mut Entries<F>) {
+        let FamilyScratch {
+            parsed, entries, ..
+        } = self.all();
+        (parsed, entries)
+    }
+}
+
+impl<F: Wire> ParsedMemory<F> for FamilyMemory<'_, F> {
+    #[inline(always)]
+    fn parsed_mut(&mut self) -> &mut Parsed<F> {
+        &mut self.all().parsed
+    }
+}
+
+impl Scratch {
+    /// The memory as programs work in it.
+    pub fn memory(&mut self) -> Memory<'_> {
+        // SAFETY: borrowed for as long as the memory lives, and by nobody else.
+        unsafe { Memory::from_pointer(self) }
+    }
 }
 
 /// Offsets are kept as they were parsed: a packet's are below this.
@@ -113,7 +234,7 @@ where
                 other: FlowEntry::zeroed(),
                 frontend: FrontendEntry::zeroed(),
                 kept: 0,
-                sticks: 0,
+                has_affinity: 0,
             },
             message: Message {
                 source: F::Address::zeroed(),

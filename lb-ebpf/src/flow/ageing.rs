@@ -2,7 +2,7 @@
 use lb_common::{FlowEntry, FlowFlags, FlowSide, Protocol, Tuple, config::Timeouts};
 
 use crate::{
-    bytes::{headers::Wire, parse::is_udp},
+    bytes::{headers::Wire, parsed::is_udp},
     context::clock::Instant,
     flow::claim::OPENING_SECONDS,
 };

@@ -1,7 +1,7 @@
 //! The backend of a flow: the one it is given, and what has become of it since.
 use lb_common::{BackendEntry, BackendId, BackendState, FlowEntry, IpFamily};
 
-use crate::{bytes::headers::Wire, context::tables::Tables};
+use crate::{bytes::headers::Wire, context::environment::Environment};
 
 /// A chosen backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,8 +14,8 @@ pub struct Selected<F: IpFamily> {
 
 /// Whether the backend a flow was given is still a member of the service it was given for.
 #[inline(always)]
-pub fn backend_is_member<F: Wire, T: Tables<F>>(tables: &T, entry: &FlowEntry<F>) -> bool {
-    tables.backend(entry.backend_id).is_some_and(|backend| {
+pub fn backend_is_member<F: Wire, E: Environment<F>>(env: &E, entry: &FlowEntry<F>) -> bool {
+    env.backend(entry.backend_id).is_some_and(|backend| {
         backend.state() == BackendState::Active
             && backend.generation == entry.generation
             && backend.service_id == entry.service_id
@@ -24,8 +24,8 @@ pub fn backend_is_member<F: Wire, T: Tables<F>>(tables: &T, entry: &FlowEntry<F>
 
 /// Whether the pod behind a flow's backend is gone for good: it will neither answer nor say goodbye.
 #[inline(always)]
-pub fn backend_is_gone<F: Wire, T: Tables<F>>(tables: &T, entry: &FlowEntry<F>) -> bool {
-    tables.backend(entry.backend_id).is_none_or(|backend| {
+pub fn backend_is_gone<F: Wire, E: Environment<F>>(env: &E, entry: &FlowEntry<F>) -> bool {
+    env.backend(entry.backend_id).is_none_or(|backend| {
         backend.generation != entry.generation
             || matches!(backend.state(), BackendState::Gone | BackendState::Free)
     })

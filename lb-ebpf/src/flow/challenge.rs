@@ -2,7 +2,7 @@
 use crate::bytes::{
     headers::{SctpCommonHeader, SctpInit, TcpFlags, TcpHeader, Wire},
     packet::Packet,
-    parse::Parsed,
+    parsed::Parsed,
 };
 
 /// The number that the backend's answer to an opening packet asks for. TCP: the acknowledgement of its sequence number; SCTP:

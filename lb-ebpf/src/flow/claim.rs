@@ -5,8 +5,8 @@ use crate::{
     bytes::headers::Wire,
     context::{
         clock::Instant,
+        environment::{Environment, FlowHandle as _, FlowTable, StoreError},
         scratch::Entries,
-        tables::{FlowHandle as _, FlowTable, StoreError, Tables},
     },
     flow::{
         find::find,
@@ -24,15 +24,15 @@ pub const OPENING_SECONDS: u32 = 60;
 /// it; then one with another source port from the range of masquerade ports. Which ports are tried follows from the
 /// flow's tuple: who opens it again after its request half was evicted finds its own.
 #[inline(always)]
-pub fn reserve<F: Wire, T: Tables<F>>(
-    tables: &mut T,
+pub fn reserve<F: Wire, E: Environment<F>>(
+    env: &mut E,
     key: &Tuple<F>,
     entries: &mut Entries<F>,
     now: Instant,
 ) -> Result<(), DropReason> {
     entries.other_key = entries.own.other_half(key);
     make_other(key, entries, now);
-    let claimed = claim_reply_tuple(tables, entries, now);
+    let claimed = claim_reply_tuple(env, entries, now);
     if claimed != Err(DropReason::FlowConflict) {
         return claimed;
     }
@@ -41,15 +41,15 @@ pub fn reserve<F: Wire, T: Tables<F>>(
     for attempt in 0..PORT_TRIES {
         entries.own.other_port = port_from_range(hash.wrapping_add(attempt));
         entries.other_key.destination_port = entries.own.other_port;
-        match tables.insert_flow(FlowTable::Opening, &entries.other_key, &entries.other) {
+        match env.insert_flow(FlowTable::Opening, &entries.other_key, &entries.other) {
             // Looked for afterwards: flows move from the one table to the other only.
-            Ok(()) if tables.flow(FlowTable::Proven, &entries.other_key).is_some() => {
-                tables.remove_flow(FlowTable::Opening, &entries.other_key);
+            Ok(()) if env.flow(FlowTable::Proven, &entries.other_key).is_some() => {
+                env.remove_flow(FlowTable::Opening, &entries.other_key);
             }
             Ok(()) => return Ok(()),
             Err(StoreError::Refused) => return Err(DropReason::FlowNotStored),
             Err(StoreError::Exists) => {
-                let owner = tables.flow(FlowTable::Opening, &entries.other_key);
+                let owner = env.flow(FlowTable::Opening, &entries.other_key);
                 if owner.is_some_and(|owner| is_same_way(&owner.entry(), &entries.other)) {
                     return Ok(());
                 }
@@ -62,31 +62,29 @@ pub fn reserve<F: Wire, T: Tables<F>>(
 /// Takes a reply tuple for a new flow, unless a living flow of another frontend has it. Of two CPUs that want it at the
 /// same time one gets it.
 #[inline(always)]
-fn claim_reply_tuple<F: Wire, T: Tables<F>>(
-    tables: &mut T,
+fn claim_reply_tuple<F: Wire, E: Environment<F>>(
+    env: &mut E,
     entries: &Entries<F>,
     now: Instant,
 ) -> Result<(), DropReason> {
     let (reply_key, reply) = (&entries.other_key, &entries.other);
-    if let Some(found) = find(tables, reply_key) {
+    if let Some(found) = find(env, reply_key) {
         let owner = found.handle.entry();
         let is_forgotten =
             found.table == FlowTable::Opening && now.is_after(owner.last_seen, OPENING_SECONDS);
         let other_key = owner.other_half(reply_key);
-        if !is_same_way(&owner, reply)
-            && !is_forgotten
-            && !is_closed(tables, owner.flags, &other_key)
+        if !is_same_way(&owner, reply) && !is_forgotten && !is_closed(env, owner.flags, &other_key)
         {
             return Err(DropReason::FlowConflict);
         }
         // Our own left over (its request half was evicted), or a finished one: all of it goes, lest what is left of it
         // ages away under the new flow.
         if owner.flags.has(FlowFlags::MASQUERADE) {
-            forget_masquerade(tables, &reply_key.reversed());
+            forget_masquerade(env, &reply_key.reversed());
         }
-        forget(tables, reply_key, &other_key);
+        forget(env, reply_key, &other_key);
     }
-    match tables.insert_flow(FlowTable::Opening, reply_key, reply) {
+    match env.insert_flow(FlowTable::Opening, reply_key, reply) {
         Ok(()) => Ok(()),
         Err(StoreError::Exists) => Err(DropReason::FlowConflict),
         Err(StoreError::Refused) => Err(DropReason::FlowNotStored),

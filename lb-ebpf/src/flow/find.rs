@@ -3,7 +3,7 @@ use lb_common::Tuple;
 
 use crate::{
     bytes::headers::Wire,
-    context::tables::{FlowTable, Tables},
+    context::environment::{Environment, FlowTable},
 };
 
 /// A flow's entry and where it stands.
@@ -17,15 +17,15 @@ pub struct Found<H> {
 
 /// Looks a tuple up: proven flows first.
 #[inline(always)]
-pub fn find<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> Option<Found<T::Flow>> {
-    let last_move = tables.last_move();
-    find_proven(tables, key).or_else(|| find_opening(tables, key, last_move))
+pub fn find<F: Wire, E: Environment<F>>(env: &E, key: &Tuple<F>) -> Option<Found<E::Flow>> {
+    let last_move = env.last_move();
+    find_proven(env, key).or_else(|| find_opening(env, key, last_move))
 }
 
 /// Looks a tuple up among the proven flows.
 #[inline(always)]
-pub fn find_proven<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> Option<Found<T::Flow>> {
-    let handle = tables.flow(FlowTable::Proven, key)?;
+pub fn find_proven<F: Wire, E: Environment<F>>(env: &E, key: &Tuple<F>) -> Option<Found<E::Flow>> {
+    let handle = env.flow(FlowTable::Proven, key)?;
     Some(Found {
         handle,
         table: FlowTable::Proven,
@@ -38,19 +38,19 @@ pub fn find_proven<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> Option<
 /// among the opening ones. The mark of the last move tells, at the price of two loads, where a third lookup would be
 /// paid for by every packet that is not ours.
 #[inline(always)]
-pub fn find_opening<F: Wire, T: Tables<F>>(
-    tables: &T,
+pub fn find_opening<F: Wire, E: Environment<F>>(
+    env: &E,
     key: &Tuple<F>,
     last_move: u32,
-) -> Option<Found<T::Flow>> {
-    if let Some(handle) = tables.flow(FlowTable::Opening, key) {
+) -> Option<Found<E::Flow>> {
+    if let Some(handle) = env.flow(FlowTable::Opening, key) {
         return Some(Found {
             handle,
             table: FlowTable::Opening,
         });
     }
-    if tables.last_move() == last_move {
+    if env.last_move() == last_move {
         return None;
     }
-    find_proven(tables, key)
+    find_proven(env, key)
 }

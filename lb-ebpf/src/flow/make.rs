@@ -7,8 +7,8 @@ use crate::{
     bytes::headers::Wire,
     context::{
         clock::Instant,
+        environment::{Environment, FlowHandle as _, FlowTable, StoreError},
         scratch::Entries,
-        tables::{FlowHandle as _, FlowTable, StoreError, Tables},
     },
     flow::{backend::Selected, find::find},
 };
@@ -81,29 +81,29 @@ pub(super) fn is_same_way<F: Wire>(one: &FlowEntry<F>, other: &FlowEntry<F>) -> 
 /// Stores the request half of a new flow whose reply half stands at `entries.other_key`. Afterwards `entries.own` is the
 /// flow's request entry: the loser of a race between two CPUs takes the winner's.
 #[inline(always)]
-pub fn remember<F: Wire, T: Tables<F>>(
-    tables: &mut T,
+pub fn remember<F: Wire, E: Environment<F>>(
+    env: &mut E,
     key: &Tuple<F>,
     entries: &mut Entries<F>,
 ) -> Result<(), DropReason> {
-    match tables.insert_flow(FlowTable::Opening, key, &entries.own) {
+    match env.insert_flow(FlowTable::Opening, key, &entries.own) {
         Ok(()) => {
-            tables.count(Counter::FlowsOpened);
+            env.count(Counter::FlowsOpened);
             Ok(())
         }
         Err(StoreError::Exists) => {
             // Another CPU was faster with a packet of the same flow: its choice holds for both.
-            let Some(winner) = tables.flow(FlowTable::Opening, key) else {
+            let Some(winner) = env.flow(FlowTable::Opening, key) else {
                 return Err(DropReason::FlowNotStored);
             };
             entries.own = winner.entry();
             if entries.own.other_half(key) != entries.other_key {
-                tables.remove_flow(FlowTable::Opening, &entries.other_key);
+                env.remove_flow(FlowTable::Opening, &entries.other_key);
             }
             Ok(())
         }
         Err(StoreError::Refused) => {
-            tables.remove_flow(FlowTable::Opening, &entries.other_key);
+            env.remove_flow(FlowTable::Opening, &entries.other_key);
             Err(DropReason::FlowNotStored)
         }
     }
@@ -111,21 +111,21 @@ pub fn remember<F: Wire, T: Tables<F>>(
 
 /// Puts the other half back where the LRU has evicted it. Afterwards `entries.other_key` is its key.
 #[inline(always)]
-pub fn repair<F: Wire, T: Tables<F>>(
-    tables: &mut T,
+pub fn repair<F: Wire, E: Environment<F>>(
+    env: &mut E,
     key: &Tuple<F>,
     entries: &mut Entries<F>,
     now: Instant,
 ) {
     entries.other_key = entries.own.other_half(key);
-    if find(tables, &entries.other_key).is_some() {
+    if find(env, &entries.other_key).is_some() {
         return;
     }
     make_other(key, entries, now);
-    if tables
+    if env
         .insert_flow(FlowTable::Opening, &entries.other_key, &entries.other)
         .is_ok()
     {
-        tables.count(Counter::FlowsRepaired);
+        env.count(Counter::FlowsRepaired);
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     bytes::headers::{TcpFlags, Wire},
     context::{
         clock::Instant,
-        tables::{FlowHandle as _, FlowTable, Tables},
+        environment::{Environment, FlowHandle as _, FlowTable},
     },
     flow::{backend::backend_is_gone, find::find},
 };
@@ -15,9 +15,9 @@ use crate::{
 /// Who goes on after a reset has not sent it: no end does (RFC 9293, section 3.10.7.4). So a forged one, whose sequence
 /// number nobody has checked here, is forgotten with the next segment; unless it was we who wrote it, of a pod that is gone.
 #[inline(always)]
-pub fn touch<F: Wire, T: Tables<F>>(
-    tables: &T,
-    handle: T::Flow,
+pub fn touch<F: Wire, E: Environment<F>>(
+    env: &E,
+    handle: E::Flow,
     entry: &FlowEntry<F>,
     tcp_flags: TcpFlags,
     now: Instant,
@@ -29,7 +29,7 @@ pub fn touch<F: Wire, T: Tables<F>>(
     if tcp_flags.0 & goodbyes != 0 || entry.flags.has(FlowFlags::RST) {
         let mut flags = entry.flags;
         let goes_on = tcp_flags.0 & (TcpFlags::RST.0 | TcpFlags::SYN.0) == 0;
-        if goes_on && flags.has(FlowFlags::RST) && !backend_is_gone(tables, entry) {
+        if goes_on && flags.has(FlowFlags::RST) && !backend_is_gone(env, entry) {
             flags = flags.without(FlowFlags::RST.with(FlowFlags::FIN));
         }
         if tcp_flags.has(TcpFlags::FIN) {
@@ -50,8 +50,12 @@ pub fn touch<F: Wire, T: Tables<F>>(
 /// A client's reset alone ends nothing: anybody may have sent it, with any sequence number. The pod knows better (RFC 5961,
 /// section 3), so that it gets the next SYN too.
 #[inline(always)]
-pub fn is_closed<F: Wire, T: Tables<F>>(tables: &T, own: FlowFlags, other_key: &Tuple<F>) -> bool {
-    let other = find(tables, other_key).map_or(FlowFlags::NONE, |other| other.handle.entry().flags);
+pub fn is_closed<F: Wire, E: Environment<F>>(
+    env: &E,
+    own: FlowFlags,
+    other_key: &Tuple<F>,
+) -> bool {
+    let other = find(env, other_key).map_or(FlowFlags::NONE, |other| other.handle.entry().flags);
     let (client, pod) = if own.has(FlowFlags::REQUEST) {
         (own, other)
     } else {
@@ -63,18 +67,18 @@ pub fn is_closed<F: Wire, T: Tables<F>>(tables: &T, own: FlowFlags, other_key: &
 
 /// Forgets both halves of a flow, wherever they are.
 #[inline(always)]
-pub fn forget<F: Wire, T: Tables<F>>(tables: &mut T, key: &Tuple<F>, other_key: &Tuple<F>) {
-    tables.remove_flow(FlowTable::Proven, key);
-    tables.remove_flow(FlowTable::Proven, other_key);
-    tables.remove_flow(FlowTable::Opening, key);
-    tables.remove_flow(FlowTable::Opening, other_key);
+pub fn forget<F: Wire, E: Environment<F>>(env: &mut E, key: &Tuple<F>, other_key: &Tuple<F>) {
+    env.remove_flow(FlowTable::Proven, key);
+    env.remove_flow(FlowTable::Proven, other_key);
+    env.remove_flow(FlowTable::Opening, key);
+    env.remove_flow(FlowTable::Opening, other_key);
 }
 
 /// Forgets the masquerade of a flow that is over: `masquerade_key` is its request's tuple on the way to the backend.
 #[inline(always)]
-pub fn forget_masquerade<F: Wire, T: Tables<F>>(tables: &mut T, masquerade_key: &Tuple<F>) {
-    if let Some(found) = find(tables, masquerade_key) {
+pub fn forget_masquerade<F: Wire, E: Environment<F>>(env: &mut E, masquerade_key: &Tuple<F>) {
+    if let Some(found) = find(env, masquerade_key) {
         let reply_key = found.handle.entry().other_half(masquerade_key);
-        forget(tables, masquerade_key, &reply_key);
+        forget(env, masquerade_key, &reply_key);
     }
 }

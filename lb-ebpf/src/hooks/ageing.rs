@@ -9,14 +9,13 @@ use aya_ebpf::{
 use lb_common::{Counter, FlowEntry, Tuple, V4, V6, config::Timeouts};
 use lb_ebpf::{
     bytes::headers::Wire,
-    context::clock::{Clock as _, Instant},
+    context::clock::Instant,
     flow::ageing::{flow_of_masquerade, is_expired, is_expired_opening, least_opening_seconds},
 };
 
 use super::{
-    kernel_clock::KernelClock,
+    environment::{count, now},
     maps::{AGEING, FamilyMaps},
-    tables::count,
 };
 
 /// What the callback needs of the sweep; on the stack, where the verifier wants it aligned.
@@ -46,7 +45,7 @@ fn sweep<F: FamilyMaps + Wire>() {
         return;
     };
     let mut sweep = Sweep {
-        now: KernelClock.now(),
+        now: now(),
         timeouts: *timeouts,
     };
     let sweep = core::ptr::from_mut(&mut sweep).cast();

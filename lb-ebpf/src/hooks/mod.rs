@@ -16,13 +16,12 @@
 )]
 
 mod ageing;
-mod kernel_clock;
+mod environment;
 mod maps;
 mod report;
 mod skb_packet;
 mod socket;
 mod subprograms;
-mod tables;
 mod tc;
 
 /// The kernel lends some helpers to GPL-compatible programs only.

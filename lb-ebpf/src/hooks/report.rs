@@ -5,16 +5,14 @@ use lb_common::{Counter, DropReason, Event, Refusal, RefusalKind, Verdict};
 use lb_ebpf::{
     bytes::{
         headers::{IpHeader as _, TcpFlags, Wire},
-        parse::Parsed,
+        parsed::Parsed,
     },
-    context::clock::Clock as _,
     path::pipeline::Observer,
 };
 
 use super::{
-    kernel_clock::KernelClock,
+    environment::{count, now},
     maps::{EVENT_TIMES, EVENTS, REFUSALS, config},
-    tables::count,
 };
 
 /// A half rewritten packet should not exist: of so many on a CPU one is logged.
@@ -62,7 +60,7 @@ fn is_first_of_second(counter: Counter) -> bool {
     let Some(last) = EVENT_TIMES.get_ptr_mut(counter as u32) else {
         return false;
     };
-    let now = KernelClock.now();
+    let now = now();
     // SAFETY: this CPU's own value; a program is not interrupted by another of the same kind on its CPU.
     unsafe {
         let is_first = u64::from(now.jiffies).wrapping_sub(*last) >= u64::from(now.per_second);

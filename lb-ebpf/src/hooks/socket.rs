@@ -9,7 +9,7 @@ use aya_ebpf::{
 use lb_common::{DropReason, Ipv4Address, Ipv6Address, Port, Protocol, V4, V6};
 use lb_ebpf::path::socket::{Call, Choice, SocketVerdict, reply, request};
 
-use super::{kernel_clock::KernelClock, maps::config, tables::KernelTables};
+use super::{environment::Kernel, maps::config};
 
 /// The call goes on.
 const ALLOW: i32 = 1;
@@ -102,7 +102,7 @@ fn request_v4(ctx: &SockAddrContext, choice: Choice) -> i32 {
     // SAFETY: the context is valid while the program runs, and this is the only reference to it.
     let address = unsafe { &mut *ctx.sock_addr };
     let call = call_v4(address, cookie);
-    match request(&mut KernelTables, &mut KernelClock, &call, choice) {
+    match request(&mut Kernel, &call, choice) {
         SocketVerdict::Pass => ALLOW,
         SocketVerdict::Failed(reason) => fail(reason),
         SocketVerdict::Translated(to, port) => {
@@ -121,7 +121,7 @@ fn reply_v4(ctx: &SockAddrContext) -> i32 {
     // SAFETY: as in `request_v4`.
     let address = unsafe { &mut *ctx.sock_addr };
     let call = call_v4(address, cookie);
-    if let SocketVerdict::Translated(from, port) = reply(&mut KernelTables, &call) {
+    if let SocketVerdict::Translated(from, port) = reply(&mut Kernel, &call) {
         address.user_ip4 = from.0[0];
         address.user_port = port_word(port);
     }
@@ -184,7 +184,7 @@ fn request_v6(ctx: &SockAddrContext, choice: Choice) -> i32 {
     // SAFETY: as in `request_v4`.
     let address = unsafe { &mut *ctx.sock_addr };
     match peer_v6(address, cookie) {
-        Peer::V4(call) => match request(&mut KernelTables, &mut KernelClock, &call, choice) {
+        Peer::V4(call) => match request(&mut Kernel, &call, choice) {
             SocketVerdict::Pass => ALLOW,
             SocketVerdict::Failed(reason) => fail(reason),
             SocketVerdict::Translated(to, port) => {
@@ -192,7 +192,7 @@ fn request_v6(ctx: &SockAddrContext, choice: Choice) -> i32 {
                 ALLOW
             }
         },
-        Peer::V6(call) => match request(&mut KernelTables, &mut KernelClock, &call, choice) {
+        Peer::V6(call) => match request(&mut Kernel, &call, choice) {
             SocketVerdict::Pass => ALLOW,
             SocketVerdict::Failed(reason) => fail(reason),
             SocketVerdict::Translated(to, port) => {
@@ -212,12 +212,12 @@ fn reply_v6(ctx: &SockAddrContext) -> i32 {
     let address = unsafe { &mut *ctx.sock_addr };
     match peer_v6(address, cookie) {
         Peer::V4(call) => {
-            if let SocketVerdict::Translated(from, port) = reply(&mut KernelTables, &call) {
+            if let SocketVerdict::Translated(from, port) = reply(&mut Kernel, &call) {
                 set_mapped(address, from, port);
             }
         }
         Peer::V6(call) => {
-            if let SocketVerdict::Translated(from, port) = reply(&mut KernelTables, &call) {
+            if let SocketVerdict::Translated(from, port) = reply(&mut Kernel, &call) {
                 set_v6(address, from, port);
             }
         }

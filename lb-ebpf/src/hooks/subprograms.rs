@@ -5,19 +5,15 @@ use core::hint::black_box;
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use lb_common::{DropReason, FlowSide, PassReason, Translation, V4, V6, Verdict};
 use lb_ebpf::{
-    bytes::parse::{Extensions, Link, ParseError, Parsed, skip_extensions},
-    context::{
-        clock::Clock,
-        scratch::{Entries, FamilyScratch},
-        tables::Tables,
+    bytes::{
+        parse::{Extensions, Link, ParseError, skip_extensions},
+        parsed::ParsedMemory,
     },
-    path::{
-        fragments, icmp, opening, reply, request,
-        steps::{Hook, Steps},
-    },
+    context::{Context, Hook, environment::Environment},
+    path::{fragments, icmp, opening, reply, request, steps::Steps},
 };
 
-use super::{kernel_clock::KernelClock, skb_packet::SkbPacket, tables::KernelTables, tc::scratch};
+use super::{environment::Kernel, skb_packet::SkbPacket, tc::memory};
 
 /// What a step returns when nothing is to be dropped; otherwise it is one more than the reason's number.
 const DONE: u32 = 0;
@@ -46,11 +42,11 @@ const MALFORMED: u32 = 3;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn skip_extensions_v6(skb: *mut __sk_buff) -> u32 {
-    let Some(scratch) = scratch() else {
+    let Some(mut memory) = memory() else {
         return MALFORMED;
     };
     let packet = SkbPacket(TcContext::new(skb));
-    match skip_extensions(&packet, &mut scratch.v6.parsed) {
+    match skip_extensions(&packet, memory.v6().parsed_mut()) {
         Ok(()) => DONE,
         Err(ParseError::OutOfReach) => OUT_OF_REACH,
         Err(ParseError::LaterFragment) => LATER_FRAGMENT,
@@ -60,7 +56,7 @@ pub extern "C" fn skip_extensions_v6(skb: *mut __sk_buff) -> u32 {
 
 impl Extensions for SkbPacket {
     #[inline(always)]
-    fn skip_extensions(&self, _parsed: &mut Parsed<V6>) -> Result<(), ParseError> {
+    fn skip_extensions<M: ParsedMemory<V6>>(&self, _memory: &mut M) -> Result<(), ParseError> {
         Err(match skip_extensions_v6(self.0.skb.skb) {
             DONE => return Ok(()),
             OUT_OF_REACH => ParseError::OutOfReach,
@@ -129,21 +125,25 @@ fn verdict(number: u32, translation: Translation) -> Verdict {
 }
 
 macro_rules! subprograms {
-    ($family:ident, $scratch:ident:
+    ($family:ident:
      { $($method:ident is $global:ident, $path:expr;)* }
      without the packet: { $($blind_method:ident is $blind_global:ident, $blind_path:expr;)* }
-     with a verdict: $icmp:ident, $fragment:ident) => {
+     with a verdict: { $($whole_method:ident is $whole_global:ident, $whole_path:expr, $translation:ident;)* }
+     $memory:ident) => {
         $(
             #[unsafe(no_mangle)]
             #[inline(never)]
             pub extern "C" fn $global(skb: *mut __sk_buff) -> u32 {
-                let Some(scratch) = scratch() else {
+                let Some(mut memory) = memory() else {
                     return DONE;
                 };
-                let (parsed, entries) = (&scratch.$scratch.parsed, &mut scratch.$scratch.entries);
                 // An argument that is not used is not passed, and the verifier wants it.
                 let mut packet = SkbPacket(TcContext::new(black_box(skb)));
-                number($path(&mut packet, parsed, entries, &mut KernelTables, &mut KernelClock))
+                number($path(&mut Context {
+                    packet: &mut packet,
+                    scratch: memory.$memory(),
+                    env: &mut Kernel,
+                }))
             }
         )*
         // An argument that is not used would not be passed, and the verifier refuses such calls: these have none.
@@ -151,82 +151,59 @@ macro_rules! subprograms {
             #[unsafe(no_mangle)]
             #[inline(never)]
             pub extern "C" fn $blind_global() -> u32 {
-                let Some(scratch) = scratch() else {
+                let Some(mut memory) = memory() else {
                     return DONE;
                 };
-                let (parsed, entries) = (&scratch.$scratch.parsed, &mut scratch.$scratch.entries);
-                number($blind_path(parsed, entries, &mut KernelTables, &mut KernelClock))
+                number($blind_path(&mut memory.$memory(), &mut Kernel))
             }
         )*
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        pub extern "C" fn $icmp(skb: *mut __sk_buff, at: u32) -> u32 {
-            let Some(scratch) = scratch() else {
-                return PASSED;
-            };
-            let mut packet = SkbPacket(TcContext::new(skb));
-            let scratch = &mut scratch.$scratch;
-            let tables = &mut KernelTables;
-            verdict_number(icmp::message(&mut packet, hook(at), scratch, tables))
-        }
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        pub extern "C" fn $fragment(skb: *mut __sk_buff, at: u32) -> u32 {
-            let Some(scratch) = scratch() else {
-                return PASSED;
-            };
-            let mut packet = SkbPacket(TcContext::new(skb));
-            let scratch = &mut scratch.$scratch;
-            let (tables, clock) = (&mut KernelTables, &KernelClock);
-            verdict_number(fragments::later(
-                &mut packet,
-                hook(at),
-                scratch,
-                tables,
-                clock,
-            ))
-        }
+        $(
+            #[unsafe(no_mangle)]
+            #[inline(never)]
+            pub extern "C" fn $whole_global(skb: *mut __sk_buff, at: u32) -> u32 {
+                let Some(mut memory) = memory() else {
+                    return PASSED;
+                };
+                let mut packet = SkbPacket(TcContext::new(skb));
+                let mut context = Context {
+                    packet: &mut packet,
+                    scratch: memory.$memory(),
+                    env: &mut Kernel,
+                };
+                verdict_number($whole_path(&mut context, hook(at)))
+            }
+        )*
         impl Steps<$family> for SkbPacket {
-            $(subprograms!(@method $family, $method, self, $global(self.0.skb.skb));)*
-            $(subprograms!(@method $family, $blind_method, self, $blind_global());)*
-            #[inline(always)]
-            fn portless<T: Tables<$family>>(
-                &mut self,
-                hook: Hook,
-                _scratch: &mut FamilyScratch<$family>,
-                _tables: &mut T,
-            ) -> Verdict {
-                let number = $icmp(self.0.skb.skb, hook_number(hook));
-                verdict(number, Translation::IcmpError)
-            }
-            #[inline(always)]
-            fn later_fragment<T: Tables<$family>, C: Clock>(
-                &mut self,
-                hook: Hook,
-                _scratch: &mut FamilyScratch<$family>,
-                _tables: &mut T,
-                _clock: &mut C,
-            ) -> Verdict {
-                let number = $fragment(self.0.skb.skb, hook_number(hook));
-                verdict(number, Translation::LaterFragment)
-            }
-        }
-    };
-    (@method $family:ident, $method:ident, $this:ident, $call:expr) => {
-        #[inline(always)]
-        fn $method<T: Tables<$family>, C: Clock>(
-            &mut $this,
-            _parsed: &Parsed<$family>,
-            _entries: &mut Entries<$family>,
-            _tables: &mut T,
-            _clock: &mut C,
-        ) -> Result<(), DropReason> {
-            result($call)
+            $(
+                #[inline(always)]
+                fn $method<E: Environment<$family>>(
+                    cx: &mut Context<'_, $family, Self, E>,
+                ) -> Result<(), DropReason> {
+                    result($global(cx.packet.0.skb.skb))
+                }
+            )*
+            $(
+                #[inline(always)]
+                fn $blind_method<E: Environment<$family>>(
+                    _cx: &mut Context<'_, $family, Self, E>,
+                ) -> Result<(), DropReason> {
+                    result($blind_global())
+                }
+            )*
+            $(
+                #[inline(always)]
+                fn $whole_method<E: Environment<$family>>(
+                    cx: &mut Context<'_, $family, Self, E>,
+                    hook: Hook,
+                ) -> Verdict {
+                    let number = $whole_global(cx.packet.0.skb.skb, hook_number(hook));
+                    verdict(number, Translation::$translation)
+                }
+            )*
         }
     };
 }
-
-subprograms!(V4, v4:
+subprograms!(V4:
     {
     choose is choose_v4, opening::choose;
     advance_request is advance_request_v4, request::advance;
@@ -237,9 +214,13 @@ subprograms!(V4, v4:
     reserve is reserve_v4, opening::reserve;
     remember is remember_v4, opening::remember;
     }
-    with a verdict: icmp_v4, later_fragment_v4
+    with a verdict: {
+    portless is icmp_v4, icmp::message, IcmpError;
+    later_fragment is later_fragment_v4, fragments::later, LaterFragment;
+    }
+    v4
 );
-subprograms!(V6, v6:
+subprograms!(V6:
     {
     choose is choose_v6, opening::choose;
     advance_request is advance_request_v6, request::advance;
@@ -250,5 +231,9 @@ subprograms!(V6, v6:
     reserve is reserve_v6, opening::reserve;
     remember is remember_v6, opening::remember;
     }
-    with a verdict: icmp_v6, later_fragment_v6
+    with a verdict: {
+    portless is icmp_v6, icmp::message, IcmpError;
+    later_fragment is later_fragment_v6, fragments::later, LaterFragment;
+    }
+    v6
 );

@@ -5,17 +5,17 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use lb_common::Verdict;
+use lb_common::{FlowSide, Verdict};
 use lb_ebpf::{
     bytes::{packet::Packet as _, parse::Link},
-    context::scratch::Scratch,
+    context::{
+        Hook,
+        scratch::{Memory, Scratch},
+    },
     path::pipeline,
 };
 
-use super::{
-    kernel_clock::KernelClock, maps::SCRATCH, report::Reporter, skb_packet::SkbPacket,
-    tables::KernelTables,
-};
+use super::{environment::Kernel, maps::SCRATCH, report::Reporter, skb_packet::SkbPacket};
 
 /// Packets that enter by a device with Ethernet framing.
 #[classifier]
@@ -43,32 +43,37 @@ pub fn tc_egress_ip(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn ingress(context: TcContext, link: Link) -> i32 {
-    let Some(scratch) = scratch() else {
-        return TC_ACT_UNSPEC;
-    };
-    let (mut packet, mut reporter) = parts(context);
-    action(pipeline::ingress(
-        &mut packet,
-        link,
-        scratch,
-        &mut KernelTables,
-        &mut KernelClock,
-        &mut reporter,
-    ))
+    run(
+        context,
+        Hook {
+            side: FlowSide::Destination,
+            link,
+        },
+    )
 }
 
 #[inline(always)]
 fn egress(context: TcContext, link: Link) -> i32 {
-    let Some(scratch) = scratch() else {
+    run(
+        context,
+        Hook {
+            side: FlowSide::Source,
+            link,
+        },
+    )
+}
+
+#[inline(always)]
+fn run(context: TcContext, hook: Hook) -> i32 {
+    let Some(memory) = memory() else {
         return TC_ACT_UNSPEC;
     };
     let (mut packet, mut reporter) = parts(context);
-    action(pipeline::egress(
+    action(pipeline::run(
         &mut packet,
-        link,
-        scratch,
-        &mut KernelTables,
-        &mut KernelClock,
+        hook,
+        memory,
+        &mut Kernel,
         &mut reporter,
     ))
 }
@@ -89,13 +94,15 @@ fn parts(context: TcContext) -> (SkbPacket, Reporter) {
 
 const _: () = assert!(size_of::<Scratch>() <= size_of::<[u64; 64]>());
 
-/// This CPU's working memory. Nobody else uses it meanwhile: TC programs of a CPU run one after the other, for ingress
-/// is a softirq and egress runs with softirqs off.
+/// This CPU's scratch memory, for a program, and again for each of its subprograms.
 #[inline(always)]
-pub(super) fn scratch() -> Option<&'static mut Scratch> {
+pub(super) fn memory<'a>() -> Option<Memory<'a>> {
     let scratch = SCRATCH.get_ptr_mut(0)?.cast::<Scratch>();
-    // SAFETY: large enough and aligned to 8; all of it is integers, of which any bits are values; not shared: above.
-    Some(unsafe { &mut *scratch })
+    // SAFETY: large enough and aligned to 8; all of it is integers, of which any bits are values; the map outlives the
+    // program. No other program uses it meanwhile: TC programs of a CPU run one after the other, for ingress is a
+    // softirq and egress runs with softirqs off. A subprogram uses it while its caller, which gave it the whole context,
+    // waits for it; what it borrows ends when it returns.
+    Some(unsafe { Memory::from_pointer(scratch) })
 }
 
 /// The one place where a verdict becomes an action.

@@ -1,5 +1,5 @@
 //! A clock that stands still until it is told, and chance that repeats.
-use crate::context::clock::{Clock, Instant};
+use crate::context::clock::Instant;
 
 /// How many jiffies make a second.
 pub const JIFFIES_PER_SECOND: u32 = 250;
@@ -27,17 +27,15 @@ impl MemoryClock {
     pub fn advance(&mut self, seconds: u32) {
         self.now = self.now.wrapping_add(seconds * JIFFIES_PER_SECOND);
     }
-}
-
-impl Clock for MemoryClock {
-    fn now(&self) -> Instant {
+    /// The time.
+    pub fn instant(&self) -> Instant {
         Instant {
             jiffies: self.now,
             per_second: JIFFIES_PER_SECOND,
         }
     }
-    /// `SplitMix64`'s high half.
-    fn random(&mut self) -> u32 {
+    /// 32 random bits: the high half of `SplitMix64`.
+    pub fn random(&mut self) -> u32 {
         self.drawn += 1;
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.state;

@@ -1,7 +1,7 @@
 //! An entry of a flow table in memory.
 use std::cell::Cell;
 
-use crate::context::tables::FlowHandle;
+use crate::context::environment::FlowHandle;
 use lb_common::{FlowEntry, FlowFlags, IpFamily};
 
 /// A living entry. It stays readable after its removal from a table, as an entry of a BPF map does for the running

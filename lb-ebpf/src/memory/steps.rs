@@ -3,96 +3,49 @@ use lb_common::{DropReason, V6, Verdict};
 
 use super::packet::MemoryPacket;
 use crate::{
-    bytes::parse::{self, Extensions, ParseError, Parsed},
-    context::{
-        clock::Clock,
-        scratch::{Entries, FamilyScratch},
-        tables::Tables,
+    bytes::{
+        parse::{self, Extensions, ParseError},
+        parsed::ParsedMemory,
     },
-    path::{
-        fragments, icmp,
-        icmp_quote::Icmp,
-        opening, reply, request,
-        steps::{Hook, Steps},
-    },
+    context::{Context, Hook, environment::Environment},
+    path::{fragments, icmp, icmp_quote::Icmp, opening, reply, request, steps::Steps},
 };
 
 impl Extensions for MemoryPacket {
-    fn skip_extensions(&self, parsed: &mut Parsed<V6>) -> Result<(), ParseError> {
-        parse::skip_extensions(self, parsed)
+    fn skip_extensions<M: ParsedMemory<V6>>(&self, memory: &mut M) -> Result<(), ParseError> {
+        parse::skip_extensions(self, memory.parsed_mut())
     }
 }
 
 impl<F: Icmp> Steps<F> for MemoryPacket {
-    fn choose<T: Tables<F>, C: Clock>(
-        &mut self,
-        parsed: &Parsed<F>,
-        entries: &mut Entries<F>,
-        tables: &mut T,
-        clock: &mut C,
+    fn choose<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason> {
+        opening::choose(cx)
+    }
+    fn reserve<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason> {
+        opening::reserve(&mut cx.scratch, cx.env)
+    }
+    fn remember<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason> {
+        opening::remember(&mut cx.scratch, cx.env)
+    }
+    fn advance_request<E: Environment<F>>(
+        cx: &mut Context<'_, F, Self, E>,
     ) -> Result<(), DropReason> {
-        opening::choose(self, parsed, entries, tables, clock)
+        request::advance(cx)
     }
-    fn reserve<T: Tables<F>, C: Clock>(
-        &mut self,
-        parsed: &Parsed<F>,
-        entries: &mut Entries<F>,
-        tables: &mut T,
-        clock: &mut C,
+    fn advance_reply<E: Environment<F>>(
+        cx: &mut Context<'_, F, Self, E>,
     ) -> Result<(), DropReason> {
-        opening::reserve(parsed, entries, tables, clock)
+        reply::advance(cx)
     }
-    fn remember<T: Tables<F>, C: Clock>(
-        &mut self,
-        parsed: &Parsed<F>,
-        entries: &mut Entries<F>,
-        tables: &mut T,
-        clock: &mut C,
+    fn note_fragment<E: Environment<F>>(
+        cx: &mut Context<'_, F, Self, E>,
     ) -> Result<(), DropReason> {
-        opening::remember(parsed, entries, tables, clock)
+        fragments::note(cx)
     }
-    fn advance_request<T: Tables<F>, C: Clock>(
-        &mut self,
-        parsed: &Parsed<F>,
-        entries: &mut Entries<F>,
-        tables: &mut T,
-        clock: &mut C,
-    ) -> Result<(), DropReason> {
-        request::advance(self, parsed, entries, tables, clock)
+    fn portless<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>, hook: Hook) -> Verdict {
+        icmp::message(cx, hook)
     }
-    fn advance_reply<T: Tables<F>, C: Clock>(
-        &mut self,
-        parsed: &Parsed<F>,
-        entries: &mut Entries<F>,
-        tables: &mut T,
-        clock: &mut C,
-    ) -> Result<(), DropReason> {
-        reply::advance(self, parsed, entries, tables, clock)
-    }
-    fn note_fragment<T: Tables<F>, C: Clock>(
-        &mut self,
-        parsed: &Parsed<F>,
-        entries: &mut Entries<F>,
-        tables: &mut T,
-        clock: &mut C,
-    ) -> Result<(), DropReason> {
-        fragments::note(self, parsed, entries, tables, clock)
-    }
-    fn portless<T: Tables<F>>(
-        &mut self,
-        hook: Hook,
-        scratch: &mut FamilyScratch<F>,
-        tables: &mut T,
-    ) -> Verdict {
-        icmp::message(self, hook, scratch, tables)
-    }
-    fn later_fragment<T: Tables<F>, C: Clock>(
-        &mut self,
-        hook: Hook,
-        scratch: &mut FamilyScratch<F>,
-        tables: &mut T,
-        clock: &mut C,
-    ) -> Verdict {
-        fragments::later(self, hook, scratch, tables, clock)
+    fn later_fragment<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>, hook: Hook) -> Verdict {
+        fragments::later(cx, hook)
     }
 }

@@ -14,18 +14,10 @@ use crate::{
         checksum::ChecksumDelta,
         headers::{IpHeader as _, Ipv4Header, Wire, next_header},
         packet::Packet,
-        parse::Parsed,
+        parsed::Parsed,
     },
-    context::{
-        clock::Clock,
-        scratch::{Entries, FamilyScratch},
-        tables::Tables,
-    },
-    path::{
-        icmp_quote::Icmp,
-        origin::bridge,
-        steps::{Hook, Steps},
-    },
+    context::{Context, Hook, environment::Environment},
+    path::{icmp_quote::Icmp, origin::bridge, steps::Steps},
     service::frontends::refusal,
 };
 
@@ -47,26 +39,21 @@ fn key<F: Wire, P: Packet + ?Sized>(packet: &P, parsed: &Parsed<F>) -> Option<Fr
 
 /// Leaves what the first fragment becomes by `entries.own`. An error means that the others could not be found.
 #[inline(always)]
-pub fn note<F, P, T, C>(
-    packet: &P,
-    parsed: &Parsed<F>,
-    entries: &Entries<F>,
-    tables: &mut T,
-    clock: &C,
-) -> Result<(), DropReason>
+pub fn note<F, P, E>(cx: &mut Context<'_, F, P, E>) -> Result<(), DropReason>
 where
     F: Wire,
-    P: Packet + ?Sized,
-    T: Tables<F>,
-    C: Clock,
+    P: Packet,
+    E: Environment<F>,
 {
+    let (parsed, entries) = cx.scratch.parts();
+    let env = &mut *cx.env;
     if parsed.is_sctp() {
         return Err(DropReason::Fragmented);
     }
-    let key = key(packet, parsed).ok_or(DropReason::Fragmented)?;
+    let key = key(cx.packet, parsed).ok_or(DropReason::Fragmented)?;
     let own = &entries.own;
-    let entry = FragmentEntry::new(own.address, own.side, own.flags, clock.now().jiffies);
-    if tables.set_fragment(&key, &entry) {
+    let entry = FragmentEntry::new(own.address, own.side, own.flags, env.now().jiffies);
+    if env.set_fragment(&key, &entry) {
         Ok(())
     } else {
         Err(DropReason::Fragmented)
@@ -75,33 +62,23 @@ where
 
 /// What becomes of a later fragment, of which `scratch.parsed` has the addresses and the IP header's offset.
 #[inline(always)]
-pub fn later<F, P, T, C>(
-    packet: &mut P,
-    hook: Hook,
-    scratch: &FamilyScratch<F>,
-    tables: &mut T,
-    clock: &C,
-) -> Verdict
+pub fn later<F, P, E>(cx: &mut Context<'_, F, P, E>, hook: Hook) -> Verdict
 where
     F: Icmp,
     P: Steps<F>,
-    T: Tables<F>,
-    C: Clock,
+    E: Environment<F>,
 {
-    let parsed = &scratch.parsed;
-    let Some(key) = key(packet, parsed) else {
+    let Some(key) = key(cx.packet, cx.scratch.parsed()) else {
         return Verdict::Pass(PassReason::Malformed);
     };
-    let entry = tables.fragment(&key).filter(|entry| {
-        entry.is_of(hook.side)
-            && !clock
-                .now()
-                .is_after(entry.noted, FragmentEntry::<F>::SECONDS)
+    let now = cx.env.now();
+    let entry = cx.env.fragment(&key).filter(|entry| {
+        entry.is_of(hook.side) && !now.is_after(entry.noted, FragmentEntry::<F>::SECONDS)
     });
     let Some(entry) = entry else {
-        return unknown(hook, &key, tables);
+        return unknown(hook, &key, cx.env);
     };
-    match rewrite(packet, hook, parsed, &entry, tables) {
+    match rewrite(cx, hook, &entry) {
         Ok(()) => Verdict::Translated(Translation::LaterFragment),
         Err(reason) => Verdict::Drop(reason),
     }
@@ -109,26 +86,25 @@ where
 
 /// A fragment without a first one.
 #[inline(always)]
-fn unknown<F: Icmp, T: Tables<F>>(hook: Hook, key: &FragmentKey<F>, tables: &T) -> Verdict {
-    if hook.side == FlowSide::Destination && refusal(tables, key.destination).is_some() {
+fn unknown<F: Icmp, E: Environment<F>>(hook: Hook, key: &FragmentKey<F>, env: &E) -> Verdict {
+    if hook.side == FlowSide::Destination && refusal(env, key.destination).is_some() {
         return Verdict::Drop(DropReason::EarlyFragment);
     }
     Verdict::Pass(PassReason::LaterFragment)
 }
 
 #[inline(always)]
-fn rewrite<F, P, T>(
-    packet: &mut P,
+fn rewrite<F, P, E>(
+    cx: &mut Context<'_, F, P, E>,
     hook: Hook,
-    parsed: &Parsed<F>,
     entry: &FragmentEntry<F>,
-    tables: &T,
 ) -> Result<(), DropReason>
 where
     F: Icmp,
     P: Steps<F>,
-    T: Tables<F>,
+    E: Environment<F>,
 {
+    let (parsed, packet) = (cx.scratch.parsed(), &mut *cx.packet);
     let (source, old) = match hook.side {
         FlowSide::Destination => (parsed.tuple.source, parsed.tuple.destination),
         FlowSide::Source => (parsed.tuple.destination, parsed.tuple.source),
@@ -146,7 +122,7 @@ where
         packet.adjust_sum(addresses);
     }
     if hook.side == FlowSide::Destination && entry.flags.has(FlowFlags::BRIDGED) {
-        bridge(packet, hook.link, tables, source, entry.address)?;
+        bridge(packet, hook.link, cx.env, source, entry.address)?;
     }
     Ok(())
 }

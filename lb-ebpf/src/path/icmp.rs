@@ -15,14 +15,15 @@ use crate::{
         parse::ParseError,
     },
     context::{
-        scratch::FamilyScratch,
-        tables::{FlowHandle as _, Tables},
+        Context, Hook,
+        environment::{Environment, FlowHandle as _},
+        scratch::FamilyMemory,
     },
     flow::find::find,
     path::{
         icmp_error,
         icmp_quote::{Icmp, Quote},
-        steps::{Hook, Steps},
+        steps::Steps,
     },
     service::frontends,
 };
@@ -30,35 +31,30 @@ use crate::{
 /// What becomes of a packet without ports, of which `scratch.parsed` has the addresses and offsets. Afterwards that is the packet
 /// the message quotes, if it quotes one.
 #[inline(always)]
-pub fn message<F, P, T>(
-    packet: &mut P,
-    hook: Hook,
-    scratch: &mut FamilyScratch<F>,
-    tables: &mut T,
-) -> Verdict
+pub fn message<F, P, E>(cx: &mut Context<'_, F, P, E>, hook: Hook) -> Verdict
 where
     F: Icmp,
     P: Steps<F>,
-    T: Tables<F>,
+    E: Environment<F>,
 {
-    if !scratch.parsed.is_icmp() {
-        return without_ports(&scratch.parsed.tuple, tables);
+    if !cx.scratch.parsed().is_icmp() {
+        return without_ports(&cx.scratch.parsed().tuple, cx.env);
     }
     // The parse has seen the IP headers, and no more.
-    packet.pull();
-    let offset = scratch.parsed.l4_offset();
-    let Some(header) = packet.header::<IcmpHeader>(offset) else {
+    cx.packet.pull();
+    let offset = cx.scratch.parsed().l4_offset();
+    let Some(header) = cx.packet.header::<IcmpHeader>(offset) else {
         return Verdict::Pass(PassReason::Malformed);
     };
-    match F::quote(packet, header.kind, offset) {
-        Quote::None if header.kind == F::ECHO => without_ports(&scratch.parsed.tuple, tables),
+    match F::quote(cx.packet, header.kind, offset) {
+        Quote::None if header.kind == F::ECHO => without_ports(&cx.scratch.parsed().tuple, cx.env),
         Quote::None => Verdict::Pass(PassReason::OtherProtocol),
-        Quote::OfError(at) => match read(packet, at, scratch) {
-            Ok(()) => error(packet, hook, scratch, tables),
+        Quote::OfError(at) => match read(cx.packet, at, &mut cx.scratch) {
+            Ok(()) => error(cx, hook),
             Err(reason) => Verdict::Pass(reason),
         },
-        Quote::OfRedirect(at) => match read(packet, at, scratch) {
-            Ok(()) => redirect(scratch, tables),
+        Quote::OfRedirect(at) => match read(cx.packet, at, &mut cx.scratch) {
+            Ok(()) => redirect(&mut cx.scratch, cx.env),
             Err(reason) => Verdict::Pass(reason),
         },
     }
@@ -66,8 +62,8 @@ where
 
 /// A ping, or another protocol: to a Service's address it is refused, and dropped where no Service has the address.
 #[inline(always)]
-fn without_ports<F: Icmp, T: Tables<F>>(tuple: &Tuple<F>, tables: &T) -> Verdict {
-    match frontends::refusal(tables, tuple.destination) {
+fn without_ports<F: Icmp, E: Environment<F>>(tuple: &Tuple<F>, env: &E) -> Verdict {
+    match frontends::refusal(env, tuple.destination) {
         None => Verdict::Pass(PassReason::OtherProtocol),
         Some(reason) => Verdict::Drop(reason),
     }
@@ -78,16 +74,17 @@ fn without_ports<F: Icmp, T: Tables<F>>(tuple: &Tuple<F>, tables: &T) -> Verdict
 fn read<F: Icmp, P: Steps<F>>(
     packet: &P,
     quoted: usize,
-    scratch: &mut FamilyScratch<F>,
+    scratch: &mut FamilyMemory<'_, F>,
 ) -> Result<(), PassReason> {
-    let (parsed, message) = (&mut scratch.parsed, &mut scratch.message);
+    let memory = scratch.all();
+    let (parsed, message) = (&memory.parsed, &mut memory.message);
     let l3_offset = parsed.l3_offset();
     let ip = packet.header::<F::IpHeader>(l3_offset);
     let end = ip.ok_or(PassReason::Malformed)?.end();
     message.source = parsed.tuple.source;
     message.destination = parsed.tuple.destination;
     message.set_place(l3_offset, parsed.l4_offset(), l3_offset + end);
-    F::parse_quote(packet, quoted, parsed).map_err(|error| match error {
+    F::parse_quote(packet, quoted, scratch).map_err(|error| match error {
         ParseError::NotOurs(reason) => reason,
         ParseError::Portless => PassReason::OtherProtocol,
         ParseError::LaterFragment => PassReason::LaterFragment,
@@ -97,24 +94,20 @@ fn read<F: Icmp, P: Steps<F>>(
 
 /// An error: to be translated, if answers to the quoted packet are.
 #[inline(always)]
-fn error<F, P, T>(
-    packet: &mut P,
-    hook: Hook,
-    scratch: &mut FamilyScratch<F>,
-    tables: &mut T,
-) -> Verdict
+fn error<F, P, E>(cx: &mut Context<'_, F, P, E>, hook: Hook) -> Verdict
 where
     F: Icmp,
     P: Steps<F>,
-    T: Tables<F>,
+    E: Environment<F>,
 {
+    let scratch = cx.scratch.all();
     // Whoever gets the error must have sent the packet.
     if scratch.message.destination != scratch.parsed.tuple.source {
         return Verdict::Pass(PassReason::NotOurs);
     }
     let entries = &mut scratch.entries;
     entries.other_key = scratch.parsed.tuple.reversed();
-    let Some(found) = find(tables, &entries.other_key) else {
+    let Some(found) = find(cx.env, &entries.other_key) else {
         return Verdict::Pass(PassReason::NotOurs);
     };
     entries.own = found.handle.entry();
@@ -122,19 +115,20 @@ where
     if entries.own.side != hook.side.byte() || entries.own.port == Port::ZERO {
         return Verdict::Pass(PassReason::NotOurs);
     }
-    icmp_error::translate(packet, hook, scratch, tables)
+    icmp_error::translate(cx.packet, hook, scratch, cx.env)
 }
 
 /// A redirect: not for who sends packets of a flow that is translated, here or at the other side of the node.
 #[inline(always)]
-fn redirect<F, T>(scratch: &mut FamilyScratch<F>, tables: &mut T) -> Verdict
+fn redirect<F, E>(scratch: &mut FamilyMemory<'_, F>, env: &E) -> Verdict
 where
     F: Icmp,
-    T: Tables<F>,
+    E: Environment<F>,
 {
-    let (quoted, entries) = (&scratch.parsed.tuple, &mut scratch.entries);
+    let (parsed, entries) = scratch.parts();
+    let quoted = &parsed.tuple;
     entries.other_key = quoted.reversed();
-    if find(tables, quoted).is_some() || find(tables, &entries.other_key).is_some() {
+    if find(env, quoted).is_some() || find(env, &entries.other_key).is_some() {
         return Verdict::Drop(DropReason::Redirect);
     }
     Verdict::Pass(PassReason::NotOurs)

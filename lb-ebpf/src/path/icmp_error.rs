@@ -16,15 +16,11 @@ use crate::{
     bytes::{
         checksum::{ChecksumDelta, adjust_in_place},
         headers::{ChecksumField, IcmpHeader, IpHeader as _, Ports, SctpCommonHeader},
-        packet::{L4Checksum, Packet},
+        packet::{Forwarding, L4Checksum, Packet},
         rewrite::{checksum_offset, sctp_sums},
     },
-    context::{scratch::FamilyScratch, tables::Tables},
-    path::{
-        icmp_quote::Icmp,
-        origin::bridge,
-        steps::{Hook, Steps},
-    },
+    context::{Hook, environment::Environment, scratch::FamilyScratch},
+    path::{icmp_quote::Icmp, origin::bridge},
 };
 
 /// What of the message changes besides addresses and ports.
@@ -51,16 +47,16 @@ enum QuotedSum {
 /// Translates the error `scratch.message` about the packet `scratch.parsed` by the entry `scratch.entries.own`, which is of
 /// this hook's side.
 #[inline(always)]
-pub fn translate<F, P, T>(
+pub fn translate<F, P, E>(
     packet: &mut P,
     hook: Hook,
     scratch: &mut FamilyScratch<F>,
-    tables: &mut T,
+    env: &E,
 ) -> Verdict
 where
     F: Icmp,
-    P: Steps<F>,
-    T: Tables<F>,
+    P: Packet + Forwarding<F>,
+    E: Environment<F>,
 {
     if let Err(reason) = rewrite(packet, hook.side, scratch) {
         return Verdict::Drop(reason);
@@ -68,13 +64,7 @@ where
     let own = &scratch.entries.own;
     if hook.side == FlowSide::Destination
         && own.flags.has(FlowFlags::BRIDGED)
-        && let Err(reason) = bridge(
-            packet,
-            hook.link,
-            tables,
-            scratch.message.source,
-            own.address,
-        )
+        && let Err(reason) = bridge(packet, hook.link, env, scratch.message.source, own.address)
     {
         return Verdict::Drop(reason);
     }

@@ -3,7 +3,7 @@ use lb_common::{FrontendEntry, Tuple};
 
 use crate::{
     bytes::headers::Wire,
-    context::tables::Tables,
+    context::environment::Environment,
     flow::find::{Found, find_opening, find_proven},
     service::frontends::{NO_SERVICE, NOBODYS, frontend_of},
 };
@@ -12,17 +12,17 @@ use crate::{
 /// flow and is for no frontend is somebody else's, but for the few that [`lb_common::FlowMarks::lodgers`] speaks of:
 /// most of a node's packets end here, after two lookups.
 #[inline(always)]
-pub fn look_up<F: Wire, T: Tables<F>>(
-    tables: &T,
+pub fn look_up<F: Wire, E: Environment<F>>(
+    env: &E,
     key: &Tuple<F>,
-) -> (Option<Found<T::Flow>>, FrontendEntry) {
-    let last_move = tables.last_move();
-    if let Some(found) = find_proven(tables, key) {
+) -> (Option<Found<E::Flow>>, FrontendEntry) {
+    let last_move = env.last_move();
+    if let Some(found) = find_proven(env, key) {
         return (Some(found), NOBODYS);
     }
-    let frontend = frontend_of(tables, key);
-    if frontend.service_id == NO_SERVICE && !tables.has_lodgers(&key.destination) {
+    let frontend = frontend_of(env, key);
+    if frontend.service_id == NO_SERVICE && !env.has_lodgers(&key.destination) {
         return (None, NOBODYS);
     }
-    (find_opening(tables, key, last_move), frontend)
+    (find_opening(env, key, last_move), frontend)
 }

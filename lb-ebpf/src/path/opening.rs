@@ -1,5 +1,5 @@
 //! A new flow, in three steps: choose a backend, reserve a tuple for its replies, remember both directions. Between the steps
-//! `entries.own` is what the flow's request entry is to be. (Each step is a detour of its own: in one piece they would ask
+//! `entries.own` is what the flow's request entry is to be. (Each is a subprogram of its own: in one piece they would ask
 //! more stack than a program has.)
 use lb_common::{DropReason, FlowEntry, FlowFlags, FrontendFlags, hash::tuple_hash};
 
@@ -7,14 +7,13 @@ use crate::{
     bytes::{
         headers::Wire,
         packet::{Forwarding, OnBridge, Packet},
-        parse::Parsed,
     },
-    context::{clock::Clock, scratch::Entries, tables::Tables},
-    flow::{
-        backend::Selected,
-        claim,
-        make::{self, make_request},
+    context::{
+        Context,
+        environment::Environment,
+        scratch::{Entries, FamilyMemory},
     },
+    flow::{backend::Selected, claim, make},
     path::origin::{is_from_pod, on_bridge},
     service::{
         affinity::{self, Client},
@@ -26,29 +25,23 @@ use crate::{
 
 /// Chooses a backend for a flow to `entries.frontend`. Afterwards `entries.own` is what its entry is to be.
 #[inline(always)]
-pub fn choose<F, P, T, C>(
-    packet: &mut P,
-    parsed: &Parsed<F>,
-    entries: &mut Entries<F>,
-    tables: &mut T,
-    clock: &mut C,
-) -> Result<(), DropReason>
+pub fn choose<F, P, E>(cx: &mut Context<'_, F, P, E>) -> Result<(), DropReason>
 where
     F: Wire,
-    P: Packet + Forwarding<F> + ?Sized,
-    T: Tables<F>,
-    C: Clock,
+    P: Packet + Forwarding<F>,
+    E: Environment<F>,
 {
-    let key = &parsed.tuple;
-    let now = clock.now();
-    let is_strange = !is_from_pod(packet, tables, key);
+    let (parsed, entries) = cx.scratch.parts();
+    let (key, env, packet) = (&parsed.tuple, &mut *cx.env, &mut *cx.packet);
+    let now = env.now();
+    let is_strange = !is_from_pod(packet, env, key);
     let frontend = if is_strange {
         entries.frontend
     } else {
-        for_inside(tables, &frontend_key(key), entries.frontend)
+        for_inside(env, &frontend_key(key), entries.frontend)
     };
     if frontend.flags.has(FrontendFlags::SOURCE_RANGES)
-        && !tables.is_in_source_range(frontend.service_id, &key.source)
+        && !env.is_in_source_range(frontend.service_id, &key.source)
     {
         return Err(DropReason::SourceNotAllowed);
     }
@@ -60,14 +53,15 @@ where
         service_id: frontend.service_id,
         now,
     };
-    recall(tables, &client, entries);
+    recall(env, &client, entries);
     let kept = entries.kept;
     let selected = if kept != 0
-        && let Some(backend) = tables.backend(kept)
+        && let Some(backend) = env.backend(kept)
     {
         Selected { id: kept, backend }
     } else {
-        match select(tables, frontend.service_id, clock.random(), hash) {
+        let random = env.random();
+        match select(env, frontend.service_id, random, hash) {
             Err(DropReason::NoBackend) if frontend.flags.has(FrontendFlags::BACKENDS_ELSEWHERE) => {
                 return Err(DropReason::NoLocalBackend);
             }
@@ -76,39 +70,38 @@ where
     };
     let flags = if masquerades || key.source == selected.backend.address {
         FlowFlags::MASQUERADE
-    } else if on_bridge(packet, tables, key.source, selected.backend.address) != OnBridge::No {
+    } else if on_bridge(packet, env, key.source, selected.backend.address) != OnBridge::No {
         FlowFlags::BRIDGED
     } else {
         FlowFlags::NONE
     };
-    make_request(&selected, flags, &mut entries.own, now);
+    make::make_request(&selected, flags, &mut entries.own, now);
     Ok(())
 }
 
-/// Finds a tuple for the replies of the flow whose entry is to be `entries.own`: [`flow::reserve`].
+/// Finds a tuple for the replies of the flow whose entry is to be `entries.own`: [`claim::reserve`].
 #[inline(always)]
-pub fn reserve<F: Wire, T: Tables<F>, C: Clock>(
-    parsed: &Parsed<F>,
-    entries: &mut Entries<F>,
-    tables: &mut T,
-    clock: &mut C,
+pub fn reserve<F: Wire, E: Environment<F>>(
+    scratch: &mut FamilyMemory<'_, F>,
+    env: &mut E,
 ) -> Result<(), DropReason> {
-    claim::reserve(tables, &parsed.tuple, entries, clock.now())
+    let now = env.now();
+    let (parsed, entries) = scratch.parts();
+    claim::reserve(env, &parsed.tuple, entries, now)
 }
 
 /// Remembers the flow whose request entry is `entries.own`, and whose reply half stands at `entries.other_key`. Afterwards
 /// `entries.own` is as it is to be applied.
 #[inline(always)]
-pub fn remember<F: Wire, T: Tables<F>, C: Clock>(
-    parsed: &Parsed<F>,
-    entries: &mut Entries<F>,
-    tables: &mut T,
-    clock: &mut C,
+pub fn remember<F: Wire, E: Environment<F>>(
+    scratch: &mut FamilyMemory<'_, F>,
+    env: &mut E,
 ) -> Result<(), DropReason> {
+    let (parsed, entries) = scratch.parts();
     let key = &parsed.tuple;
-    let now = clock.now();
-    make::remember(tables, key, entries)?;
-    if entries.sticks != 0 {
+    let now = env.now();
+    make::remember(env, key, entries)?;
+    if entries.has_affinity != 0 {
         let client = Client {
             address: key.source,
             service_id: entries.own.service_id,
@@ -119,10 +112,10 @@ pub fn remember<F: Wire, T: Tables<F>, C: Clock>(
             generation,
             ..
         } = entries.own;
-        affinity::note(tables, &client, backend_id, generation);
+        affinity::note(env, &client, backend_id, generation);
     }
     if entries.own.flags.has(FlowFlags::MASQUERADE) {
-        return masquerade::request(tables, key, entries, now);
+        return masquerade::request(env, key, entries, now);
     }
     Ok(())
 }
@@ -130,14 +123,14 @@ pub fn remember<F: Wire, T: Tables<F>, C: Clock>(
 /// Leaves in `entries` which backend the client has, and whether it shall have one. (What is read back from there is
 /// unknown to the verifier, so that the ways that lead here do not multiply with those that go on.)
 #[inline(always)]
-fn recall<F: Wire, T: Tables<F>>(tables: &T, client: &Client<F>, entries: &mut Entries<F>) {
-    (entries.kept, entries.sticks) = (0, 0);
-    let Some(service) = tables.service(client.service_id) else {
+fn recall<F: Wire, E: Environment<F>>(env: &E, client: &Client<F>, entries: &mut Entries<F>) {
+    (entries.kept, entries.has_affinity) = (0, 0);
+    let Some(service) = env.service(client.service_id) else {
         return;
     };
     if affinity::applies(&service) {
-        entries.sticks = 1;
-        if let Some(kept) = affinity::kept(tables, &service, client) {
+        entries.has_affinity = 1;
+        if let Some(kept) = affinity::kept(env, &service, client) {
             entries.kept = kept.selected.id;
         }
     }

@@ -1,18 +1,18 @@
 //! From bytes to a verdict: parse, once more after a pull if need be, then the path of the family.
-use core::hint::black_box;
-
 use lb_common::{FlowSide, PassReason, V4, V6, Verdict};
 
 use crate::{
     bytes::{
         headers::Wire,
-        parse::{Extensions, Link, Network, Parse, ParseError, Parsed, network},
+        parse::{Extensions, Link, Network, Parse, ParseError, network},
+        parsed::Parsed,
     },
-    context::{clock::Clock, scratch::Scratch, tables::Tables},
-    path::{
-        reply, request,
-        steps::{Hook, Steps},
+    context::{
+        Context, Hook,
+        environment::Environment,
+        scratch::{FamilyMemory, Memory},
     },
+    path::{icmp_quote::Icmp, reply, request, steps::Steps},
 };
 
 /// Who wants to know about verdicts on packets that have a tuple.
@@ -28,9 +28,9 @@ enum Family {
     V6,
 }
 
-/// A packet without ports, or whose ports are nobody's concern.
+/// A packet without a tuple of its own.
 #[derive(Clone, Copy)]
-enum Aside {
+enum Untupled {
     /// ICMP, or a protocol without ports: its family's scratch memory has its addresses and offsets.
     Portless(Family),
     /// A later fragment: likewise, but for the transport header's offset.
@@ -43,13 +43,13 @@ enum Aside {
 fn parse_once<P: Extensions>(
     packet: &P,
     link: Link,
-    scratch: &mut Scratch,
+    memory: &mut Memory<'_>,
 ) -> Result<Family, (Family, ParseError)> {
     match network(packet, link).map_err(|error| (Family::V4, error))? {
-        Network::V4(l3_offset) => V4::parse(packet, l3_offset, &mut scratch.v4.parsed)
+        Network::V4(l3_offset) => V4::parse(packet, l3_offset, &mut memory.v4())
             .map(|()| Family::V4)
             .map_err(|error| (Family::V4, error)),
-        Network::V6(l3_offset) => V6::parse(packet, l3_offset, &mut scratch.v6.parsed)
+        Network::V6(l3_offset) => V6::parse(packet, l3_offset, &mut memory.v6())
             .map(|()| Family::V6)
             .map_err(|error| (Family::V6, error)),
     }
@@ -59,152 +59,89 @@ fn parse_once<P: Extensions>(
 fn parse<P: Extensions>(
     packet: &mut P,
     link: Link,
-    scratch: &mut Scratch,
-) -> Result<Family, Aside> {
-    let first = match parse_once(packet, link, scratch) {
-        Err((_, ParseError::OutOfReach)) if packet.pull() => parse_once(packet, link, scratch),
+    memory: &mut Memory<'_>,
+) -> Result<Family, Untupled> {
+    let first = match parse_once(packet, link, memory) {
+        Err((_, ParseError::OutOfReach)) if packet.pull() => parse_once(packet, link, memory),
         other => other,
     };
     first.map_err(|(family, error)| match error {
-        ParseError::Portless => Aside::Portless(family),
-        ParseError::LaterFragment => Aside::LaterFragment(family),
-        ParseError::NotOurs(reason) => Aside::NotOurs(reason),
-        ParseError::OutOfReach => Aside::NotOurs(PassReason::Malformed),
+        ParseError::Portless => Untupled::Portless(family),
+        ParseError::LaterFragment => Untupled::LaterFragment(family),
+        ParseError::NotOurs(reason) => Untupled::NotOurs(reason),
+        ParseError::OutOfReach => Untupled::NotOurs(PassReason::Malformed),
     })
 }
 
-/// What becomes of a packet without a tuple of its own.
+/// What becomes of a packet that enters or leaves by an attached device.
 #[inline(always)]
-fn aside<P, T, C, O>(
+pub fn run<P, E, O>(
     packet: &mut P,
     hook: Hook,
-    what: Aside,
-    scratch: &mut Scratch,
-    tables: &mut T,
-    clock: &mut C,
+    mut memory: Memory<'_>,
+    env: &mut E,
     observer: &mut O,
 ) -> Verdict
 where
     P: Steps<V4> + Steps<V6>,
-    T: Tables<V4> + Tables<V6>,
-    C: Clock,
+    E: Environment<V4> + Environment<V6>,
     O: Observer,
 {
-    let (verdict, family) = match what {
-        Aside::NotOurs(reason) => return Verdict::Pass(reason),
-        Aside::Portless(Family::V4) => {
-            let verdict = packet.portless(hook, &mut scratch.v4, tables);
-            (verdict, Family::V4)
+    let parsed = parse(packet, hook.link, &mut memory);
+    // From here on the compiler reads what was parsed from memory: see `scratch`.
+    let mut memory = memory.forget();
+    match parsed {
+        Ok(Family::V4) => with_tuple(packet, hook, memory.v4(), env, observer),
+        Ok(Family::V6) => with_tuple(packet, hook, memory.v6(), env, observer),
+        Err(Untupled::NotOurs(reason)) => Verdict::Pass(reason),
+        Err(Untupled::Portless(Family::V4)) => portless(packet, hook, memory.v4(), env, observer),
+        Err(Untupled::Portless(Family::V6)) => portless(packet, hook, memory.v6(), env, observer),
+        Err(Untupled::LaterFragment(Family::V4)) => {
+            later_fragment(packet, hook, memory.v4(), env, observer)
         }
-        Aside::Portless(Family::V6) => {
-            let verdict = packet.portless(hook, &mut scratch.v6, tables);
-            (verdict, Family::V6)
+        Err(Untupled::LaterFragment(Family::V6)) => {
+            later_fragment(packet, hook, memory.v6(), env, observer)
         }
-        Aside::LaterFragment(Family::V4) => {
-            let verdict = packet.later_fragment(hook, &mut scratch.v4, tables, clock);
-            (verdict, Family::V4)
-        }
-        Aside::LaterFragment(Family::V6) => {
-            let verdict = packet.later_fragment(hook, &mut scratch.v6, tables, clock);
-            (verdict, Family::V6)
+    }
+}
+
+macro_rules! observed {
+    ($(#[$doc:meta])* $name:ident, $cx:ident, $hook:ident => $path:expr) => {
+        $(#[$doc])*
+        #[inline(always)]
+        fn $name<F, P, E, O>(
+            packet: &mut P,
+            $hook: Hook,
+            scratch: FamilyMemory<'_, F>,
+            env: &mut E,
+            observer: &mut O,
+        ) -> Verdict
+        where
+            F: Icmp,
+            P: Steps<F>,
+            E: Environment<F>,
+            O: Observer,
+        {
+            let mut context = Context { packet, scratch, env };
+            let $cx = &mut context;
+            let verdict = $path;
+            observer.observe($cx.scratch.parsed(), verdict);
+            verdict
         }
     };
-    match family {
-        Family::V4 => observer.observe(&scratch.v4.parsed, verdict),
-        Family::V6 => observer.observe(&scratch.v6.parsed, verdict),
-    }
-    verdict
 }
-
-/// What becomes of a packet that enters by an attached device.
-#[inline(always)]
-pub fn ingress<P, T, C, O>(
-    packet: &mut P,
-    link: Link,
-    scratch: &mut Scratch,
-    tables: &mut T,
-    clock: &mut C,
-    observer: &mut O,
-) -> Verdict
-where
-    P: Steps<V4> + Steps<V6>,
-    T: Tables<V4> + Tables<V6>,
-    C: Clock,
-    O: Observer,
-{
-    let family = parse(packet, link, scratch);
-    // From here on the compiler reads what was parsed from memory: see `scratch`.
-    let scratch = black_box(scratch);
-    match family {
-        Ok(Family::V4) => {
-            let (parsed, entries) = (&scratch.v4.parsed, &mut scratch.v4.entries);
-            let verdict = request::ingress(packet, link, parsed, entries, tables, clock);
-            observer.observe(parsed, verdict);
-            verdict
-        }
-        Ok(Family::V6) => {
-            let (parsed, entries) = (&scratch.v6.parsed, &mut scratch.v6.entries);
-            let verdict = request::ingress(packet, link, parsed, entries, tables, clock);
-            observer.observe(parsed, verdict);
-            verdict
-        }
-        Err(what) => {
-            let side = FlowSide::Destination;
-            aside(
-                packet,
-                Hook { side, link },
-                what,
-                scratch,
-                tables,
-                clock,
-                observer,
-            )
-        }
+observed!(
+    /// A packet with ports.
+    with_tuple, cx, hook => match hook.side {
+        FlowSide::Destination => request::ingress(cx, hook.link),
+        FlowSide::Source => reply::egress(cx),
     }
-}
-
-/// What becomes of a packet that leaves by an attached device.
-#[inline(always)]
-pub fn egress<P, T, C, O>(
-    packet: &mut P,
-    link: Link,
-    scratch: &mut Scratch,
-    tables: &mut T,
-    clock: &mut C,
-    observer: &mut O,
-) -> Verdict
-where
-    P: Steps<V4> + Steps<V6>,
-    T: Tables<V4> + Tables<V6>,
-    C: Clock,
-    O: Observer,
-{
-    let family = parse(packet, link, scratch);
-    let scratch = black_box(scratch);
-    match family {
-        Ok(Family::V4) => {
-            let (parsed, entries) = (&scratch.v4.parsed, &mut scratch.v4.entries);
-            let verdict = reply::egress(packet, parsed, entries, tables, clock);
-            observer.observe(parsed, verdict);
-            verdict
-        }
-        Ok(Family::V6) => {
-            let (parsed, entries) = (&scratch.v6.parsed, &mut scratch.v6.entries);
-            let verdict = reply::egress(packet, parsed, entries, tables, clock);
-            observer.observe(parsed, verdict);
-            verdict
-        }
-        Err(what) => {
-            let side = FlowSide::Source;
-            aside(
-                packet,
-                Hook { side, link },
-                what,
-                scratch,
-                tables,
-                clock,
-                observer,
-            )
-        }
-    }
-}
+);
+observed!(
+    /// ICMP, or a protocol without ports.
+    portless, cx, hook => P::portless(cx, hook)
+);
+observed!(
+    /// A fragment that is not the first.
+    later_fragment, cx, hook => P::later_fragment(cx, hook)
+);

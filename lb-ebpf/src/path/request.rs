@@ -2,16 +2,11 @@
 use lb_common::{Counter, DropReason, FlowFlags, FlowSide, FrontendEntry, Translation, Verdict};
 
 use crate::{
-    bytes::{
-        headers::Wire,
-        packet::Packet,
-        parse::{Link, Parsed},
-        rewrite::rewrite,
-    },
+    bytes::{headers::Wire, packet::Packet, parse::Link, parsed::Parsed, rewrite::rewrite},
     context::{
-        clock::Clock,
+        Context,
+        environment::{Environment, FlowHandle as _, FlowTable},
         scratch::Entries,
-        tables::{FlowHandle, FlowTable, Tables},
     },
     flow::{
         backend::{backend_is_gone, backend_is_member},
@@ -21,8 +16,7 @@ use crate::{
         prove::{promote, udp_client_may_prove},
         teardown::{forget, forget_masquerade, is_closed, touch},
     },
-    path::icmp_quote::Icmp,
-    path::{look_up::look_up, origin::bridge, steps::Steps},
+    path::{icmp_quote::Icmp, look_up::look_up, origin::bridge, steps::Steps},
     service::{
         frontends::{self, NO_SERVICE, frontend_of},
         masquerade,
@@ -31,41 +25,34 @@ use crate::{
 
 /// A packet that enters the node: requests get their backend, masqueraded replies their client.
 #[inline(always)]
-pub fn ingress<F, P, T, C>(
-    packet: &mut P,
-    link: Link,
-    parsed: &Parsed<F>,
-    entries: &mut Entries<F>,
-    tables: &mut T,
-    clock: &mut C,
-) -> Verdict
+pub fn ingress<F, P, E>(cx: &mut Context<'_, F, P, E>, link: Link) -> Verdict
 where
     F: Icmp,
     P: Steps<F>,
-    T: Tables<F>,
-    C: Clock,
+    E: Environment<F>,
 {
-    let (found, frontend) = look_up(tables, &parsed.tuple);
+    let (found, frontend) = look_up(cx.env, &cx.scratch.parsed().tuple);
     if found.is_none() && frontend.service_id == NO_SERVICE {
-        return frontends::unserved(tables, &parsed.tuple);
+        return frontends::unserved(cx.env, &cx.scratch.parsed().tuple);
     }
-    match known(packet, parsed, found, entries, tables, clock) {
+    match known(cx, found) {
         Known::Yes => {}
         Known::No => {
-            if let Err(verdict) = opening(packet, parsed, frontend, entries, tables, clock) {
+            if let Err(verdict) = opening(cx, frontend) {
                 return verdict;
             }
         }
         Known::Gone => return Verdict::Drop(DropReason::BackendGone),
     }
-    if parsed.is_fragment()
-        && let Err(reason) = packet.note_fragment(parsed, entries, tables, clock)
+    if cx.scratch.parsed().is_fragment()
+        && let Err(reason) = P::note_fragment(cx)
     {
         return Verdict::Drop(reason);
     }
+    let (parsed, entries) = cx.scratch.parts();
     let (address, port) = (entries.own.address, entries.own.port);
     let (side, other_port) = (FlowSide::Destination, entries.own.other_port);
-    if let Err(reason) = rewrite(packet, parsed, side, address, port, other_port) {
+    if let Err(reason) = rewrite(cx.packet, parsed, side, address, port, other_port) {
         return Verdict::Drop(reason);
     }
     let flags = entries.own.flags;
@@ -73,7 +60,7 @@ where
         return Verdict::Translated(Translation::MasqueradedReply);
     }
     if flags.has(FlowFlags::BRIDGED)
-        && let Err(reason) = bridge(packet, link, tables, parsed.tuple.source, address)
+        && let Err(reason) = bridge(cx.packet, link, cx.env, parsed.tuple.source, address)
     {
         return Verdict::Drop(reason);
     }
@@ -96,24 +83,17 @@ enum Known {
 ///
 /// Whether a TCP flow's pod is gone is asked at most once a second, with the packet that writes the flow's time.
 #[inline(always)]
-fn known<F, P, T, C>(
-    packet: &mut P,
-    parsed: &Parsed<F>,
-    found: Option<Found<T::Flow>>,
-    entries: &mut Entries<F>,
-    tables: &mut T,
-    clock: &mut C,
-) -> Known
+fn known<F, P, E>(cx: &mut Context<'_, F, P, E>, found: Option<Found<E::Flow>>) -> Known
 where
     F: Icmp,
     P: Steps<F>,
-    T: Tables<F>,
-    C: Clock,
+    E: Environment<F>,
 {
-    let key = &parsed.tuple;
     let Some(found) = found else {
         return Known::No;
     };
+    let (parsed, entries) = cx.scratch.parts();
+    let (key, env) = (&parsed.tuple, &mut *cx.env);
     entries.own = found.handle.entry();
     if entries.own.side != FlowSide::Destination.byte() {
         return Known::No;
@@ -121,30 +101,29 @@ where
     if parsed.is_part_of_sctp() {
         return Known::Yes; // It will be dropped, and leaves no trace.
     }
-    if entries.own.flags.has(FlowFlags::REQUEST)
-        && chooses_anew(parsed, entries, tables, found.table)
+    if entries.own.flags.has(FlowFlags::REQUEST) && chooses_anew(parsed, entries, env, found.table)
     {
         if entries.own.flags.has(FlowFlags::MASQUERADE) {
-            forget_masquerade(tables, &entries.own.translated(key));
+            forget_masquerade(env, &entries.own.translated(key));
         }
-        forget(tables, key, &entries.other_key);
+        forget(env, key, &entries.other_key);
         return Known::No;
     }
-    let now = clock.now();
+    let now = env.now();
     if now.is_after(entries.own.last_seen, 1)
         && entries.own.flags.has(FlowFlags::REQUEST)
         && !parsed.is_udp()
-        && backend_is_gone(tables, &entries.own)
+        && backend_is_gone(env, &entries.own)
     {
         // It is over, whoever closes it.
         let flags = entries.own.flags.with(FlowFlags::RST);
         found.handle.set_flags(flags);
         return Known::Gone;
     }
-    touch(tables, found.handle, &entries.own, parsed.tcp_flags, now);
+    touch(env, found.handle, &entries.own, parsed.tcp_flags, now);
     if found.table == FlowTable::Opening {
         // It has nothing to refuse.
-        let _done = packet.advance_request(parsed, entries, tables, clock);
+        let _done = P::advance_request(cx);
     }
     Known::Yes
 }
@@ -153,18 +132,18 @@ where
 /// a TCP flow only with a SYN, when the old conversation is over or its pod is gone for good, or when it never came about, or
 /// its client may have reset it, and its backend has left the service meanwhile. If so, `entries.other_key` is the key of the other half.
 #[inline(always)]
-fn chooses_anew<F: Wire, T: Tables<F>>(
+fn chooses_anew<F: Wire, E: Environment<F>>(
     parsed: &Parsed<F>,
     entries: &mut Entries<F>,
-    tables: &mut T,
+    env: &mut E,
     table: FlowTable,
 ) -> bool {
     if parsed.is_udp() {
-        if backend_is_member(tables, &entries.own) {
+        if backend_is_member(env, &entries.own) {
             return false;
         }
         entries.other_key = entries.own.other_half(&parsed.tuple);
-        tables.count(Counter::FlowsRebalanced);
+        env.count(Counter::FlowsRebalanced);
         return true;
     }
     if !parsed.tcp_flags.opens() {
@@ -172,75 +151,68 @@ fn chooses_anew<F: Wire, T: Tables<F>>(
     }
     entries.other_key = entries.own.other_half(&parsed.tuple);
     let may_be_over = table == FlowTable::Opening || entries.own.flags.has(FlowFlags::RST);
-    is_closed(tables, entries.own.flags, &entries.other_key)
-        || backend_is_gone(tables, &entries.own)
-        || may_be_over && !backend_is_member(tables, &entries.own)
+    is_closed(env, entries.own.flags, &entries.other_key)
+        || backend_is_gone(env, &entries.own)
+        || may_be_over && !backend_is_member(env, &entries.own)
 }
 
 /// A packet of a flow that has not proven itself, whose entry before this packet is `entries.own`: perhaps it does so
 /// now. One that has, but found no room, is tried again once a second.
 #[inline(always)]
-pub fn advance<F: Wire, P: Packet + ?Sized, T: Tables<F>, C: Clock>(
-    packet: &P,
-    parsed: &Parsed<F>,
-    entries: &mut Entries<F>,
-    tables: &mut T,
-    clock: &mut C,
-) -> Result<(), DropReason> {
-    let key = &parsed.tuple;
-    let now = clock.now();
+pub fn advance<F, P, E>(cx: &mut Context<'_, F, P, E>) -> Result<(), DropReason>
+where
+    F: Wire,
+    P: Packet,
+    E: Environment<F>,
+{
+    let (parsed, entries) = cx.scratch.parts();
+    let (key, env) = (&parsed.tuple, &mut *cx.env);
+    let now = env.now();
     let is_due = now.is_after(entries.own.last_seen, 1);
-    let Some(handle) = tables.flow(FlowTable::Opening, key) else {
+    let Some(handle) = env.flow(FlowTable::Opening, key) else {
         return Ok(()); // Another CPU has moved it meanwhile.
     };
     entries.own = handle.entry();
     let flags = entries.own.flags;
     if flags.has(FlowFlags::REQUEST.with(FlowFlags::MASQUERADE)) {
         // The wish may have been evicted; where it was not, this changes nothing.
-        let _refused = masquerade::request(tables, key, entries, now);
+        let _refused = masquerade::request(env, key, entries, now);
     }
-    repair(tables, key, entries, now);
+    repair(env, key, entries, now);
     let is_proven = if !flags.has(FlowFlags::REQUEST) {
         false
     } else if flags.has(FlowFlags::CROWDED) {
         is_due
     } else if parsed.is_udp() {
-        flags.has(FlowFlags::REPLIED) && udp_client_may_prove(tables, key, now)
+        flags.has(FlowFlags::REPLIED) && udp_client_may_prove(env, key, now)
     } else {
         flags.has(FlowFlags::CHALLENGED)
-            && challenge::given(packet, parsed) == Some(entries.own.expected_ack)
+            && challenge::given(cx.packet, parsed) == Some(entries.own.expected_ack)
     };
     if is_proven {
-        promote(tables, key, handle, entries, now);
+        promote(env, key, handle, entries, now);
     }
     Ok(())
 }
 
 /// No flow is known: is it for a frontend, and may it open a flow? Afterwards `entries.own` is the new flow's entry.
 #[inline(always)]
-fn opening<F, P, T, C>(
-    packet: &mut P,
-    parsed: &Parsed<F>,
-    frontend: FrontendEntry,
-    entries: &mut Entries<F>,
-    tables: &mut T,
-    clock: &mut C,
-) -> Result<(), Verdict>
+fn opening<F, P, E>(cx: &mut Context<'_, F, P, E>, frontend: FrontendEntry) -> Result<(), Verdict>
 where
     F: Icmp,
     P: Steps<F>,
-    T: Tables<F>,
-    C: Clock,
+    E: Environment<F>,
 {
+    let (parsed, entries) = cx.scratch.parts();
     let key = &parsed.tuple;
     // Where a proven flow chooses anew, nobody has looked yet.
     let frontend = if frontend.service_id == NO_SERVICE {
-        frontend_of(tables, key)
+        frontend_of(cx.env, key)
     } else {
         frontend
     };
     if frontend.service_id == NO_SERVICE {
-        return Err(frontends::unserved(tables, key));
+        return Err(frontends::unserved(cx.env, key));
     }
     if parsed.is_part_of_sctp() {
         return Err(Verdict::Drop(DropReason::Fragmented));
@@ -249,9 +221,8 @@ where
         return Err(Verdict::Drop(DropReason::NoFlow));
     }
     entries.frontend = frontend;
-    packet
-        .choose(parsed, entries, tables, clock)
-        .and_then(|()| packet.reserve(parsed, entries, tables, clock))
-        .and_then(|()| packet.remember(parsed, entries, tables, clock))
+    P::choose(cx)
+        .and_then(|()| P::reserve(cx))
+        .and_then(|()| P::remember(cx))
         .map_err(Verdict::Drop)
 }

@@ -6,7 +6,7 @@ use lb_common::{
 };
 
 use crate::{
-    context::{clock::Clock, tables::Tables},
+    context::environment::Environment,
     service::{
         affinity::{self, Client},
         frontends,
@@ -51,42 +51,36 @@ pub enum Choice {
 
 /// `connect` and `sendmsg`: a frontend becomes a backend.
 #[inline(always)]
-pub fn request<F, T, C>(
-    tables: &mut T,
-    clock: &mut C,
-    call: &Call<F>,
-    choice: Choice,
-) -> SocketVerdict<F>
+pub fn request<F, E>(env: &mut E, call: &Call<F>, choice: Choice) -> SocketVerdict<F>
 where
     F: IpFamily,
-    T: Tables<F>,
-    C: Clock,
+    E: Environment<F>,
 {
     let frontend_key = FrontendKey::new(call.address, call.port, call.protocol);
-    let Some(frontend) = tables.frontend(&frontend_key) else {
-        return match frontends::refusal(tables, call.address) {
+    let Some(frontend) = env.frontend(&frontend_key) else {
+        return match frontends::refusal(env, call.address) {
             None => SocketVerdict::Pass,
-            Some(reason) => fail(tables, reason),
+            Some(reason) => fail(env, reason),
         };
     };
     // A process of the node is a client inside the cluster.
-    let frontend = for_inside(tables, &frontend_key, frontend);
+    let frontend = for_inside(env, &frontend_key, frontend);
     if frontend.flags.has(FrontendFlags::NODE_EXCLUDED) {
-        return fail(tables, DropReason::SourceNotAllowed);
+        return fail(env, DropReason::SourceNotAllowed);
     }
     let word = match choice {
-        Choice::Connection => clock.random(),
+        Choice::Connection => env.random(),
         Choice::Datagram => socket_hash(call.cookie, call.address.as_ref(), call.port.word()),
     };
     let client = Client {
         address: F::UNSPECIFIED,
         service_id: frontend.service_id,
-        now: clock.now(),
+        now: env.now(),
     };
-    let service = tables.service(frontend.service_id);
+    let service = env.service(frontend.service_id);
     let (kept, sticks) = match service {
         Some(service) if affinity::applies(&service) => {
-            (affinity::kept(tables, &service, &client), true)
+            (affinity::kept(env, &service, &client), true)
         }
         _ => (None, false),
     };
@@ -96,33 +90,33 @@ where
             Ok(kept.selected),
             choice == Choice::Datagram && !client.now.is_after(kept.noted, 1),
         ),
-        None => (select(tables, frontend.service_id, word, word), !sticks),
+        None => (select(env, frontend.service_id, word, word), !sticks),
     };
     let selected = match selected {
         Ok(selected) => selected,
         Err(DropReason::NoBackend) if frontend.flags.has(FrontendFlags::BACKENDS_ELSEWHERE) => {
-            return fail(tables, DropReason::NoLocalBackend);
+            return fail(env, DropReason::NoLocalBackend);
         }
-        Err(reason) => return fail(tables, reason),
+        Err(reason) => return fail(env, reason),
     };
     let (address, port) = (selected.backend.address, selected.backend.port);
     let remembered = SocketFlowEntry::new(call.address, call.port);
-    if !tables.set_socket_flow(&SocketFlowKey::new(call.cookie, address, port), &remembered) {
-        tables.count(DropReason::FlowNotStored.counter());
+    if !env.set_socket_flow(&SocketFlowKey::new(call.cookie, address, port), &remembered) {
+        env.count(DropReason::FlowNotStored.counter());
         return SocketVerdict::Failed(DropReason::FlowNotStored);
     }
     if !is_noted {
         let generation = selected.backend.generation;
-        affinity::note(tables, &client, selected.id, generation);
+        affinity::note(env, &client, selected.id, generation);
     }
-    tables.count(Counter::SocketRequests);
+    env.count(Counter::SocketRequests);
     SocketVerdict::Translated(address, port)
 }
 
 /// The call fails, and is counted.
 #[inline(always)]
-fn fail<F: IpFamily, T: Tables<F>>(tables: &mut T, reason: DropReason) -> SocketVerdict<F> {
-    tables.count(if reason.is_by_rule() {
+fn fail<F: IpFamily, E: Environment<F>>(env: &mut E, reason: DropReason) -> SocketVerdict<F> {
+    env.count(if reason.is_by_rule() {
         Counter::SocketDenied
     } else {
         Counter::SocketRefused
@@ -132,10 +126,10 @@ fn fail<F: IpFamily, T: Tables<F>>(tables: &mut T, reason: DropReason) -> Socket
 
 /// `recvmsg` and `getpeername`: a backend becomes the frontend that was dialled.
 #[inline(always)]
-pub fn reply<F: IpFamily, T: Tables<F>>(tables: &mut T, call: &Call<F>) -> SocketVerdict<F> {
-    match tables.socket_flow(&SocketFlowKey::new(call.cookie, call.address, call.port)) {
+pub fn reply<F: IpFamily, E: Environment<F>>(env: &mut E, call: &Call<F>) -> SocketVerdict<F> {
+    match env.socket_flow(&SocketFlowKey::new(call.cookie, call.address, call.port)) {
         Some(entry) => {
-            tables.count(Counter::SocketReplies);
+            env.count(Counter::SocketReplies);
             SocketVerdict::Translated(entry.address, entry.port)
         }
         None => SocketVerdict::Pass,

@@ -4,7 +4,7 @@ use lb_common::{
 };
 
 use crate::{
-    context::{clock::Instant, tables::Tables},
+    context::{clock::Instant, environment::Environment},
     flow::backend::Selected,
 };
 
@@ -36,19 +36,19 @@ pub fn applies(service: &ServiceEntry) -> bool {
 
 /// The backend that a client of the service had lately, if it still is a member of the service.
 #[inline(always)]
-pub fn kept<F: IpFamily, T: Tables<F>>(
-    tables: &T,
+pub fn kept<F: IpFamily, E: Environment<F>>(
+    env: &E,
     service: &ServiceEntry,
     client: &Client<F>,
 ) -> Option<Kept<F>> {
-    let entry = tables.affinity(&AffinityKey::new(client.address, client.service_id))?;
+    let entry = env.affinity(&AffinityKey::new(client.address, client.service_id))?;
     if client
         .now
         .is_after(entry.last_opened, service.affinity_seconds)
     {
         return None;
     }
-    let backend = tables.backend(entry.backend_id)?;
+    let backend = env.backend(entry.backend_id)?;
     let is_member = backend.state() == BackendState::Active
         && backend.generation == entry.generation
         && backend.service_id == client.service_id;
@@ -63,8 +63,8 @@ pub fn kept<F: IpFamily, T: Tables<F>>(
 
 /// Remembers which backend a client has from now on.
 #[inline(always)]
-pub fn note<F: IpFamily, T: Tables<F>>(
-    tables: &mut T,
+pub fn note<F: IpFamily, E: Environment<F>>(
+    env: &mut E,
     client: &Client<F>,
     backend_id: BackendId,
     generation: u32,
@@ -75,5 +75,5 @@ pub fn note<F: IpFamily, T: Tables<F>>(
         last_opened: client.now.jiffies,
         spare: 0,
     };
-    tables.set_affinity(&AffinityKey::new(client.address, client.service_id), &entry);
+    env.set_affinity(&AffinityKey::new(client.address, client.service_id), &entry);
 }

@@ -4,7 +4,7 @@ use lb_common::{
     Verdict,
 };
 
-use crate::{bytes::headers::Wire, context::tables::Tables};
+use crate::{bytes::headers::Wire, context::environment::Environment};
 
 /// No service: ids begin at one. (A plain number, where an `Option` would be two for the verifier.)
 pub const NO_SERVICE: ServiceId = 0;
@@ -17,8 +17,8 @@ pub const NOBODYS: FrontendEntry = FrontendEntry {
 
 /// The frontend a packet is for, if packets may be for it.
 #[inline(always)]
-pub fn frontend_of<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> FrontendEntry {
-    match tables.frontend(&frontend_key(key)) {
+pub fn frontend_of<F: Wire, E: Environment<F>>(env: &E, key: &Tuple<F>) -> FrontendEntry {
+    match env.frontend(&frontend_key(key)) {
         Some(frontend) if !frontend.flags.has(FrontendFlags::PROCESSES_ONLY) => frontend,
         _ => NOBODYS,
     }
@@ -26,8 +26,8 @@ pub fn frontend_of<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> Fronten
 
 /// What becomes of a packet that belongs to no flow and is for no frontend.
 #[inline(always)]
-pub fn unserved<F: Wire, T: Tables<F>>(tables: &T, key: &Tuple<F>) -> Verdict {
-    match refusal(tables, key.destination) {
+pub fn unserved<F: Wire, E: Environment<F>>(env: &E, key: &Tuple<F>) -> Verdict {
+    match refusal(env, key.destination) {
         None => Verdict::Pass(PassReason::NotOurs),
         Some(reason) => Verdict::Drop(reason),
     }
@@ -43,12 +43,12 @@ pub fn frontend_key<F: Wire>(key: &Tuple<F>) -> FrontendKey<F> {
 ///
 /// For most addresses one comparison tells that they are no Service's.
 #[inline(always)]
-pub fn refusal<F: IpFamily, T: Tables<F>>(tables: &T, address: F::Address) -> Option<DropReason> {
-    let networks = tables.networks()?;
+pub fn refusal<F: IpFamily, E: Environment<F>>(env: &E, address: F::Address) -> Option<DropReason> {
+    let networks = env.networks()?;
     if !networks.around_services.agrees(&address) {
         return None;
     }
-    if let Some(entry) = tables.frontend(&FrontendKey::any_port(address)) {
+    if let Some(entry) = env.frontend(&FrontendKey::any_port(address)) {
         let refuses = entry.flags.has(FrontendFlags::REFUSES);
         return refuses.then_some(DropReason::NoSuchPort);
     }

@@ -4,9 +4,9 @@ use lb_common::{DeviceEntry, DropReason, FlowFlags, FlowSide, Port, Tuple, V4, V
 use crate::{
     bytes::headers::Wire,
     context::{
-        clock::{Clock, Instant},
+        clock::Instant,
+        environment::{Environment, FlowTable, StoreError},
         scratch::Entries,
-        tables::{FlowTable, StoreError, Tables},
     },
     flow::{
         find::find,
@@ -35,14 +35,14 @@ impl MasqueradeAddress for V6 {
 /// Notes on ingress that the request `key`, on its way to the backend of `entries.own`, wants a masquerade on egress.
 /// Which address, only the egress device can tell: until then the entry's port is zero.
 #[inline(always)]
-pub fn request<F: Wire, T: Tables<F>>(
-    tables: &mut T,
+pub fn request<F: Wire, E: Environment<F>>(
+    env: &mut E,
     key: &Tuple<F>,
     entries: &mut Entries<F>,
     now: Instant,
 ) -> Result<(), DropReason> {
     entries.other_key = entries.own.translated(key);
-    if find(tables, &entries.other_key).is_some() {
+    if find(env, &entries.other_key).is_some() {
         return Ok(());
     }
     entries.other = entries.own;
@@ -53,7 +53,7 @@ pub fn request<F: Wire, T: Tables<F>>(
     wanted.side = FlowSide::Source.byte();
     wanted.flags = FlowFlags::REQUEST.with(FlowFlags::MASQUERADE);
     wanted.last_seen = now.jiffies;
-    match tables.insert_flow(FlowTable::Opening, &entries.other_key, wanted) {
+    match env.insert_flow(FlowTable::Opening, &entries.other_key, wanted) {
         Ok(()) | Err(StoreError::Exists) => Ok(()),
         Err(StoreError::Refused) => Err(DropReason::FlowNotStored),
     }
@@ -62,9 +62,8 @@ pub fn request<F: Wire, T: Tables<F>>(
 /// Chooses address and port on the egress device, and remembers both directions, the reply's first. Afterwards
 /// `entries.own` has them.
 #[inline(always)]
-pub fn assign<F, T, C>(
-    tables: &mut T,
-    clock: &mut C,
+pub fn assign<F, E>(
+    env: &mut E,
     key: &Tuple<F>,
     entries: &mut Entries<F>,
     interface: u32,
@@ -72,10 +71,9 @@ pub fn assign<F, T, C>(
 ) -> Result<(), DropReason>
 where
     F: MasqueradeAddress,
-    T: Tables<F>,
-    C: Clock,
+    E: Environment<F>,
 {
-    let address = tables
+    let address = env
         .device(interface)
         .and_then(|device| F::masquerade_address(&device))
         .ok_or(DropReason::NoMasqueradeAddress)?;
@@ -86,7 +84,7 @@ where
     entries.other.port = key.source_port;
     entries.other.side = FlowSide::Destination.byte();
     entries.other.flags = FlowFlags::MASQUERADE;
-    let random = clock.random();
+    let random = env.random();
     for attempt in 0..=PORT_TRIES {
         // The client's own port, if it is one of ours: from the others the node's own connections to the same backend
         // may come, and their replies would be taken for this flow's.
@@ -96,14 +94,14 @@ where
             port_from_range(random.wrapping_add(attempt))
         };
         entries.other_key = entries.own.other_half(key);
-        if tables.flow(FlowTable::Proven, &entries.other_key).is_some() {
+        if env.flow(FlowTable::Proven, &entries.other_key).is_some() {
             continue;
         }
-        tables.mark_lodger(&address);
-        match tables.insert_flow(FlowTable::Opening, &entries.other_key, &entries.other) {
+        env.mark_lodger(&address);
+        match env.insert_flow(FlowTable::Opening, &entries.other_key, &entries.other) {
             Err(StoreError::Exists) => {}
             Err(StoreError::Refused) => return Err(DropReason::FlowNotStored),
-            Ok(()) => return remember(tables, key, entries),
+            Ok(()) => return remember(env, key, entries),
         }
     }
     Err(DropReason::NoMasqueradePort)
@@ -111,15 +109,14 @@ where
 
 /// Replaces the wish for a masquerade by the masquerade.
 #[inline(always)]
-fn remember<F: Wire, T: Tables<F>>(
-    tables: &mut T,
+fn remember<F: Wire, E: Environment<F>>(
+    env: &mut E,
     key: &Tuple<F>,
     entries: &Entries<F>,
 ) -> Result<(), DropReason> {
-    tables
-        .replace_flow(FlowTable::Opening, key, &entries.own)
+    env.replace_flow(FlowTable::Opening, key, &entries.own)
         .map_err(|_refused| {
-            tables.remove_flow(FlowTable::Opening, &entries.other_key);
+            env.remove_flow(FlowTable::Opening, &entries.other_key);
             DropReason::FlowNotStored
         })
 }

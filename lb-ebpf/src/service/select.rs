@@ -4,22 +4,22 @@ use lb_common::{
     ServiceId, hash::place,
 };
 
-use crate::{context::tables::Tables, flow::backend::Selected};
+use crate::{context::environment::Environment, flow::backend::Selected};
 
 /// How often a service that changes under the reader is read again.
 const TRIES: usize = 4;
 
 /// What a frontend is for clients inside the cluster; `frontend` is what it is for everybody.
 #[inline(always)]
-pub fn for_inside<F: IpFamily, T: Tables<F>>(
-    tables: &T,
+pub fn for_inside<F: IpFamily, E: Environment<F>>(
+    env: &E,
     key: &FrontendKey<F>,
     frontend: FrontendEntry,
 ) -> FrontendEntry {
     if !frontend.flags.has(FrontendFlags::INSIDE_ELSEWHERE) {
         return frontend;
     }
-    match tables.frontend(&key.inside()) {
+    match env.frontend(&key.inside()) {
         Some(inside) => inside,
         None => frontend,
     }
@@ -30,14 +30,14 @@ pub fn for_inside<F: IpFamily, T: Tables<F>>(
 /// The slot must name the service as its owner, and the backend must be active: otherwise the service has changed
 /// since its entry was read, and is read again.
 #[inline(always)]
-pub fn select<F: IpFamily, T: Tables<F>>(
-    tables: &T,
+pub fn select<F: IpFamily, E: Environment<F>>(
+    env: &E,
     service_id: ServiceId,
     random: u32,
     hash: u32,
 ) -> Result<Selected<F>, DropReason> {
     for _ in 0..TRIES {
-        let service = tables.service(service_id).ok_or(DropReason::NoBackend)?;
+        let service = env.service(service_id).ok_or(DropReason::NoBackend)?;
         if service.slots.is_empty() {
             return Err(DropReason::NoBackend);
         }
@@ -50,13 +50,13 @@ pub fn select<F: IpFamily, T: Tables<F>>(
             .slots
             .start()
             .wrapping_add(place(word, service.slots.length()));
-        let Some(slot) = tables.slot(index) else {
+        let Some(slot) = env.slot(index) else {
             continue;
         };
         if slot.service_id != service_id {
             continue;
         }
-        let Some(backend) = tables.backend(slot.backend_id) else {
+        let Some(backend) = env.backend(slot.backend_id) else {
             continue;
         };
         if backend.state() == BackendState::Active && backend.service_id == service_id {

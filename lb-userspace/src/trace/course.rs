@@ -3,14 +3,16 @@ use std::net::SocketAddr;
 
 use bytemuck::Zeroable;
 use lb_common::{
-    DropReason, PassReason, Port, Protocol, Translation, Tuple, V4, V6, Verdict, hash::socket_hash,
+    DropReason, FlowSide, PassReason, Port, Protocol, Translation, Tuple, V4, V6, Verdict,
+    hash::socket_hash,
 };
 use lb_ebpf::{
     bytes::{
         headers::Wire,
-        parse::{Link, Network, Parse, Parsed, network},
+        parse::{Link, Network, Parse, network},
+        parsed::Parsed,
     },
-    context::scratch::Scratch,
+    context::{Hook, scratch::Scratch},
     memory::{clock::MemoryClock, packet::MemoryPacket},
     path::{
         pipeline::{self, Observer},
@@ -69,7 +71,6 @@ impl Tracer {
         tables: &mut QuestionTables<'_>,
     ) -> Course {
         let (source, destination) = (question.source, question.destination);
-        let mut clock = MemoryClock::new(seed::<F>(question));
         let mut scratch = Scratch::default();
         let bytes = frame::opening(question.protocol, source, destination);
         let mut packet = MemoryPacket::new(bytes).at_interface(ENTERS);
@@ -78,7 +79,7 @@ impl Tracer {
             Origin::Host if question.protocol == Protocol::Sctp => {
                 Decision::Pass(PassReason::OtherProtocol)
             }
-            Origin::Host => match dial::<F>(question, tables, &mut clock) {
+            Origin::Host => match dial::<F>(question, tables) {
                 SocketVerdict::Pass => Decision::Pass(PassReason::NotOurs),
                 SocketVerdict::Failed(reason) => Decision::Failed(reason),
                 SocketVerdict::Translated(address, port) => {
@@ -88,16 +89,8 @@ impl Tracer {
                 }
             },
             Origin::Pod | Origin::Outside => {
-                let observer = &mut Nobody;
-                let scratch = &mut scratch;
-                match pipeline::ingress(
-                    &mut packet,
-                    Link::Ip,
-                    scratch,
-                    tables,
-                    &mut clock,
-                    observer,
-                ) {
+                let (hook, memory) = (hook(FlowSide::Destination), scratch.memory());
+                match pipeline::run(&mut packet, hook, memory, tables, &mut Nobody) {
                     Verdict::Pass(reason) => Decision::Pass(reason),
                     Verdict::Translated(_) => Decision::Translated,
                     Verdict::Drop(reason) => Decision::Drop(reason),
@@ -124,15 +117,8 @@ impl Tracer {
         }
         packet.interface = LEAVES;
         tables.set_device(LEAVES, self.surroundings.exit(destination.ip()));
-        let observer = &mut Nobody;
-        match pipeline::egress(
-            &mut packet,
-            Link::Ip,
-            &mut scratch,
-            tables,
-            &mut clock,
-            observer,
-        ) {
+        let (hook, memory) = (hook(FlowSide::Source), scratch.memory());
+        match pipeline::run(&mut packet, hook, memory, tables, &mut Nobody) {
             Verdict::Pass(_) => {}
             Verdict::Translated(translation) => {
                 course.masquerade = translation == Translation::MasqueradedRequest;
@@ -155,7 +141,6 @@ impl Tracer {
 fn dial<F: QuestionFamily>(
     question: &Question,
     tables: &mut QuestionTables<'_>,
-    clock: &mut MemoryClock,
 ) -> SocketVerdict<F> {
     let Some(address) = F::address(question.destination.ip()) else {
         return SocketVerdict::Pass;
@@ -166,11 +151,19 @@ fn dial<F: QuestionFamily>(
         address,
         port: Port::new(question.destination.port()),
     };
-    socket::request(tables, clock, &call, Choice::Connection)
+    socket::request(tables, &call, Choice::Connection)
+}
+
+/// Where the packet passes: no question has an Ethernet header.
+fn hook(side: FlowSide) -> Hook {
+    Hook {
+        side,
+        link: Link::Ip,
+    }
 }
 
 /// The same question, the same chance.
-fn seed<F: MapFamily>(question: &Question) -> u64 {
+pub(super) fn clock<F: MapFamily>(question: &Question) -> MemoryClock {
     let words = |at: SocketAddr| {
         let address = F::address(at.ip()).unwrap_or(F::UNSPECIFIED);
         u64::from(socket_hash(
@@ -179,7 +172,7 @@ fn seed<F: MapFamily>(question: &Question) -> u64 {
             at.port(),
         ))
     };
-    words(question.source) << 32 | words(question.destination)
+    MemoryClock::new(words(question.source) << 32 | words(question.destination))
 }
 
 /// Who sends the packet to whom now.

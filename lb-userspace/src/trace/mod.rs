@@ -74,7 +74,12 @@ impl Tracer {
     fn answer<F: QuestionFamily>(&self, question: &Question) -> Answer {
         let (origin, why) = self.surroundings.origin(question);
         let room = Room::default();
-        let mut tables = QuestionTables::new(&self.maps, &self.config, &room);
+        let mut tables = QuestionTables::new(
+            &self.maps,
+            &self.config,
+            &room,
+            course::clock::<F>(question),
+        );
         let course = self.course::<F>(question, origin, &mut tables);
         let lookups = tables.lookups();
         // What is not translated is for no Service, whatever was found on the way.

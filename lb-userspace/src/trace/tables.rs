@@ -16,7 +16,11 @@ use lb_common::{
 };
 use lb_ebpf::{
     bytes::headers::Wire,
-    context::tables::{FlowTable, StoreError, Tables},
+    context::{
+        clock::Instant,
+        environment::{Environment, FlowTable, StoreError},
+    },
+    memory::clock::MemoryClock,
 };
 
 use crate::maps::{MapContents, MapFamily, dump::is_any_port};
@@ -103,12 +107,18 @@ pub(super) struct QuestionTables<'a> {
     v4: Flows<'a, V4>,
     v6: Flows<'a, V6>,
     marks: FlowMarks,
+    clock: MemoryClock,
     /// What was found, in its order; nothing twice in a row.
     lookups: RefCell<Vec<Lookup>>,
 }
 
 impl<'a> QuestionTables<'a> {
-    pub(super) fn new(maps: &'a MapContents, config: &'a DatapathConfig, room: &'a Room) -> Self {
+    pub(super) fn new(
+        maps: &'a MapContents,
+        config: &'a DatapathConfig,
+        room: &'a Room,
+        clock: MemoryClock,
+    ) -> Self {
         Self {
             maps,
             devices: BTreeMap::new(),
@@ -116,6 +126,7 @@ impl<'a> QuestionTables<'a> {
             v4: Flows::new(&room.v4),
             v6: Flows::new(&room.v6),
             marks: FlowMarks::zeroed(),
+            clock,
             lookups: RefCell::default(),
         }
     }
@@ -159,7 +170,7 @@ fn socket_address<A: Into<IpAddr>>(address: A, port: Port) -> SocketAddr {
     SocketAddr::new(address.into(), port.number())
 }
 
-impl<'a, F: QuestionFamily> Tables<F> for QuestionTables<'a> {
+impl<'a, F: QuestionFamily> Environment<F> for QuestionTables<'a> {
     type Flow = MemoryFlow<'a, F>;
 
     fn udp_flows_per_client(&self) -> u32 {
@@ -270,4 +281,10 @@ impl<'a, F: QuestionFamily> Tables<F> for QuestionTables<'a> {
     }
     // The question's answer says more than a counter.
     fn count(&mut self, _: Counter) {}
+    fn now(&self) -> Instant {
+        self.clock.instant()
+    }
+    fn random(&mut self) -> u32 {
+        self.clock.random()
+    }
 }

@@ -1,9 +1,11 @@
-//! `cargo xtask bench datapath [ROUNDS]`: nanoseconds a packet by `BPF_PROG_TEST_RUN`, beside a floor program in the same
+//! `cargo xtask bench datapath [ROUNDS [OBJECT]]`: nanoseconds a packet by `BPF_PROG_TEST_RUN`, beside a floor program in the same
 //! run. Figures contain what a test run itself costs (the row `tc_empty`).
 //!
 //! A test run hands a packet on as the last repetition left it, so each program is tail-called by a wrapper that puts
 //! the packet back first; the wrapper's own cost, measured over a program that does nothing, is taken off. Each round
 //! measures every row once, so that a slow moment of the machine falls on all of them. Trust minima.
+//!
+//! With another build's object the rows of both are measured in the same rounds, and how the two compare is printed.
 #![expect(clippy::print_stdout, reason = "a program whose output is a table")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -40,11 +42,12 @@ struct Subject {
     floor: Option<&'static str>,
 }
 
-/// A subject ready to run: its wrapper, holding the program.
+/// A subject ready to run: its wrapper, holding the program, and that of another object's program.
 struct Prepared {
     subject: Subject,
     wrapper: KernelProgram,
     samples: Samples,
+    other: Option<(KernelProgram, Samples)>,
 }
 
 /// The datapath on the host: makes the flows that are measured, and says what programs must make of frames.
@@ -56,10 +59,9 @@ struct Host {
 impl Host {
     fn send(&mut self, hook: Hook, bytes: &[u8]) -> Vec<u8> {
         let mut packet = MemoryPacket::new(bytes.to_vec());
-        let Cluster { tables, clock, .. } = &mut self.cluster;
+        let tables = &mut self.cluster.tables;
         let scratch = &mut self.scratch;
-        let _verdict =
-            host_datapath::run(hook, &mut packet, Link::Ethernet, scratch, tables, clock);
+        let _verdict = host_datapath::run(hook, &mut packet, Link::Ethernet, scratch, tables);
         packet.bytes
     }
 
@@ -194,7 +196,7 @@ fn main() -> Result<()> {
     let rounds = match std::env::args().nth(1) {
         Some(number) => number
             .parse()
-            .context("the argument is a number of rounds")?,
+            .context("the first argument is a number of rounds")?,
         None => ROUNDS,
     };
     let mut host = Host {
@@ -202,13 +204,14 @@ fn main() -> Result<()> {
         scratch: Scratch::default(),
     };
     let subjects = subjects(&mut host)?;
-    let mut kernel = KernelProgram::load(
-        lb_userspace::datapath::object()?,
-        &host.cluster.tables.config,
-    )?;
-    kernel.fill(&host.cluster.tables)?;
-    copy_flows::<V4>(&host, &mut kernel, "FLOWS_V4")?;
-    copy_flows::<V6>(&host, &mut kernel, "FLOWS_V6")?;
+    let mut kernel = filled(&host, lb_userspace::datapath::object()?)?;
+    let mut other = match std::env::args().nth(2) {
+        Some(path) => {
+            let object = std::fs::read(&path).with_context(|| format!("cannot read {path}"))?;
+            Some(filled(&host, &object)?)
+        }
+        None => None,
+    };
     let mut floor = KernelProgram::floor()?;
     copy_targets::<V4>(&host, &mut floor, "FLOOR_FLOWS_V4")?;
     copy_targets::<V6>(&host, &mut floor, "FLOOR_FLOWS_V6")?;
@@ -218,23 +221,43 @@ fn main() -> Result<()> {
     for subject in subjects {
         let of_product = ["tc_ingress_ethernet", "tc_egress_ethernet"].contains(&subject.program);
         let program = if of_product { &mut kernel } else { &mut floor };
-        let mut wrapper = program.wrapped(subject.program, &subject.frame)?;
-        let ran = wrapper.run(reset_of(&subject.frame), &subject.frame, 3)?;
-        ensure!(
-            ran.bytes == subject.becomes,
-            "{} does not do its work: {:?} became {:?}",
-            subject.name,
-            dissect(&subject.frame, Link::Ethernet),
-            dissect(&ran.bytes, Link::Ethernet)
-        );
+        let wrapper = wrapped(program, &subject)?;
+        let other = match &mut other {
+            Some(other) if of_product => Some((wrapped(other, &subject)?, Samples::default())),
+            _ => None,
+        };
         wrappers.push(floor.wrapped("tc_empty", &subject.frame)?);
         prepared.push(Prepared {
             subject,
             wrapper,
             samples: Samples::default(),
+            other,
         });
     }
     measure(rounds, &mut prepared, &mut wrappers, &mut floor)
+}
+
+/// The programs of an object, with the host's tables and flows.
+fn filled(host: &Host, object: &[u8]) -> Result<KernelProgram> {
+    let mut kernel = KernelProgram::load(object, &host.cluster.tables.config)?;
+    kernel.fill(&host.cluster.tables)?;
+    copy_flows::<V4>(host, &mut kernel, "FLOWS_V4")?;
+    copy_flows::<V6>(host, &mut kernel, "FLOWS_V6")?;
+    Ok(kernel)
+}
+
+/// The wrapper of a program that does the subject's work.
+fn wrapped(program: &mut KernelProgram, subject: &Subject) -> Result<KernelProgram> {
+    let mut wrapper = program.wrapped(subject.program, &subject.frame)?;
+    let ran = wrapper.run(reset_of(&subject.frame), &subject.frame, 3)?;
+    ensure!(
+        ran.bytes == subject.becomes,
+        "{} does not do its work: {:?} became {:?}",
+        subject.name,
+        dissect(&subject.frame, Link::Ethernet),
+        dissect(&ran.bytes, Link::Ethernet)
+    );
+    Ok(wrapper)
 }
 
 fn measure(
@@ -253,6 +276,9 @@ fn measure(
             wrapped.push(wrapper.run(reset_of(frame), frame, REPEAT)?.nanoseconds);
             row.samples
                 .push(row.wrapper.run(reset_of(frame), frame, REPEAT)?.nanoseconds);
+            if let Some((wrapper, samples)) = &mut row.other {
+                samples.push(wrapper.run(reset_of(frame), frame, REPEAT)?.nanoseconds);
+            }
         }
     }
     let rows = prepared.iter().zip(&wrapped).map(|(row, wrapped)| Row {
@@ -266,6 +292,15 @@ fn measure(
         .iter()
         .map(|wrapped| wrapped.min() - empty.min().min(wrapped.min()));
     println!("{}", report.table());
+    for (row, wrapped) in prepared.iter().zip(&wrapped) {
+        if let Some((_, other)) = &row.other {
+            let taken_off = wrapped.min() - empty.min().min(wrapped.min());
+            let (ours, its) = (row.samples.min() - taken_off, other.min() - taken_off);
+            let name = row.subject.name;
+            let percent = ours * 100 / its.max(1);
+            println!("{name}: {ours} ns, {percent} % of the other object's {its} ns");
+        }
+    }
     println!(
         "{rounds} rounds of {REPEAT} packets each; taken off for the wrapper: {} ns at most",
         costs.max().unwrap_or_default()

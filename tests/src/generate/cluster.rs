@@ -79,8 +79,6 @@ pub const TARGET_PORT: u16 = 8080;
 pub struct Cluster {
     /// The datapath's tables.
     pub tables: MemoryTables,
-    /// The datapath's clock.
-    pub clock: MemoryClock,
     /// The reference.
     pub world: World,
     next_slot: u32,
@@ -103,13 +101,16 @@ impl Cluster {
 
     fn with(seed: u64, services: &[Kind]) -> Self {
         let clock = MemoryClock::new(seed);
+        let now = clock.now;
         let mut cluster = Self {
-            tables: MemoryTables::default(),
+            tables: MemoryTables {
+                clock,
+                ..MemoryTables::default()
+            },
             world: World {
-                now: clock.now,
+                now,
                 ..World::default()
             },
-            clock,
             next_slot: 1,
         };
         cluster.set_room(1000);
@@ -312,8 +313,8 @@ impl Cluster {
 
     /// Seconds pass.
     pub fn advance(&mut self, seconds: u32) {
-        self.clock.advance(seconds);
-        self.world.now = self.clock.now;
+        self.tables.clock.advance(seconds);
+        self.world.now = self.tables.clock.now;
     }
 
     /// FLOWS has room for so many entries, each family.

@@ -94,7 +94,7 @@ fn failure<F: MemoryFamily>(
         port: Port::new(port),
     };
     let choice = Choice::Connection;
-    match request(&mut node.tables, &mut node.clock, &call, choice) {
+    match request(&mut node.tables, &call, choice) {
         SocketVerdict::Failed(reason) => Some(reason),
         SocketVerdict::Pass | SocketVerdict::Translated(..) => None,
     }

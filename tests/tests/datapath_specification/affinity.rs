@@ -142,7 +142,7 @@ fn it_ends_when_no_connection_was_opened_for_the_timeout() {
         let mut node = node();
         let mut spread = met(&mut node, TCP, iter::once(1000));
         for port in 1001..1030 {
-            node.clock.advance(silence);
+            node.tables.clock.advance(silence);
             spread.extend(met(&mut node, TCP, iter::once(port)));
         }
         assert_eq!(spread.len() == 1, stays, "after {silence} s: {spread:?}");
@@ -154,12 +154,12 @@ fn connections_renew_it_and_packets_do_not() {
     let mut node = node();
     let first = open_from(&mut node, TCP, 9, 1000).unwrap();
     for port in 1001..1020 {
-        node.clock.advance(STAY - 1);
+        node.tables.clock.advance(STAY - 1);
         assert_eq!(open_from(&mut node, TCP, 9, port), Some(first), "renewed");
     }
     let key = AffinityKey::<V4>::new(Ipv4Address::from([10, 7, 0, 9]), WEB);
     let noted = node.tables.v4.affinities[&key];
-    node.clock.advance(10);
+    node.tables.clock.advance(10);
     let mut talk = talk(&mut node, TCP, 1019);
     assert_eq!(talk.ask(ACK), Some(first), "a packet of a known flow");
     assert_eq!(node.tables.v4.affinities[&key], noted, "left alone by it");
@@ -282,7 +282,7 @@ fn dial(node: &mut HostDatapath, cookie: u64, protocol: u8, choice: Choice) -> S
         address: Ipv4Address::from(address),
         port: Port::new(frontend().port()),
     };
-    match request(&mut node.tables, &mut node.clock, &call, choice) {
+    match request(&mut node.tables, &call, choice) {
         SocketVerdict::Translated(address, port) => SocketAddr::new(address.into(), port.number()),
         other @ (SocketVerdict::Pass | SocketVerdict::Failed(_)) => unreachable!("{other:?}"),
     }
@@ -307,7 +307,7 @@ fn all_processes_of_the_node_are_one_client() {
         let first = first.into_iter().next().unwrap();
         // Renewed, whoever of them dials.
         for cookie in 0..20 {
-            node.clock.advance(STAY - 1);
+            node.tables.clock.advance(STAY - 1);
             assert_eq!(dial(&mut node, 100 + cookie, protocol, choice), first);
         }
         leave(&mut node, service, number(first), BackendState::Draining);
@@ -329,14 +329,14 @@ fn a_sockets_datagrams_are_noted_once_a_second() {
             let _backend = dial(&mut node, 7, UDP, Choice::Datagram);
             noted.insert(node.tables.v4.affinities[&key].last_opened);
             // A tenth of a second.
-            node.clock.now = node.clock.now.wrapping_add(25);
+            node.tables.clock.now = node.tables.clock.now.wrapping_add(25);
         }
     }
     assert_eq!(noted.len(), 10);
     // A connection is a new flow, and always is.
     let _backend = dial(&mut node, 7, UDP, Choice::Connection);
     let noted = node.tables.v4.affinities[&key].last_opened;
-    node.clock.now = node.clock.now.wrapping_add(25);
+    node.tables.clock.now = node.tables.clock.now.wrapping_add(25);
     let _backend = dial(&mut node, 7, UDP, Choice::Connection);
     let renewed = node.tables.v4.affinities[&key].last_opened;
     assert_eq!(renewed, noted.wrapping_add(25));

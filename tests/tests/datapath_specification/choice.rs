@@ -149,7 +149,7 @@ fn chance_does_not_ask_whose_packet_it_is_and_the_hash_asks_nothing_else() {
     for (algorithm, backends) in [(Algorithm::Random, 3), (Algorithm::Hash, 1)] {
         let met = (0..50).map(|seed| {
             let mut node = node();
-            node.clock = tests::memory_clock::MemoryClock::new(seed);
+            node.tables.clock = tests::memory_clock::MemoryClock::new(seed);
             node.choose_by(WEB, algorithm);
             talk(&mut node, TCP, 1000).ask(SYN).expect("a backend")
         });

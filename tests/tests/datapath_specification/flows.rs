@@ -2,7 +2,7 @@
 use std::net::SocketAddr;
 
 use lb_common::{BackendState, Counter, DropReason, FlowFlags, Verdict};
-use lb_ebpf::context::tables::FlowTable;
+use lb_ebpf::context::environment::FlowTable;
 use tests::{
     dissect::{
         TCP, UDP,
@@ -64,7 +64,7 @@ fn an_established_tcp_flow_keeps_its_backend_whatever_becomes_of_it() {
         let mut talk = talk(&mut node, TCP, 1000);
         assert_eq!(talk.ask(ACK), Some(kept), "{state:?}");
         assert_eq!(talk.answer(kept, ACK), REPLY, "{state:?}");
-        talk.node.clock.advance(1);
+        talk.node.tables.clock.advance(1);
         let (verdict, _) = talk.ask_with(ACK, 0);
         let expected = if begins_anew {
             Verdict::Drop(DropReason::BackendGone)
@@ -247,10 +247,10 @@ fn the_time_of_a_flow_is_written_once_a_second() {
         entry.last_seen
     };
     let start = seen(&node);
-    node.clock.now = node.clock.now.wrapping_add(249);
+    node.tables.clock.now = node.tables.clock.now.wrapping_add(249);
     assert_eq!(talk(&mut node, TCP, 1000).ask(ACK), Some(pod));
     assert_eq!(seen(&node), start, "less than a second later");
-    node.clock.now = node.clock.now.wrapping_add(1);
+    node.tables.clock.now = node.tables.clock.now.wrapping_add(1);
     assert_eq!(talk(&mut node, TCP, 1000).ask(ACK), Some(pod));
     assert_eq!(seen(&node), start.wrapping_add(250), "a second later");
 }
@@ -271,7 +271,7 @@ fn who_goes_on_speaking_to_a_pod_that_is_gone_is_told_each_time_and_ages_soon() 
     let pod = established(&mut node, 1000);
     let number = (1..=3).find(|number| self::pod(*number) == pod).unwrap();
     node.backend(10 + number, WEB, pod, BackendState::Gone);
-    node.clock.advance(1);
+    node.tables.clock.advance(1);
     for flags in [ACK, ACK | PSH, FIN | ACK, RST] {
         let (verdict, _) = talk(&mut node, TCP, 1000).ask_with(flags, 0);
         assert_eq!(verdict, Verdict::Drop(DropReason::BackendGone), "{flags}");
@@ -291,7 +291,7 @@ fn a_flow_whose_backends_id_is_somebody_elses_now_is_over() {
         let backend = node.tables.v4.backends.get_mut(&id);
         backend.expect("a backend").generation += 1;
     }
-    node.clock.advance(1);
+    node.tables.clock.advance(1);
     let (verdict, _) = talk(&mut node, TCP, 1000).ask_with(ACK, 0);
     assert_eq!(verdict, Verdict::Drop(DropReason::BackendGone), "{kept}");
 }

@@ -3,15 +3,12 @@ use std::net::SocketAddr;
 
 use bytemuck::Zeroable as _;
 use lb_common::{
-    Counter, DeviceEntry, DropReason, FrontendEntry, FrontendFlags, FrontendKey, PassReason,
-    Prefix, Translation, Verdict,
+    Counter, DeviceEntry, DropReason, FlowSide, FrontendEntry, FrontendFlags, FrontendKey,
+    PassReason, Prefix, Translation, Verdict,
 };
 use lb_ebpf::{
-    bytes::{
-        headers::Wire,
-        parse::{Link, Parsed},
-    },
-    context::scratch::Scratch,
+    bytes::{headers::Wire, parse::Link, parsed::Parsed},
+    context::{self, scratch::Scratch},
     path::pipeline::{self, Observer},
 };
 use tests::{
@@ -233,9 +230,9 @@ fn an_identification_is_another_datagrams_after_half_a_minute() {
     let sent = pieces(UDP, 1, client(false), frontend(false));
     let mut node = node();
     assert_eq!(node.enter(&sent[0]).0, REQUEST);
-    node.clock.advance(29);
+    node.tables.clock.advance(29);
     assert_eq!(node.enter(&sent[1]).0, LATER);
-    node.clock.advance(1);
+    node.tables.clock.advance(1);
     assert_eq!(node.enter(&sent[1]).0, STRANGE);
     assert_eq!(node.enter(&sent[0]).0, REQUEST);
     assert_eq!(node.enter(&sent[1]).0, LATER);
@@ -365,9 +362,12 @@ fn a_later_piece_is_not_told_of_with_the_ports_of_the_packet_before_it() {
         let later = pieces(UDP, 1, client(is_v6), frontend(is_v6)).swap_remove(1);
         for bytes in [request(eth(), is_v6, TCP).build(), later] {
             let mut packet = MemoryPacket::new(bytes);
-            let (tables, clock) = (&mut node.tables, &mut node.clock);
-            let (link, told) = (Link::Ethernet, &mut notes);
-            let _told = pipeline::ingress(&mut packet, link, &mut scratch, tables, clock, told);
+            let hook = context::Hook {
+                side: FlowSide::Destination,
+                link: Link::Ethernet,
+            };
+            let (memory, tables) = (scratch.memory(), &mut node.tables);
+            let _told = pipeline::run(&mut packet, hook, memory, tables, &mut notes);
         }
         let (source, destination) = (client(is_v6).port(), frontend(is_v6).port());
         let expected = [(TCP, source, destination, REQUEST), (UDP, 0, 0, EARLY)];

@@ -286,7 +286,7 @@ fn an_error_leaves_no_trace_in_the_flow() {
         look: ip().between(TCP, flow.client, flow.frontend),
         bytes: None,
     };
-    flow.node.clock.advance(20);
+    flow.node.tables.clock.advance(20);
     let about = quoted.between(flow.frontend, flow.client);
     let received = error((3, 3, [0; 4]), flow.client, flow.frontend, &about).build();
     assert_eq!(flow.node.enter(&received).0, ERROR);

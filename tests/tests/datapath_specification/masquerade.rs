@@ -2,7 +2,7 @@
 use std::net::SocketAddr;
 
 use lb_common::{DeviceEntry, DropReason, FlowFlags, PassReason, Translation, Verdict};
-use lb_ebpf::{bytes::parse::Link, context::tables::FlowTable};
+use lb_ebpf::{bytes::parse::Link, context::environment::FlowTable};
 use tests::{
     dissect::{
         TCP, UDP, assert_checksums, dissect,
@@ -157,7 +157,7 @@ fn a_port_that_is_taken_is_replaced_by_one_of_the_nodes_own() {
 fn masquerade_ports_come_from_the_whole_range() {
     let ports = (0..400).map(|seed| {
         let mut node = lonely();
-        node.clock = tests::memory_clock::MemoryClock::new(seed);
+        node.tables.clock = tests::memory_clock::MemoryClock::new(seed);
         let (_, routed) = node.enter(&packet(TCP, own_port(), frontend(), SYN));
         let (_, theirs) = node
             .remembered(TCP, own_port(), frontend())

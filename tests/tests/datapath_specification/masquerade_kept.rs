@@ -2,7 +2,7 @@
 use std::net::SocketAddr;
 
 use lb_common::{BackendState, DeviceEntry, DropReason, FlowFlags, FrontendFlags, Verdict};
-use lb_ebpf::context::tables::FlowTable;
+use lb_ebpf::context::environment::FlowTable;
 use tests::{
     dissect::{
         TCP, UDP,
@@ -71,7 +71,7 @@ fn replies_of_a_backend_that_has_left_or_is_gone_still_find_their_client() {
     ] {
         let (mut node, _, shown) = dialled(protocol);
         node.backend(service * 10 + 1, service, pod(1), state);
-        node.clock.advance(1);
+        node.tables.clock.advance(1);
         let reply = packet(protocol, pod(1), shown, SYN | ACK);
         let (verdict, back) = node.enter(&reply);
         let expected = (BACK, (pod(1), own_port()));

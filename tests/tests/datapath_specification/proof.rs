@@ -1,6 +1,6 @@
 //! How a flow proves itself and moves to FLOWS, and what puts back what the LRU has thrown out.
 use lb_common::{Counter, FlowEntry, FlowFlags, FlowSide, Port, V4, Verdict};
-use lb_ebpf::context::tables::FlowTable;
+use lb_ebpf::context::environment::FlowTable;
 use tests::{
     dissect::{
         TCP, UDP,
@@ -94,9 +94,9 @@ fn a_udp_client_proves_so_many_flows_a_minute_and_no_more() {
     };
     let proven = (1000..1010).filter(|port| prove(&mut node, *port)).count();
     assert_eq!(proven, 5);
-    node.clock.advance(59);
+    node.tables.clock.advance(59);
     assert!(!prove(&mut node, 2000), "59 s later");
-    node.clock.advance(1);
+    node.tables.clock.advance(1);
     assert!(prove(&mut node, 2001), "a minute later");
 }
 
@@ -123,7 +123,7 @@ fn where_flows_is_full_a_flow_stays_where_it_is_and_works() {
             "a flow counts once"
         );
         node.tables.v4.proven.capacity = 2;
-        node.clock.advance(1);
+        node.tables.clock.advance(1);
         assert_eq!(self::talk(&mut node, TCP, 1000).ask(ACK), Some(pod));
         assert_eq!(
             self::talk(&mut node, TCP, 1000).table(),
@@ -167,7 +167,7 @@ fn the_halves_of_a_proven_flow_stay_where_they_are() {
     for _ in 0..3 {
         assert_eq!(talk(&mut node, TCP, 1000).ask(ACK), Some(pod));
         assert_eq!(talk(&mut node, TCP, 1000).answer(pod, ACK), REPLY);
-        node.clock.advance(100);
+        node.tables.clock.advance(100);
     }
     assert!(node.tables.v4.opening.is_empty());
     assert_eq!(node.tables.v4.proven.len(), 2);
@@ -185,13 +185,13 @@ fn the_packet_that_proves_a_flow_leaves_its_own_trace_there() {
     let mut talk = talk(&mut node, TCP, 1000);
     let pod = talk.ask(SYN).unwrap();
     assert_eq!(talk.answer(pod, SYN | ACK), REPLY);
-    talk.node.clock.advance(5);
+    talk.node.tables.clock.advance(5);
     assert_eq!(talk.ask_with(ACK | FIN, 901), (REQUEST, Some(pod)));
     let (table, entry) = node.remembered(TCP, client(1000), frontend()).unwrap();
     assert_eq!(table, FlowTable::Proven);
     assert!(entry.flags.has(FlowFlags::FIN), "the FIN is lost");
     assert_eq!(
-        entry.last_seen, node.clock.now,
+        entry.last_seen, node.tables.clock.now,
         "the time is that of an earlier packet"
     );
 }
@@ -275,13 +275,13 @@ fn what_found_no_room_is_counted_once_and_tried_once_a_second() {
     assert_eq!(talk.answer(pod, SYN | ACK), REPLY);
     assert_eq!(talk.ask_with(ACK, 901), (REQUEST, Some(pod)));
     for _ in 0..3 {
-        node.clock.advance(1);
+        node.tables.clock.advance(1);
         assert_eq!(self::talk(&mut node, TCP, 1000).ask(ACK), Some(pod));
     }
     assert_eq!(node.tables.counted(Counter::FlowsTableFull), 1);
     node.tables.v4.proven.capacity = 2;
     for (seconds, table) in [(0, FlowTable::Opening), (1, FlowTable::Proven)] {
-        node.clock.advance(seconds);
+        node.tables.clock.advance(seconds);
         let mut talk = self::talk(&mut node, TCP, 1000);
         assert_eq!(talk.ask(ACK), Some(pod));
         assert_eq!(talk.table(), Some(table), "{seconds} s later");

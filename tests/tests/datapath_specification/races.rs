@@ -1,6 +1,6 @@
 //! Several CPUs with packets of one flow at the same time.
 use lb_common::{Counter, DropReason, FlowEntry, FlowFlags, FlowSide, Port, Verdict};
-use lb_ebpf::context::tables::FlowTable;
+use lb_ebpf::context::environment::FlowTable;
 use tests::{
     dissect::{
         TCP,

@@ -2,7 +2,7 @@
 use std::net::SocketAddr;
 
 use lb_common::{DropReason, FlowEntry, FrontendFlags, FrontendKey, Port, Tuple, V4, Verdict};
-use lb_ebpf::context::tables::FlowTable;
+use lb_ebpf::context::environment::FlowTable;
 use tests::{
     dissect::{
         TCP,
@@ -131,7 +131,7 @@ fn a_flow_whose_request_half_was_evicted_finds_its_own_reply_tuple_again() {
 fn a_proven_flow_keeps_its_reply_tuple_however_long_it_is_silent() {
     let mut node = two_services_with_a_pod();
     assert_eq!(established(&mut node, 1000), pod(1));
-    node.clock.advance(7200);
+    node.tables.clock.advance(7200);
     let (source, _) = enter(&mut node, TCP, other_frontend(), SYN, 0);
     assert_ne!(source, client(1000));
     assert_eq!(talk(&mut node, TCP, 1000).ask(ACK), Some(pod(1)));
@@ -167,7 +167,7 @@ fn masqueraded() -> (HostDatapath, SocketAddr) {
 #[test]
 fn a_reply_tuple_that_is_taken_over_takes_the_old_masquerade_along() {
     let (mut node, shown) = masqueraded();
-    node.clock.advance(60);
+    node.tables.clock.advance(60);
     assert_eq!(
         enter(&mut node, TCP, other_frontend(), SYN, 0),
         (client(1000), pod(1))

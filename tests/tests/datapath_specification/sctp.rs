@@ -1,6 +1,6 @@
 //! SCTP: an association is a flow, and its sum covers ports but no addresses.
 use lb_common::{BackendState, DropReason, Verdict};
-use lb_ebpf::{bytes::parse::Link, context::tables::FlowTable};
+use lb_ebpf::{bytes::parse::Link, context::environment::FlowTable};
 use tests::{
     dissect::{
         SCTP, assert_checksums, dissect,
@@ -133,7 +133,7 @@ fn a_part_of_a_packet_goes_nowhere_and_leaves_no_trace() {
             (v4, v6)
         };
         let before = entries(&node);
-        node.clock.advance(5);
+        node.tables.clock.advance(5);
         for flags in [ACK, FIN] {
             let request = part(asks(is_v6, flags, 901));
             assert_eq!(node.enter(&request), (FRAGMENTED, request));

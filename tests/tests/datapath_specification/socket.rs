@@ -41,7 +41,7 @@ fn target(verdict: SocketVerdict<V4>) -> Option<SocketAddr> {
     }
 }
 fn ask(node: &mut HostDatapath, call: &Call<V4>, choice: Choice) -> SocketVerdict<V4> {
-    request(&mut node.tables, &mut node.clock, call, choice)
+    request(&mut node.tables, call, choice)
 }
 fn answer(node: &mut HostDatapath, call: &Call<V4>) -> SocketVerdict<V4> {
     reply(&mut node.tables, call)

@@ -2,7 +2,7 @@
 use std::net::SocketAddr;
 
 use lb_common::{Counter, DropReason, FlowFlags, FrontendFlags, Port, Verdict};
-use lb_ebpf::context::tables::FlowTable;
+use lb_ebpf::context::environment::FlowTable;
 use tests::{
     dissect::{
         TCP, UDP, assert_checksums, dissect,
@@ -108,12 +108,12 @@ fn the_reply_tuple_of_a_flow_that_is_over_or_forgotten_is_taken_whole() {
         ("it is open", |_| {}, false),
         (
             "silent for 59 s, never proven",
-            |node| node.clock.advance(59),
+            |node| node.tables.clock.advance(59),
             false,
         ),
         (
             "silent for a minute, never proven",
-            |node| node.clock.advance(60),
+            |node| node.tables.clock.advance(60),
             true,
         ),
         (

@@ -2,7 +2,7 @@
 use std::net::SocketAddr;
 
 use lb_common::{BackendState, Verdict};
-use lb_ebpf::{bytes::parse::Link, context::tables::FlowTable};
+use lb_ebpf::{bytes::parse::Link, context::environment::FlowTable};
 use tests::{
     dissect::{
         TCP, UDP, dissect,

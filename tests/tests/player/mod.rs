@@ -152,13 +152,8 @@ impl Player {
             .at_interface(interface);
         packet.neighbours = self.cluster.world.neighbours.clone().into_iter().collect();
         let scratch = &mut self.scratch;
-        let Cluster {
-            tables,
-            clock,
-            world,
-            ..
-        } = &mut self.cluster;
-        let verdict = host_datapath::run(hook, &mut packet, link, scratch, tables, clock);
+        let Cluster { tables, world, .. } = &mut self.cluster;
+        let verdict = host_datapath::run(hook, &mut packet, link, scratch, tables);
         let observed = Observed {
             verdict,
             bytes: packet.bytes,

@@ -1,9 +1,12 @@
-//! What the datapath may ask of its maps. The kernel programs answer with BPF maps, tests with plain collections.
+//! What the datapath asks of the machine: its maps, the time, and chance. The kernel programs answer with BPF maps and
+//! helpers, the host with plain collections.
 use lb_common::{
     AffinityEntry, AffinityKey, BackendEntry, BackendId, Counter, DeviceEntry, FamilyNetworks,
     FlowEntry, FlowFlags, FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, IpFamily,
     ServiceEntry, ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, Tuple,
 };
+
+use crate::context::clock::Instant;
 
 /// Which of the two flow tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +40,8 @@ pub trait FlowHandle<F: IpFamily>: Copy {
     fn challenge(&self, expected_ack: u32);
 }
 
-/// The tables of one family, and what both families share.
-pub trait Tables<F: IpFamily> {
+/// The tables of one family, what both families share, and the time.
+pub trait Environment<F: IpFamily> {
     /// A living entry of a flow table.
     type Flow: FlowHandle<F>;
 
@@ -108,4 +111,9 @@ pub trait Tables<F: IpFamily> {
 
     /// Adds one to a counter.
     fn count(&mut self, counter: Counter);
+
+    /// The time.
+    fn now(&self) -> Instant;
+    /// 32 random bits; asked for new flows only.
+    fn random(&mut self) -> u32;
 }

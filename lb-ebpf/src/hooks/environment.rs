@@ -1,8 +1,9 @@
-//! The datapath's questions, answered by maps.
+//! The datapath's questions, answered by maps and helpers.
 use core::ptr;
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::{bpf_get_prandom_u32, bpf_jiffies64},
     maps::lpm_trie::Key,
 };
 use lb_common::{
@@ -13,15 +14,15 @@ use lb_common::{
 use lb_ebpf::{
     bytes::headers::Wire,
     context::{
-        clock::Clock as _,
-        tables::{FlowHandle, FlowTable, StoreError, Tables},
+        clock::Instant,
+        environment::{Environment, FlowHandle, FlowTable, StoreError},
     },
 };
 
-use super::kernel_clock::KernelClock;
 use super::maps::{COUNTERS, DEVICES, FLOW_MARKS, FamilyMaps, NETWORKS, SERVICES, SLOTS, config};
 
-pub struct KernelTables;
+/// The maps of the object, the kernel's clock and its chance.
+pub struct Kernel;
 
 /// A pointer to a value of a flow table. The kernel keeps the memory alive while the program runs (RCU); an entry that
 /// is removed meanwhile may be given to another flow at once, so that a late store can touch that flow's time or flags.
@@ -72,7 +73,7 @@ fn stored(result: Result<(), i32>) -> Result<(), StoreError> {
     })
 }
 
-impl<F: FamilyMaps + Wire> Tables<F> for KernelTables {
+impl<F: FamilyMaps + Wire> Environment<F> for Kernel {
     type Flow = FlowPointer<F>;
 
     #[inline(always)]
@@ -146,7 +147,7 @@ impl<F: FamilyMaps + Wire> Tables<F> for KernelTables {
     #[inline(always)]
     fn mark_move(&mut self) {
         // A random mark: two CPUs that count at the same time would leave the same number, and there is no atomic addition.
-        let mark = KernelClock.random();
+        let mark = random();
         if let Some(marks) = FLOW_MARKS.get_ptr_mut(0) {
             // SAFETY: as above.
             unsafe { ptr::addr_of_mut!((*marks).last_move).write_volatile(mark) };
@@ -258,6 +259,36 @@ impl<F: FamilyMaps + Wire> Tables<F> for KernelTables {
     #[inline(always)]
     fn count(&mut self, counter: Counter) {
         count(counter);
+    }
+    #[inline(always)]
+    fn now(&self) -> Instant {
+        now()
+    }
+    #[inline(always)]
+    fn random(&mut self) -> u32 {
+        random()
+    }
+}
+
+#[inline(always)]
+fn random() -> u32 {
+    // SAFETY: the helper takes nothing and cannot fail.
+    unsafe { bpf_get_prandom_u32() }
+}
+
+/// The time.
+#[inline(always)]
+pub fn now() -> Instant {
+    // SAFETY: the helper takes nothing and cannot fail. 1 ns where ktime costs 36.
+    let jiffies = unsafe { bpf_jiffies64() };
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the low half is what entries keep"
+    )]
+    let jiffies = jiffies as u32;
+    Instant {
+        jiffies,
+        per_second: config!(jiffies_per_second),
     }
 }
 
