@@ -144,7 +144,7 @@ pub struct FlowMarks {
     /// For each [`crate::hash::address_class`] of a destination: not zero once flows to such a destination stay in
     /// `OPENING_FLOWS` though no frontend leads to them. They are replies to a masquerade address, of which a node has
     /// few, and whatever found FLOWS full. Where it is zero, a packet for no frontend need not be looked up there.
-    pub lodgers: [u8; crate::hash::ADDRESS_CLASSES],
+    pub unlisted: [u8; crate::hash::ADDRESS_CLASSES],
 }
 
 #[cfg(test)]

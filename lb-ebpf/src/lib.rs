@@ -7,8 +7,8 @@
 //!                    frontend? ─▶ select backend ─▶ remember the flow
 //! ```
 //!
-//! Everything is generic over [`bytes::packet::Packet`] (the bytes), [`context::tables::Tables`] (the maps) and
-//! [`context::clock::Clock`] (time and chance). The kernel programs (`src/hooks`) are one caller; property tests and
+//! Everything is generic over [`bytes::packet::Packet`] (the bytes) and [`context::environment::Environment`] (maps, time
+//! and chance). The kernel programs (`src/hooks`) are one caller; property tests and
 //! tools on the host are the other. No BPF helper, map or context is known here, and nothing is allocated.
 //!
 //! The folders are layers: each imports from those to its left alone.

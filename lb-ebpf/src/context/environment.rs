@@ -29,7 +29,7 @@ pub enum StoreError {
 /// A living flow entry. Its identity (key, address, port, backend) never changes in place; the rest changes by single
 /// aligned stores, and a store that is lost to another CPU's costs nothing: a time is off by a second, a flag is set
 /// again by the next packet that carries it.
-pub trait FlowHandle<F: IpFamily>: Copy {
+pub trait FlowHandle<F: IpFamily> {
     /// The entry as it is; fields that the caller does not use are not read.
     fn entry(&self) -> FlowEntry<F>;
     /// Writes `last_seen`.
@@ -38,6 +38,17 @@ pub trait FlowHandle<F: IpFamily>: Copy {
     fn set_flags(&self, flags: FlowFlags);
     /// Writes `expected_ack`, then sets [`FlowFlags::CHALLENGED`] and [`FlowFlags::REPLIED`].
     fn challenge(&self, expected_ack: u32);
+}
+
+/// A decision of the datapath, for whoever explains what becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision<F: IpFamily> {
+    /// The packet or call is for this frontend.
+    Frontend(FrontendKey<F>, FrontendEntry),
+    /// A backend of this service is to be chosen.
+    Service(ServiceId, ServiceEntry),
+    /// This backend is chosen, if it is active.
+    Backend(BackendId, BackendEntry<F>),
 }
 
 /// The tables of one family, what both families share, and the time.
@@ -68,10 +79,10 @@ pub trait Environment<F: IpFamily> {
     fn last_move(&self) -> u32;
     /// Leaves another mark of a move from the opening to the proven flows.
     fn mark_move(&mut self);
-    /// [`lb_common::FlowMarks::lodgers`]: whether an opening flow to this destination may be there without a frontend.
-    fn has_lodgers(&self, destination: &F::Address) -> bool;
+    /// [`lb_common::FlowMarks::unlisted`]: whether an opening flow to this destination may be there without a frontend.
+    fn may_have_unlisted_flows(&self, destination: &F::Address) -> bool;
     /// Notes that one is.
-    fn mark_lodger(&mut self, destination: &F::Address);
+    fn mark_unlisted_flow(&mut self, destination: &F::Address);
     /// Stores an entry under a free key.
     fn insert_flow(
         &mut self,
@@ -111,6 +122,10 @@ pub trait Environment<F: IpFamily> {
 
     /// Adds one to a counter.
     fn count(&mut self, counter: Counter);
+
+    /// Hears of a decision; the kernel's programs tell nobody.
+    #[inline(always)]
+    fn tell(&self, _decision: &Decision<F>) {}
 
     /// The time.
     fn now(&self) -> Instant;

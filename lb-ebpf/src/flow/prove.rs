@@ -23,7 +23,7 @@ const OPENING_FLAGS: u8 = FlowFlags::CHALLENGED.0 | FlowFlags::CROWDED.0;
 pub fn promote<F: Wire, E: Environment<F>>(
     env: &mut E,
     key: &Tuple<F>,
-    handle: E::Flow,
+    handle: &E::Flow,
     entries: &mut Entries<F>,
     now: Instant,
 ) {
@@ -47,7 +47,7 @@ pub fn promote<F: Wire, E: Environment<F>>(
         env.remove_flow(FlowTable::Proven, &entries.other_key);
         if !before.has(FlowFlags::CROWDED) {
             handle.set_flags(before.with(FlowFlags::CROWDED));
-            env.mark_lodger(&key.destination);
+            env.mark_unlisted_flow(&key.destination);
             env.count(Counter::FlowsTableFull);
         }
         return;

@@ -17,7 +17,7 @@ use crate::{
 #[inline(always)]
 pub fn touch<F: Wire, E: Environment<F>>(
     env: &E,
-    handle: E::Flow,
+    handle: &E::Flow,
     entry: &FlowEntry<F>,
     tcp_flags: TcpFlags,
     now: Instant,

@@ -154,11 +154,11 @@ impl<F: FamilyMaps + Wire> Environment<F> for Kernel {
         }
     }
     #[inline(always)]
-    fn has_lodgers(&self, destination: &F::Address) -> bool {
+    fn may_have_unlisted_flows(&self, destination: &F::Address) -> bool {
         let class = address_class(destination.as_ref());
         // SAFETY: as above; a class is a place in the array.
         FLOW_MARKS.get_ptr(0).is_some_and(|marks| unsafe {
-            ptr::addr_of!((*marks).lodgers)
+            ptr::addr_of!((*marks).unlisted)
                 .cast::<u8>()
                 .add(class)
                 .read_volatile()
@@ -166,12 +166,12 @@ impl<F: FamilyMaps + Wire> Environment<F> for Kernel {
         })
     }
     #[inline(always)]
-    fn mark_lodger(&mut self, destination: &F::Address) {
+    fn mark_unlisted_flow(&mut self, destination: &F::Address) {
         let class = address_class(destination.as_ref());
         if let Some(marks) = FLOW_MARKS.get_ptr_mut(0) {
             // SAFETY: as above.
             unsafe {
-                ptr::addr_of_mut!((*marks).lodgers)
+                ptr::addr_of_mut!((*marks).unlisted)
                     .cast::<u8>()
                     .add(class)
                     .write_volatile(1);

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The packet's flow, and where that must be known to find it, the frontend it is for. A packet that belongs to no proven
-/// flow and is for no frontend is somebody else's, but for the few that [`lb_common::FlowMarks::lodgers`] speaks of:
+/// flow and is for no frontend is somebody else's, but for the few that [`lb_common::FlowMarks::unlisted`] speaks of:
 /// most of a node's packets end here, after two lookups.
 #[inline(always)]
 pub fn look_up<F: Wire, E: Environment<F>>(
@@ -21,7 +21,7 @@ pub fn look_up<F: Wire, E: Environment<F>>(
         return (Some(found), NOBODYS);
     }
     let frontend = frontend_of(env, key);
-    if frontend.service_id == NO_SERVICE && !env.has_lodgers(&key.destination) {
+    if frontend.service_id == NO_SERVICE && !env.may_have_unlisted_flows(&key.destination) {
         return (None, NOBODYS);
     }
     (find_opening(env, key, last_move), frontend)

@@ -32,7 +32,7 @@ where
         return Verdict::Drop(DropReason::Fragmented);
     }
     let now = cx.env.now();
-    touch(cx.env, found.handle, &entries.own, parsed.tcp_flags, now);
+    touch(cx.env, &found.handle, &entries.own, parsed.tcp_flags, now);
     let is_request = entries.own.flags.has(FlowFlags::REQUEST);
     if found.table == FlowTable::Opening
         && let Err(reason) = P::advance_reply(cx)
@@ -119,7 +119,7 @@ where
     repair(env, key, entries, now);
     let reversed = key.reversed();
     if env.flow(FlowTable::Proven, &reversed).is_some() {
-        promote(env, key, handle, entries, now);
+        promote(env, key, &handle, entries, now);
     }
     Ok(())
 }

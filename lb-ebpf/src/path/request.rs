@@ -120,7 +120,7 @@ where
         found.handle.set_flags(flags);
         return Known::Gone;
     }
-    touch(env, found.handle, &entries.own, parsed.tcp_flags, now);
+    touch(env, &found.handle, &entries.own, parsed.tcp_flags, now);
     if found.table == FlowTable::Opening {
         // It has nothing to refuse.
         let _done = P::advance_request(cx);
@@ -190,7 +190,7 @@ where
             && challenge::given(cx.packet, parsed) == Some(entries.own.expected_ack)
     };
     if is_proven {
-        promote(env, key, handle, entries, now);
+        promote(env, key, &handle, entries, now);
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use lb_common::{
 };
 
 use crate::{
-    context::environment::Environment,
+    context::environment::{Decision, Environment},
     service::{
         affinity::{self, Client},
         frontends,
@@ -63,6 +63,7 @@ where
             Some(reason) => fail(env, reason),
         };
     };
+    env.tell(&Decision::Frontend(frontend_key, frontend));
     // A process of the node is a client inside the cluster.
     let frontend = for_inside(env, &frontend_key, frontend);
     if frontend.flags.has(FrontendFlags::NODE_EXCLUDED) {

@@ -4,7 +4,10 @@ use lb_common::{
 };
 
 use crate::{
-    context::{clock::Instant, environment::Environment},
+    context::{
+        clock::Instant,
+        environment::{Decision, Environment},
+    },
     flow::backend::Selected,
 };
 
@@ -49,6 +52,7 @@ pub fn kept<F: IpFamily, E: Environment<F>>(
         return None;
     }
     let backend = env.backend(entry.backend_id)?;
+    env.tell(&Decision::Backend(entry.backend_id, backend));
     let is_member = backend.state() == BackendState::Active
         && backend.generation == entry.generation
         && backend.service_id == client.service_id;

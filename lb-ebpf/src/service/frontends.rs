@@ -4,7 +4,10 @@ use lb_common::{
     Verdict,
 };
 
-use crate::{bytes::headers::Wire, context::environment::Environment};
+use crate::{
+    bytes::headers::Wire,
+    context::environment::{Decision, Environment},
+};
 
 /// No service: ids begin at one. (A plain number, where an `Option` would be two for the verifier.)
 pub const NO_SERVICE: ServiceId = 0;
@@ -18,8 +21,12 @@ pub const NOBODYS: FrontendEntry = FrontendEntry {
 /// The frontend a packet is for, if packets may be for it.
 #[inline(always)]
 pub fn frontend_of<F: Wire, E: Environment<F>>(env: &E, key: &Tuple<F>) -> FrontendEntry {
-    match env.frontend(&frontend_key(key)) {
-        Some(frontend) if !frontend.flags.has(FrontendFlags::PROCESSES_ONLY) => frontend,
+    let key = frontend_key(key);
+    match env.frontend(&key) {
+        Some(frontend) if !frontend.flags.has(FrontendFlags::PROCESSES_ONLY) => {
+            env.tell(&Decision::Frontend(key, frontend));
+            frontend
+        }
         _ => NOBODYS,
     }
 }

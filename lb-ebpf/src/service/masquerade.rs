@@ -97,7 +97,7 @@ where
         if env.flow(FlowTable::Proven, &entries.other_key).is_some() {
             continue;
         }
-        env.mark_lodger(&address);
+        env.mark_unlisted_flow(&address);
         match env.insert_flow(FlowTable::Opening, &entries.other_key, &entries.other) {
             Err(StoreError::Exists) => {}
             Err(StoreError::Refused) => return Err(DropReason::FlowNotStored),

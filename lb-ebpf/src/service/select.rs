@@ -4,7 +4,10 @@ use lb_common::{
     ServiceId, hash::place,
 };
 
-use crate::{context::environment::Environment, flow::backend::Selected};
+use crate::{
+    context::environment::{Decision, Environment},
+    flow::backend::Selected,
+};
 
 /// How often a service that changes under the reader is read again.
 const TRIES: usize = 4;
@@ -20,7 +23,10 @@ pub fn for_inside<F: IpFamily, E: Environment<F>>(
         return frontend;
     }
     match env.frontend(&key.inside()) {
-        Some(inside) => inside,
+        Some(inside) => {
+            env.tell(&Decision::Frontend(key.inside(), inside));
+            inside
+        }
         None => frontend,
     }
 }
@@ -38,6 +44,7 @@ pub fn select<F: IpFamily, E: Environment<F>>(
 ) -> Result<Selected<F>, DropReason> {
     for _ in 0..TRIES {
         let service = env.service(service_id).ok_or(DropReason::NoBackend)?;
+        env.tell(&Decision::Service(service_id, service));
         if service.slots.is_empty() {
             return Err(DropReason::NoBackend);
         }
@@ -59,6 +66,7 @@ pub fn select<F: IpFamily, E: Environment<F>>(
         let Some(backend) = env.backend(slot.backend_id) else {
             continue;
         };
+        env.tell(&Decision::Backend(slot.backend_id, backend));
         if backend.state() == BackendState::Active && backend.service_id == service_id {
             return Ok(Selected {
                 id: slot.backend_id,

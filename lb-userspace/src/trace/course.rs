@@ -13,17 +13,14 @@ use lb_ebpf::{
         parsed::Parsed,
     },
     context::{Hook, scratch::Scratch},
-    memory::{clock::MemoryClock, packet::MemoryPacket},
+    memory::{clock::MemoryClock, packet::MemoryPacket, tables::MemoryTables},
     path::{
         pipeline::{self, Observer},
         socket::{self, Call, Choice, SocketVerdict},
     },
 };
 
-use super::{
-    ENTERS, LEAVES, Origin, Question, Tracer, frame,
-    tables::{QuestionFamily, QuestionTables},
-};
+use super::{ENTERS, LEAVES, Origin, Question, TraceFamily, Tracer, frame, tables::Record};
 use crate::maps::MapFamily;
 
 /// What the datapath decided at the first place that a packet passes.
@@ -64,17 +61,19 @@ impl Observer for Nobody {
 
 impl Tracer {
     /// Sends the packet through the node.
-    pub(super) fn course<F: QuestionFamily>(
+    pub(super) fn course<F: TraceFamily>(
         &self,
         question: &Question,
         origin: Origin,
-        tables: &mut QuestionTables<'_>,
+        tables: &mut MemoryTables<Record>,
     ) -> Course {
         let (source, destination) = (question.source, question.destination);
         let mut scratch = Scratch::default();
         let bytes = frame::opening(question.protocol, source, destination);
         let mut packet = MemoryPacket::new(bytes).at_interface(ENTERS);
-        tables.set_device(ENTERS, self.surroundings.entrance(question, origin));
+        tables
+            .devices
+            .insert(ENTERS, self.surroundings.entrance(question, origin));
         let decision = match origin {
             Origin::Host if question.protocol == Protocol::Sctp => {
                 Decision::Pass(PassReason::OtherProtocol)
@@ -116,7 +115,9 @@ impl Tracer {
             return course;
         }
         packet.interface = LEAVES;
-        tables.set_device(LEAVES, self.surroundings.exit(destination.ip()));
+        tables
+            .devices
+            .insert(LEAVES, self.surroundings.exit(destination.ip()));
         let (hook, memory) = (hook(FlowSide::Source), scratch.memory());
         match pipeline::run(&mut packet, hook, memory, tables, &mut Nobody) {
             Verdict::Pass(_) => {}
@@ -138,9 +139,9 @@ impl Tracer {
 }
 
 /// A process dials: `connect` of a stream, or of a datagram socket.
-fn dial<F: QuestionFamily>(
+fn dial<F: TraceFamily>(
     question: &Question,
-    tables: &mut QuestionTables<'_>,
+    tables: &mut MemoryTables<Record>,
 ) -> SocketVerdict<F> {
     let Some(address) = F::address(question.destination.ip()) else {
         return SocketVerdict::Pass;

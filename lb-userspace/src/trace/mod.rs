@@ -20,7 +20,7 @@ mod tables;
 
 use std::net::SocketAddr;
 
-use lb_common::{BackendState, DatapathConfig, FrontendEntry, ServiceId, V4, V6};
+use lb_common::{BackendState, FrontendEntry, ServiceId, V4, V6};
 
 pub use answer::{Answer, Outcome, Scope};
 pub use names::Names;
@@ -29,7 +29,9 @@ pub use sources::{Read, Surroundings};
 
 use account::Account;
 use course::{Course, Decision};
-use tables::{Lookup, QuestionFamily, QuestionTables, Room};
+use tables::{Lookup, Record};
+
+use lb_ebpf::memory::tables::{MemoryFamily, MemoryTables};
 
 use crate::maps::{MapContents, MapFamily};
 
@@ -44,7 +46,6 @@ pub struct Tracer {
     maps: MapContents,
     names: Names,
     surroundings: Surroundings,
-    config: DatapathConfig,
 }
 
 impl Tracer {
@@ -54,7 +55,6 @@ impl Tracer {
             maps,
             names,
             surroundings,
-            config: DatapathConfig::DEFAULT,
         }
     }
 
@@ -71,17 +71,14 @@ impl Tracer {
         }
     }
 
-    fn answer<F: QuestionFamily>(&self, question: &Question) -> Answer {
+    fn answer<F: TraceFamily>(&self, question: &Question) -> Answer {
         let (origin, why) = self.surroundings.origin(question);
-        let room = Room::default();
-        let mut tables = QuestionTables::new(
-            &self.maps,
-            &self.config,
-            &room,
-            course::clock::<F>(question),
-        );
+        let mut tables = MemoryTables::<Record> {
+            clock: course::clock::<F>(question),
+            ..MemoryTables::from(&self.maps)
+        };
         let course = self.course::<F>(question, origin, &mut tables);
-        let lookups = tables.lookups();
+        let lookups = tables.instrument.lookups();
         // What is not translated is for no Service, whatever was found on the way.
         let is_ours = !matches!(course.decision, Decision::Pass(_));
         let frontend = frontend_of(&lookups).filter(|_| is_ours);
@@ -115,6 +112,10 @@ impl Tracer {
         }
     }
 }
+
+/// A family whose tables are in memory and filled by an agent.
+trait TraceFamily: MapFamily + MemoryFamily {}
+impl<F: MapFamily + MemoryFamily> TraceFamily for F {}
 
 /// The frontend that the packet is for.
 fn frontend_of(lookups: &[Lookup]) -> Option<(SocketAddr, FrontendEntry)> {

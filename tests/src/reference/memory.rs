@@ -138,7 +138,7 @@ impl World {
             rst: false,
             ..outgoing_half.clone()
         };
-        self.lodgers.insert(class_of(back.destination.ip()));
+        self.unlisted.insert(class_of(back.destination.ip()));
         self.halves.insert(back, returning);
         self.halves.insert(*outgoing, outgoing_half);
     }
@@ -207,7 +207,7 @@ impl World {
             if !half.is_crowded {
                 self.count(Counter::FlowsTableFull);
                 self.halves.get_mut(key).expect("a known flow").is_crowded = true;
-                self.lodgers.insert(class_of(key.destination.ip()));
+                self.unlisted.insert(class_of(key.destination.ip()));
             }
             return;
         }

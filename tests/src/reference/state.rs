@@ -73,7 +73,7 @@ pub struct World {
     /// What the first pieces of datagrams became.
     pub pieces: BTreeMap<Datagram, FirstPiece>,
     /// Classes of destinations with unproven flows that must be found although no frontend leads to them.
-    pub lodgers: BTreeSet<usize>,
+    pub unlisted: BTreeSet<usize>,
     /// How many entries FLOWS may have, each family.
     pub proven_capacity: usize,
     /// How many UDP flows a client may prove in a minute.
@@ -189,7 +189,7 @@ impl World {
 
     /// Whether unproven flows to this destination are looked for without a frontend.
     pub(super) fn is_lodging(&self, destination: IpAddr) -> bool {
-        self.lodgers.contains(&class_of(destination))
+        self.unlisted.contains(&class_of(destination))
     }
 }
 

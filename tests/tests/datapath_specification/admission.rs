@@ -183,9 +183,9 @@ fn what_has_no_ports_is_refused_at_a_service_and_dropped_at_an_address_that_no_s
 fn what_is_around_services_costs_others_nothing() {
     let mut node = node(Said::Refuses, true);
     let packet = eth().between(TCP, fixture::client(false), at("192.0.2.1:80"));
-    node.tables.lookups.set(0);
+    node.tables.instrument.lookups.set(0);
     assert_eq!(node.enter(&packet.syn().build()).0, NOT_OURS);
-    assert_eq!(node.tables.lookups.get(), 2);
+    assert_eq!(node.tables.instrument.lookups.get(), 2);
 }
 
 /// Lets only the clients within these ranges dial the service of TCP.

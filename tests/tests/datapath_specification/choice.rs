@@ -59,7 +59,7 @@ fn a_slot_of_a_foreign_service_is_not_believed() {
         };
         // The first reading asks for affinity only.
         let readings = std::iter::repeat_n(stale, 1 + readings).collect();
-        node.tables.service_readings.replace(readings);
+        node.tables.instrument.service_readings.replace(readings);
         talk(&mut node, TCP, 1000).ask_with(SYN, 0)
     };
     for readings in 0..4 {
@@ -82,7 +82,12 @@ fn the_loser_of_a_race_takes_the_winners_backend() {
     loser.candidates(WEB, &[11]);
     let key = tuple(TCP, client(1000), frontend()).unwrap();
     // The winner's entry appears just before the loser's own request entry is stored.
-    loser.tables.v4.raced.push_back(Some((key, entry)));
+    loser
+        .tables
+        .v4
+        .instrument
+        .raced
+        .push_back(Some((key, entry)));
     assert_eq!(talk(&mut loser, TCP, 1000).ask(SYN), Some(pod(2)));
     let own_reply = loser.remembered(TCP, pod(1), client(1000));
     assert!(

@@ -243,8 +243,8 @@ fn a_first_piece_that_cannot_be_remembered_goes_nowhere() {
     for is_v6 in FAMILIES {
         let sent = pieces(UDP, 1, client(is_v6), frontend(is_v6));
         let mut node = node();
-        node.tables.v4.takes_no_fragments = true;
-        node.tables.v6.takes_no_fragments = true;
+        node.tables.v4.instrument.takes_no_fragments = true;
+        node.tables.v6.instrument.takes_no_fragments = true;
         let dropped = Verdict::Drop(DropReason::Fragmented);
         assert_eq!(node.enter(&sent[0]), (dropped, sent[0].clone()));
     }

@@ -21,11 +21,11 @@ fn a_flow_that_is_moved_between_two_looks_is_found() {
     let moving = || [true].into();
     let mut node = node();
     let kept = established(&mut node, 1000);
-    node.tables.missed.replace(moving());
+    node.tables.instrument.missed.replace(moving());
     assert_eq!(talk(&mut node, TCP, 1000).ask(ACK), Some(kept));
-    node.tables.missed.replace(moving());
+    node.tables.instrument.missed.replace(moving());
     assert_eq!(talk(&mut node, TCP, 1000).answer(kept, ACK), REPLY);
-    assert!(node.tables.missed.borrow().is_empty());
+    assert!(node.tables.instrument.missed.borrow().is_empty());
 }
 
 #[test]
@@ -49,7 +49,12 @@ fn the_loser_of_a_race_who_chose_the_same_backend_leaves_the_reply_tuple_alone()
     let mut loser = node();
     loser.candidates(WEB, &[11]);
     let key = tuple(TCP, client(1000), frontend()).unwrap();
-    loser.tables.v4.raced.extend([None, Some((key, request))]);
+    loser
+        .tables
+        .v4
+        .instrument
+        .raced
+        .extend([None, Some((key, request))]);
     assert_eq!(talk(&mut loser, TCP, 1000).ask(SYN), Some(pod(1)));
     assert_eq!(talk(&mut loser, TCP, 1000).answer(pod(1), SYN | ACK), REPLY);
     assert_eq!(loser.tables.counted(Counter::FlowsRepaired), 0);
@@ -66,7 +71,11 @@ fn a_reply_tuple_that_another_flow_takes_at_the_last_moment_is_not_shared() {
         side: FlowSide::Source.byte(),
         ..bytemuck::Zeroable::zeroed()
     };
-    node.tables.v4.raced.push_back(Some((reply, theirs)));
+    node.tables
+        .v4
+        .instrument
+        .raced
+        .push_back(Some((reply, theirs)));
     let asked = packet(TCP, client(1000), frontend(), SYN);
     let (verdict, routed) = node.enter(&asked);
     let (source, destination) = ends(&routed);
@@ -90,6 +99,7 @@ fn a_masquerade_that_another_cpu_asks_for_at_the_last_moment_will_do() {
     loser
         .tables
         .v4
+        .instrument
         .raced
         .extend([None, None, Some((key, wish))]);
     assert_eq!(loser.enter(&asked), (REQUEST, routed.clone()));
@@ -103,12 +113,12 @@ fn a_masqueraded_request_whose_entry_is_moved_meanwhile_goes_on_if_it_has_its_po
     let moved = || [false, false, true].into();
     let mut node = lonely();
     let (_, routed) = node.enter(&packet(TCP, own_port, frontend(), SYN));
-    node.tables.missed.replace(moved());
+    node.tables.instrument.missed.replace(moved());
     let (verdict, _) = node.leave(&routed);
     assert_eq!(verdict, Verdict::Drop(DropReason::FlowNotStored));
     let (verdict, first) = node.leave(&routed);
     assert_eq!(verdict, OUT);
-    node.tables.missed.replace(moved());
+    node.tables.instrument.missed.replace(moved());
     assert_eq!(node.leave(&routed), (OUT, first));
     let (table, entry) = node.remembered(TCP, own_port, pod(1)).unwrap();
     assert_eq!(table, FlowTable::Opening);

@@ -164,7 +164,7 @@ fn a_process_is_a_client_inside() {
 #[test]
 fn what_cannot_be_remembered_fails_and_is_counted() {
     let mut node = node();
-    node.tables.v4.takes_no_socket_flows = true;
+    node.tables.v4.instrument.takes_no_socket_flows = true;
     let verdict = ask(&mut node, &call(7, UDP, frontend()), Choice::Datagram);
     assert_eq!(verdict, SocketVerdict::Failed(DropReason::FlowNotStored));
     assert_eq!(node.tables.counted(Counter::DropFlowNotStored), 1);

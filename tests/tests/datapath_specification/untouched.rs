@@ -191,16 +191,16 @@ fn a_packet_that_is_not_ours_costs_three_lookups_at_most() {
                 .build();
             assert_eq!(node.enter(&bytes).0, Verdict::Pass(PassReason::NotOurs));
             assert!(
-                node.tables.lookups.get() <= 3,
+                node.tables.instrument.lookups.get() <= 3,
                 "{} lookups",
-                node.tables.lookups.get()
+                node.tables.instrument.lookups.get()
             );
-            node.tables.lookups.set(0);
+            node.tables.instrument.lookups.set(0);
             assert_eq!(node.leave(&bytes).0, Verdict::Pass(PassReason::NotOurs));
             assert!(
-                node.tables.lookups.get() <= 2,
+                node.tables.instrument.lookups.get() <= 2,
                 "{} lookups",
-                node.tables.lookups.get()
+                node.tables.instrument.lookups.get()
             );
         }
     }
