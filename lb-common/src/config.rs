@@ -17,8 +17,8 @@ pub struct DatapathConfig {
     pub event_sample: u32,
     /// How many UDP flows of one client address may move to FLOWS within [`UDP_WINDOW_SECONDS`].
     pub udp_flows_per_client: u32,
-    /// Zero.
-    pub spare: u32,
+    /// Not zero: this processor may read in another order than the program says (arm64 does, x86 does not).
+    pub reorders_reads: u32,
 }
 
 /// The window of [`DatapathConfig::udp_flows_per_client`], in seconds.
@@ -31,7 +31,7 @@ impl DatapathConfig {
         jiffies_per_second: 250,
         event_sample: 256,
         udp_flows_per_client: 4096,
-        spare: 0,
+        reorders_reads: 0,
     };
 }
 impl Default for DatapathConfig {

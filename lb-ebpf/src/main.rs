@@ -1,5 +1,13 @@
 //! The kernel programs: contexts, maps and helpers, every `unsafe` of the datapath. What they decide is in the library.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        internal_features,
+        reason = "atomic instructions, which core offers for BPF in no other way"
+    )
+)]
 
 #[cfg(target_arch = "bpf")]
 mod hooks;

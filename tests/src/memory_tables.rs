@@ -7,6 +7,7 @@ use std::{
 use lb_common::{FlowEntry, IpFamily, ServiceEntry, Tuple};
 use lb_ebpf::{
     bytes::headers::Wire,
+    context::environment::FlowTable,
     memory::{
         instrument::{FamilyInstrument, Instrument},
         tables,
@@ -27,8 +28,10 @@ pub struct Faults {
     pub service_readings: RefCell<VecDeque<ServiceEntry>>,
     /// For each of the next looks at a flow table: whether it finds nothing, for another CPU is about to move the flow.
     pub missed: RefCell<VecDeque<bool>>,
-    /// How many looks found nothing so.
+    /// How many looks found nothing so, as far as reads were ordered after them.
     pub misses: Cell<u32>,
+    /// And those since.
+    unordered_misses: Cell<u32>,
     /// How many lookups were made in tables that cost something.
     pub lookups: Cell<u32>,
 }
@@ -44,8 +47,13 @@ impl Instrument for Faults {
     }
     fn misses_flow(&self) -> bool {
         let is_missed = self.missed.borrow_mut().pop_front() == Some(true);
-        self.misses.set(self.misses.get() + u32::from(is_missed));
+        self.unordered_misses
+            .set(self.unordered_misses.get() + u32::from(is_missed));
         is_missed
+    }
+    fn orders_reads(&self) {
+        self.misses
+            .set(self.misses.get() + self.unordered_misses.take());
     }
     fn moves(&self) -> u32 {
         self.misses.get()
@@ -58,9 +66,9 @@ pub struct FamilyFaults<F: IpFamily> {
     pub takes_no_fragments: bool,
     /// The kernel refuses to store in `SOCKET_FLOWS`.
     pub takes_no_socket_flows: bool,
-    /// What another CPU stores in `OPENING_FLOWS` just before our next insert there, one for each insert; `None` lets
-    /// an insert through undisturbed.
-    pub raced: VecDeque<Option<(Tuple<F>, FlowEntry<F>)>>,
+    /// What another CPU does just before our next insert in `OPENING_FLOWS`, one for each insert: it stores an entry there,
+    /// or moves it from there to FLOWS. `None` lets an insert through undisturbed.
+    pub raced: VecDeque<Option<(FlowTable, Tuple<F>, FlowEntry<F>)>>,
 }
 
 impl<F: IpFamily> Default for FamilyFaults<F> {
@@ -80,7 +88,7 @@ impl<F: Wire> FamilyInstrument<F> for FamilyFaults<F> {
     fn refuses_socket_flows(&self) -> bool {
         self.takes_no_socket_flows
     }
-    fn race(&mut self) -> Option<(Tuple<F>, FlowEntry<F>)> {
+    fn race(&mut self) -> Option<(FlowTable, Tuple<F>, FlowEntry<F>)> {
         self.raced.pop_front().flatten()
     }
 }

@@ -31,7 +31,7 @@ pub use self::{
     rewriting::{Change, End, Outcome},
     state::{Half, World},
 };
-use crate::dissect::{Dissected, SCTP, UDP, dissect, flag};
+use crate::dissect::{Dissected, SCTP, TCP, UDP, dissect, flag};
 
 /// What the datapath did, for the places where it may choose.
 #[derive(Clone, Debug)]
@@ -284,8 +284,19 @@ impl World {
         };
         // Only UDP is proven by an answer; whether a TCP entry notes it is the datapath's own affair.
         request.is_replied = packet.protocol == UDP;
-        if is_syn_ack {
-            request.expected_ack = Some(packet.sequence.wrapping_add(1));
+        let number = packet.sequence.wrapping_add(u32::from(is_syn_ack));
+        let is_over = packet.flags & flag::RST != 0;
+        // The window of a SYN is not scaled: an unproven client cannot be further behind than its bytes.
+        let is_due = request
+            .expected_ack
+            .is_none_or(|asked| number.wrapping_sub(asked) > 0xffff);
+        let asks = match packet.protocol {
+            UDP => false,
+            TCP => is_syn_ack || is_due && !is_over,
+            _ => is_syn_ack,
+        };
+        if asks {
+            request.expected_ack = Some(number);
         }
     }
 
@@ -302,7 +313,11 @@ impl World {
         let is_proof = if half.is_crowded {
             is_due
         } else if packet.protocol != UDP {
-            packet.flags & flag::ACK != 0 && half.expected_ack == Some(packet.acknowledgement)
+            let behind = half
+                .expected_ack
+                .map(|asked| packet.acknowledgement.wrapping_sub(asked));
+            let most = if packet.protocol == TCP { 0xffff } else { 0 };
+            packet.flags & flag::ACK != 0 && behind.is_some_and(|behind| behind <= most)
         } else {
             half.is_replied && self.udp_client_may_prove(passing.key.source.ip())
         };

@@ -77,7 +77,10 @@ pub trait Environment<F: IpFamily> {
     fn flow(&self, table: FlowTable, key: &Tuple<F>) -> Option<Self::Flow>;
     /// [`lb_common::FlowMarks::last_move`].
     fn last_move(&self) -> u32;
-    /// Leaves another mark of a move from the opening to the proven flows.
+    /// What was looked up before is read before what is read from here on, whatever the processor.
+    fn order_reads(&self);
+    /// Leaves another mark of a move from the opening to the proven flows: after what was stored before, and before what
+    /// is removed from here on.
     fn mark_move(&mut self);
     /// [`lb_common::FlowMarks::unlisted`]: whether an opening flow to this destination may be there without a frontend.
     fn may_have_unlisted_flows(&self, destination: &F::Address) -> bool;

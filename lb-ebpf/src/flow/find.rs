@@ -49,6 +49,7 @@ pub fn find_opening<F: Wire, E: Environment<F>>(
             table: FlowTable::Opening,
         });
     }
+    env.order_reads();
     if env.last_move() == last_move {
         return None;
     }

@@ -65,13 +65,17 @@ pub fn is_closed<F: Wire, E: Environment<F>>(
     pod.has(FlowFlags::RST) || pod.has(FlowFlags::FIN) && has_left
 }
 
-/// Forgets both halves of a flow, wherever they are.
+/// Forgets the flow whose entry is at `key`, wherever its halves are. What is at `other_key` may be another flow's by now,
+/// if the LRU has evicted the half that was there: that stays.
 #[inline(always)]
 pub fn forget<F: Wire, E: Environment<F>>(env: &mut E, key: &Tuple<F>, other_key: &Tuple<F>) {
-    env.remove_flow(FlowTable::Proven, key);
-    env.remove_flow(FlowTable::Proven, other_key);
-    env.remove_flow(FlowTable::Opening, key);
-    env.remove_flow(FlowTable::Opening, other_key);
+    for table in [FlowTable::Proven, FlowTable::Opening] {
+        env.remove_flow(table, key);
+        let other = env.flow(table, other_key);
+        if other.is_some_and(|other| other.entry().other_half(other_key) == *key) {
+            env.remove_flow(table, other_key);
+        }
+    }
 }
 
 /// Forgets the masquerade of a flow that is over: `masquerade_key` is its request's tuple on the way to the backend.

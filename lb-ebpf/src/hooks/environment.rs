@@ -1,5 +1,9 @@
 //! The datapath's questions, answered by maps and helpers.
-use core::ptr;
+use core::{
+    hint::black_box,
+    intrinsics::{AtomicOrdering, atomic_xchg},
+    ptr,
+};
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
@@ -19,7 +23,9 @@ use lb_ebpf::{
     },
 };
 
-use super::maps::{COUNTERS, DEVICES, FLOW_MARKS, FamilyMaps, NETWORKS, SERVICES, SLOTS, config};
+use super::maps::{
+    COUNTERS, DEVICES, FLOW_MARKS, FamilyMaps, NETWORKS, SCRATCH, SERVICES, SLOTS, config,
+};
 
 /// The maps of the object, the kernel's clock and its chance.
 pub struct Kernel;
@@ -144,13 +150,25 @@ impl<F: FamilyMaps + Wire> Environment<F> for Kernel {
             ptr::addr_of!((*marks).last_move).read_volatile()
         })
     }
+    /// A full barrier where one is needed: an atomic instruction that fetches is one (Documentation/atomic_t.txt,
+    /// "ORDERING"; BPF's is the kernel's own, commit 5ffa25502b5a), and this CPU's own memory costs least. The agent sets
+    /// the constant before it loads the programs, so that on x86 the verifier removes all of it.
+    #[inline(always)]
+    fn order_reads(&self) {
+        if config!(reorders_reads) != 0
+            && let Some(word) = SCRATCH.get_ptr_mut(1)
+        {
+            // SAFETY: this CPU's own value, aligned to 8; what is in it is nobody's between two forwarding look-ups.
+            black_box(unsafe { exchange(word.cast(), 0) });
+        }
+    }
     #[inline(always)]
     fn mark_move(&mut self) {
-        // A random mark: two CPUs that count at the same time would leave the same number, and there is no atomic addition.
+        // A random mark: of two CPUs that count at the same time both would leave the same number.
         let mark = random();
         if let Some(marks) = FLOW_MARKS.get_ptr_mut(0) {
-            // SAFETY: as above.
-            unsafe { ptr::addr_of_mut!((*marks).last_move).write_volatile(mark) };
+            // SAFETY: an array's value lives as long as the map, and the field is aligned.
+            black_box(unsafe { exchange(&raw mut (*marks).last_move, mark) });
         }
     }
     #[inline(always)]
@@ -268,6 +286,17 @@ impl<F: FamilyMaps + Wire> Environment<F> for Kernel {
     fn random(&mut self) -> u32 {
         random()
     }
+}
+
+/// Exchanges a word that other CPUs use as well, and orders all reads and writes before it with those after it. (The
+/// target's atomic types have loads and stores only, though the instruction set has more from `v3` on.)
+///
+/// # Safety
+/// `word` is valid and aligned to its size, of 4 or 8 bytes.
+#[inline(always)]
+unsafe fn exchange<W: Copy>(word: *mut W, new: W) -> W {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xchg::<W, { AtomicOrdering::SeqCst }>(word, new) }
 }
 
 #[inline(always)]

@@ -1,7 +1,10 @@
 //! What tools and tests fit into the tables: to hear of decisions, and to cause accidents that real maps have.
 use lb_common::{FlowEntry, ServiceEntry, Tuple};
 
-use crate::{bytes::headers::Wire, context::environment::Decision};
+use crate::{
+    bytes::headers::Wire,
+    context::environment::{Decision, FlowTable},
+};
 
 /// Fitted into all tables. What is not overridden does nothing.
 pub trait Instrument: Default {
@@ -18,6 +21,8 @@ pub trait Instrument: Default {
     fn misses_flow(&self) -> bool {
         false
     }
+    /// Reads are ordered: what is looked at afterwards is not read before.
+    fn orders_reads(&self) {}
     /// How many moves other CPUs have made so.
     fn moves(&self) -> u32 {
         0
@@ -36,8 +41,9 @@ pub trait FamilyInstrument<F: Wire>: Default {
     fn refuses_socket_flows(&self) -> bool {
         false
     }
-    /// What another CPU stores in `OPENING_FLOWS` just before our next insert there.
-    fn race(&mut self) -> Option<(Tuple<F>, FlowEntry<F>)> {
+    /// What another CPU does with a flow entry just before our next insert in `OPENING_FLOWS`: it stores it there, or
+    /// moves it from there to FLOWS.
+    fn race(&mut self) -> Option<(FlowTable, Tuple<F>, FlowEntry<F>)> {
         None
     }
 }

@@ -228,6 +228,9 @@ impl<F: MemoryFamily, I: Instrument> Environment<F> for MemoryTables<I> {
     fn last_move(&self) -> u32 {
         self.marks.last_move + self.instrument.moves()
     }
+    fn order_reads(&self) {
+        self.instrument.orders_reads();
+    }
     fn mark_move(&mut self) {
         self.marks.last_move += 1;
     }
@@ -252,9 +255,10 @@ impl<F: MemoryFamily, I: Instrument> Environment<F> for MemoryTables<I> {
     ) -> Result<(), StoreError> {
         let own = F::own_mut(self);
         if table == FlowTable::Opening
-            && let Some((key, entry)) = own.instrument.race()
+            && let Some((table, key, entry)) = own.instrument.race()
         {
-            own.opening.put(key, entry);
+            own.opening.remove(&key);
+            own.flows_mut(table).put(key, entry);
         }
         let flows = own.flows_mut(table);
         if flows.get(key).is_some() {

@@ -88,8 +88,8 @@ where
     };
     if parsed.is_udp() {
         request.set_flags(request.entry().flags.with(FlowFlags::REPLIED));
-    } else if let Some(number) = challenge::asked(cx.packet, parsed) {
-        request.challenge(number);
+    } else {
+        challenge::ask(cx.packet, parsed, &request);
     }
 }
 

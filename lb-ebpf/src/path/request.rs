@@ -187,7 +187,7 @@ where
         flags.has(FlowFlags::REPLIED) && udp_client_may_prove(env, key, now)
     } else {
         flags.has(FlowFlags::CHALLENGED)
-            && challenge::given(cx.packet, parsed) == Some(entries.own.expected_ack)
+            && challenge::is_given(cx.packet, parsed, entries.own.expected_ack)
     };
     if is_proven {
         promote(env, key, &handle, entries, now);

@@ -1,7 +1,7 @@
 //! Translation without a packet: a process of the node dials a frontend, and its socket talks to a backend from the
 //! start. The socket remembers what the process asked for, so that it never sees the backend's address.
 use lb_common::{
-    Counter, DropReason, FrontendFlags, FrontendKey, IpFamily, Port, SocketFlowEntry,
+    Counter, DropReason, FrontendFlags, FrontendKey, IpFamily, Port, Protocol, SocketFlowEntry,
     SocketFlowKey, hash::socket_hash,
 };
 
@@ -19,7 +19,7 @@ use crate::{
 pub struct Call<F: IpFamily> {
     /// The socket's cookie.
     pub cookie: u64,
-    /// IANA protocol number.
+    /// IANA protocol number; 0 for one without ports.
     pub protocol: u8,
     /// The peer's address.
     pub address: F::Address,
@@ -57,7 +57,9 @@ where
     E: Environment<F>,
 {
     let frontend_key = FrontendKey::new(call.address, call.port, call.protocol);
-    let Some(frontend) = env.frontend(&frontend_key) else {
+    // The key of a socket without a protocol that has ports (of ICMP, for pings) is that of what is said of the address.
+    let frontend = Protocol::from_number(call.protocol).and_then(|_| env.frontend(&frontend_key));
+    let Some(frontend) = frontend else {
         return match frontends::refusal(env, call.address) {
             None => SocketVerdict::Pass,
             Some(reason) => fail(env, reason),

@@ -94,11 +94,12 @@ where
             port_from_range(random.wrapping_add(attempt))
         };
         entries.other_key = entries.own.other_half(key);
-        if env.flow(FlowTable::Proven, &entries.other_key).is_some() {
-            continue;
-        }
         env.mark_unlisted_flow(&address);
         match env.insert_flow(FlowTable::Opening, &entries.other_key, &entries.other) {
+            // Looked for afterwards: flows move from the one table to the other only.
+            Ok(()) if env.flow(FlowTable::Proven, &entries.other_key).is_some() => {
+                env.remove_flow(FlowTable::Opening, &entries.other_key);
+            }
             Err(StoreError::Exists) => {}
             Err(StoreError::Refused) => return Err(DropReason::FlowNotStored),
             Ok(()) => return remember(env, key, entries),

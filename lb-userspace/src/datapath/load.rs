@@ -96,6 +96,7 @@ impl Datapath {
         refuse_other_maps(&folder, &options.capacities)?;
         let config = DatapathConfig {
             netns_cookie: netns_cookie().context("cannot learn the network namespace's cookie")?,
+            reorders_reads: u32::from(!cfg!(any(target_arch = "x86_64", target_arch = "x86"))),
             jiffies_per_second: kernel::jiffies_per_second()
                 .context("cannot learn the kernel's HZ")?,
             ..options.config

@@ -77,19 +77,20 @@ fn node(said: Said, has_prefixes: bool) -> HostDatapath {
 /// A process of the node connects.
 fn dial(node: &mut HostDatapath, to: SocketAddr) -> Option<DropReason> {
     match to.ip() {
-        IpAddr::V4(address) => failure::<V4>(node, address.into(), to.port()),
-        IpAddr::V6(address) => failure::<V6>(node, address.into(), to.port()),
+        IpAddr::V4(address) => failure::<V4>(node, TCP, address.into(), to.port()),
+        IpAddr::V6(address) => failure::<V6>(node, TCP, address.into(), to.port()),
     }
 }
 
 fn failure<F: MemoryFamily>(
     node: &mut HostDatapath,
+    protocol: u8,
     address: F::Address,
     port: u16,
 ) -> Option<DropReason> {
     let call = Call::<F> {
         cookie: 7,
-        protocol: TCP,
+        protocol,
         address,
         port: Port::new(port),
     };
@@ -288,4 +289,16 @@ fn a_packet_is_dropped_rather_than_refused_where_others_have_an_endpoint() {
         let packet = fixture::request(eth(), false, TCP).build();
         assert_eq!(node.enter(&packet), (Verdict::Drop(expected), packet));
     }
+}
+
+/// `connect` of a ping socket, which has neither a protocol that Services know nor a port.
+#[test]
+fn a_ping_of_another_proxys_address_passes_and_of_ours_is_refused() {
+    let v4 = |said| failure::<V4>(&mut node(said, true), 0, [10, 96, 0, 1].into(), 0);
+    assert_eq!(v4(Said::Left), None);
+    assert_eq!(v4(Said::Refuses), Some(DropReason::NoSuchPort));
+    let address = || "fd00:96::1".parse::<Ipv6Addr>().expect("an address");
+    let v6 = |said| failure::<V6>(&mut node(said, true), 0, address().into(), 0);
+    assert_eq!(v6(Said::Left), None);
+    assert_eq!(v6(Said::Refuses), Some(DropReason::NoSuchPort));
 }

@@ -2,6 +2,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::{Algorithm, BackendState, DropReason, ServiceEntry, SlotRegion, Verdict};
+use lb_ebpf::context::environment::FlowTable;
 use tests::{
     dissect::{TCP, flag::SYN},
     host_datapath::{HostDatapath, tuple},
@@ -87,7 +88,7 @@ fn the_loser_of_a_race_takes_the_winners_backend() {
         .v4
         .instrument
         .raced
-        .push_back(Some((key, entry)));
+        .push_back(Some((FlowTable::Opening, key, entry)));
     assert_eq!(talk(&mut loser, TCP, 1000).ask(SYN), Some(pod(2)));
     let own_reply = loser.remembered(TCP, pod(1), client(1000));
     assert!(

@@ -16,13 +16,16 @@ use crate::{
 };
 
 #[test]
-fn only_the_acknowledgement_of_the_pods_own_number_proves_a_tcp_client() {
-    // The pod's SYN/ACK carries the number 900.
+fn an_acknowledgement_of_what_the_pod_can_have_sent_proves_a_tcp_client() {
+    // The pod's SYN/ACK carries the number 900. Before the client has answered it, the pod may send 65,535 bytes more.
     for (acknowledgement, flags, proves) in [
         (901, ACK, true),
         (901, ACK | FIN, true),
         (900, ACK, false),
-        (902, ACK, false),
+        (902, ACK, true),
+        (901 + 1460, ACK, true),
+        (901 + 65_535, ACK, true),
+        (901 + 65_536, ACK, false),
         (0, ACK, false),
         (901, SYN, false),
         (901, FIN, false),
@@ -51,6 +54,64 @@ fn only_the_acknowledgement_of_the_pods_own_number_proves_a_tcp_client() {
         assert_eq!(proven, u64::from(proves));
         assert_eq!(node.tables.v4.opening.is_empty(), proves);
     }
+}
+
+/// TCP Fast Open, or a SYN/ACK whose acknowledgement was lost: the client acknowledges data, too.
+#[test]
+fn the_first_acknowledgement_may_be_one_of_data() {
+    for number in [900, u32::MAX, u32::MAX - 700] {
+        let mut node = node();
+        let pod = talk(&mut node, TCP, 1000).ask(SYN).unwrap();
+        let reply = eth().between(TCP, pod, client(1000));
+        let first = reply.clone().flags(SYN | ACK).sequence(number);
+        assert_eq!(node.leave(&first.build()).0, REPLY);
+        let data = reply
+            .flags(ACK)
+            .sequence(number.wrapping_add(1))
+            .payload(&[7; 1400]);
+        assert_eq!(node.leave(&data.build()).0, REPLY);
+        let mut talk = talk(&mut node, TCP, 1000);
+        let acknowledged = number.wrapping_add(1401);
+        assert_eq!(talk.ask_with(ACK, acknowledged), (REQUEST, Some(pod)));
+        assert_eq!(talk.table(), Some(FlowTable::Proven), "{number}");
+    }
+}
+
+#[test]
+fn a_challenge_that_was_lost_is_made_again_by_the_pods_next_segment() {
+    let mut node = node();
+    let pod = talk(&mut node, TCP, 1000).ask(SYN).unwrap();
+    assert_eq!(talk(&mut node, TCP, 1000).answer(pod, SYN | ACK), REPLY);
+    // Another CPU wrote the flags at the same time.
+    let request = tuple(TCP, client(1000), frontend()).unwrap();
+    let mut entry = node.tables.v4.opening.get(&request).expect("a flow");
+    entry.flags = FlowFlags::REQUEST;
+    node.tables.v4.opening.put(request, entry);
+    assert_eq!(talk(&mut node, TCP, 1000).ask_with(ACK, 901).0, REQUEST);
+    let data = eth().between(TCP, pod, client(1000)).flags(ACK);
+    assert_eq!(
+        node.leave(&data.sequence(901).payload(b"data").build()).0,
+        REPLY
+    );
+    let mut talk = talk(&mut node, TCP, 1000);
+    assert_eq!(talk.ask_with(ACK, 905), (REQUEST, Some(pod)));
+    assert_eq!(talk.table(), Some(FlowTable::Proven));
+}
+
+#[test]
+fn a_pod_that_has_gone_on_far_asks_for_what_it_sends_now() {
+    let mut node = node();
+    let pod = talk(&mut node, TCP, 1000).ask(SYN).unwrap();
+    assert_eq!(talk(&mut node, TCP, 1000).answer(pod, SYN | ACK), REPLY);
+    let far = 901 + 3 * 65_536;
+    let data = eth().between(TCP, pod, client(1000)).flags(ACK);
+    assert_eq!(
+        node.leave(&data.sequence(far).payload(b"data").build()).0,
+        REPLY
+    );
+    let mut talk = talk(&mut node, TCP, 1000);
+    assert_eq!(talk.ask_with(ACK, far + 4), (REQUEST, Some(pod)));
+    assert_eq!(talk.table(), Some(FlowTable::Proven));
 }
 
 #[test]
@@ -222,8 +283,8 @@ fn proof_takes_no_reply_tuple_away_from_another_frontend() {
 }
 
 #[test]
-fn only_a_syn_ack_says_what_proves_the_client() {
-    // (what the pod sends after its SYN/ACK with the number 900, and what then proves the client)
+fn a_number_that_was_asked_for_stays_while_the_pod_goes_on() {
+    // What the pod sends after its SYN/ACK with the number 900.
     for flags in [ACK, ACK | FIN, SYN] {
         let mut node = node();
         let mut talk = talk(&mut node, TCP, 1000);
@@ -231,7 +292,7 @@ fn only_a_syn_ack_says_what_proves_the_client() {
         assert_eq!(talk.answer(pod, SYN | ACK), REPLY);
         let later = eth().between(TCP, pod, client(1000)).flags(flags);
         assert_eq!(node.leave(&later.sequence(5000).build()).0, REPLY);
-        for (number, table) in [(5001, FlowTable::Opening), (901, FlowTable::Proven)] {
+        for (number, table) in [(900, FlowTable::Opening), (901, FlowTable::Proven)] {
             let mut talk = self::talk(&mut node, TCP, 1000);
             assert_eq!(talk.ask_with(ACK, number).0, REQUEST);
             assert_eq!(talk.table(), Some(table), "{number} after {flags:#04x}");

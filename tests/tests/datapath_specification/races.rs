@@ -54,7 +54,7 @@ fn the_loser_of_a_race_who_chose_the_same_backend_leaves_the_reply_tuple_alone()
         .v4
         .instrument
         .raced
-        .extend([None, Some((key, request))]);
+        .extend([None, Some((FlowTable::Opening, key, request))]);
     assert_eq!(talk(&mut loser, TCP, 1000).ask(SYN), Some(pod(1)));
     assert_eq!(talk(&mut loser, TCP, 1000).answer(pod(1), SYN | ACK), REPLY);
     assert_eq!(loser.tables.counted(Counter::FlowsRepaired), 0);
@@ -75,7 +75,7 @@ fn a_reply_tuple_that_another_flow_takes_at_the_last_moment_is_not_shared() {
         .v4
         .instrument
         .raced
-        .push_back(Some((reply, theirs)));
+        .push_back(Some((FlowTable::Opening, reply, theirs)));
     let asked = packet(TCP, client(1000), frontend(), SYN);
     let (verdict, routed) = node.enter(&asked);
     let (source, destination) = ends(&routed);
@@ -101,7 +101,7 @@ fn a_masquerade_that_another_cpu_asks_for_at_the_last_moment_will_do() {
         .v4
         .instrument
         .raced
-        .extend([None, None, Some((key, wish))]);
+        .extend([None, None, Some((FlowTable::Opening, key, wish))]);
     assert_eq!(loser.enter(&asked), (REQUEST, routed.clone()));
     assert_eq!(loser.leave(&routed).0, OUT);
 }
@@ -123,4 +123,29 @@ fn a_masqueraded_request_whose_entry_is_moved_meanwhile_goes_on_if_it_has_its_po
     let (table, entry) = node.remembered(TCP, own_port, pod(1)).unwrap();
     assert_eq!(table, FlowTable::Opening);
     assert!(entry.flags.has(FlowFlags::MASQUERADE));
+}
+
+#[test]
+fn a_masquerade_port_whose_flow_is_moved_at_the_last_moment_is_not_shared() {
+    let own_port = at("10.244.0.1:2000");
+    let mut node = lonely();
+    let (_, routed) = node.enter(&packet(TCP, own_port, frontend(), SYN));
+    // Another flow has the port, and moves to FLOWS between our look there and our insert.
+    let reply = tuple(TCP, pod(1), at("10.1.0.1:2000")).unwrap();
+    let (_, theirs) = node.remembered(TCP, own_port, frontend()).unwrap();
+    let moved = (FlowTable::Proven, reply, theirs);
+    node.tables.v4.instrument.raced.push_back(Some(moved));
+    let (verdict, delivered) = node.leave(&routed);
+    assert_eq!(verdict, OUT);
+    assert_ne!(
+        ends(&delivered).0.port(),
+        2000,
+        "the port is the other flow's"
+    );
+    assert_eq!(node.tables.v4.proven.get(&reply), Some(theirs));
+    assert_eq!(
+        node.tables.v4.opening.get(&reply),
+        None,
+        "a try stays behind"
+    );
 }

@@ -190,3 +190,24 @@ fn a_request_half_that_a_reply_restores_is_masqueraded_and_served_as_before() {
     assert_eq!(restored.service_id, before.service_id);
     assert_eq!(restored.service_id, WEB);
 }
+
+#[test]
+fn a_flow_that_ends_leaves_a_reply_tuple_to_the_flow_that_has_it_by_now() {
+    let mut node = two_services_with_a_pod();
+    assert_eq!(talk(&mut node, TCP, 1000).ask(SYN), Some(pod(1)));
+    // Its reply half is evicted, and a flow of the other frontend gets the tuple.
+    let reply = tuple(TCP, pod(1), client(1000)).unwrap();
+    node.tables.v4.opening.remove(&reply).expect("a flow");
+    let second = enter(&mut node, TCP, other_frontend(), SYN, 0);
+    assert_eq!(second, (client(1000), pod(1)));
+    // The first flow's backend leaves the service: its next SYN chooses anew.
+    for backend in node.tables.v4.backends.values_mut() {
+        if backend.service_id == WEB {
+            backend.state = lb_common::BackendState::Draining as u8;
+        }
+    }
+    let (verdict, _) = talk(&mut node, TCP, 1000).ask_with(SYN, 0);
+    assert_ne!(verdict, REQUEST);
+    let reply = answer(&mut node, TCP, 1000, SYN | ACK);
+    assert_eq!(reply, (other_frontend(), client(1000)));
+}
