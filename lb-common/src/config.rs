@@ -15,10 +15,16 @@ pub struct DatapathConfig {
     /// One event is written for so many happenings of a kind on a CPU; a power of two. Of drops, besides, the first after a
     /// second without an event. Zero: none.
     pub event_sample: u32,
-    /// How many UDP flows of one client address may move to FLOWS within [`UDP_WINDOW_SECONDS`].
+    /// How many UDP flows of one client may move to FLOWS within [`UDP_WINDOW_SECONDS`]. A client is an IPv4 address, or
+    /// an IPv6 network of 64 bits: within it a host takes whatever address it likes (RFC 4291, section 2.5.4).
     pub udp_flows_per_client: u32,
+    /// How many entries of each FLOWS UDP flows may take: what is left is for connections, whose clients have proven
+    /// that they receive.
+    pub udp_flow_entries: u32,
     /// Not zero: this processor may read in another order than the program says (arm64 does, x86 does not).
     pub reorders_reads: u32,
+    /// Zero.
+    pub spare: u32,
 }
 
 /// The window of [`DatapathConfig::udp_flows_per_client`], in seconds.
@@ -31,7 +37,9 @@ impl DatapathConfig {
         jiffies_per_second: 250,
         event_sample: 256,
         udp_flows_per_client: 4096,
+        udp_flow_entries: 131_072,
         reorders_reads: 0,
+        spare: 0,
     };
 }
 impl Default for DatapathConfig {

@@ -26,6 +26,9 @@ pub trait IpFamily: Copy + Debug + Eq + Ord + Hash + 'static {
     const UNSPECIFIED: Self::Address;
     /// 4 or 6, as in the first nibble of the header.
     const VERSION: u8;
+
+    /// The network that one client has: of an IPv6 address the first 64 bits, of an IPv4 address all of it.
+    fn client_network(address: Self::Address) -> Self::Address;
 }
 
 /// IPv4 (RFC 791).
@@ -84,6 +87,14 @@ macro_rules! address {
             type Padding = [u32; $padding];
             const UNSPECIFIED: $name = $name([0; $words]);
             const VERSION: u8 = $version;
+
+            #[inline(always)]
+            fn client_network(mut address: $name) -> $name {
+                for word in address.0.iter_mut().skip(2) {
+                    *word = 0;
+                }
+                address
+            }
         }
     };
 }
@@ -95,6 +106,17 @@ mod tests {
     use core::net::{Ipv4Addr, Ipv6Addr};
 
     use super::*;
+
+    #[test]
+    fn a_client_has_an_ipv4_address_or_an_ipv6_network() {
+        let v6 = |text: &str| Ipv6Address::from(text.parse::<Ipv6Addr>().unwrap());
+        assert_eq!(
+            V6::client_network(v6("2001:db8:1:2:3:4:5:6")),
+            v6("2001:db8:1:2::")
+        );
+        let v4 = Ipv4Address::from([10, 1, 2, 3]);
+        assert_eq!(V4::client_network(v4), v4);
+    }
 
     #[test]
     fn memory_of_an_address_is_the_packets_memory() {

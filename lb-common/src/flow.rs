@@ -132,13 +132,16 @@ impl<F: IpFamily> FlowEntry<F> {
     }
 }
 
-/// The only element of `FLOW_MARKS`. Every field is written by single stores of its own, with no reading before.
+/// The only element of `FLOW_MARKS`. Every field but one is written by single stores of its own, with no reading before.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct FlowMarks {
     /// Another number after each move of a flow from `OPENING_FLOWS` to FLOWS: a reader of both sees that one moved
     /// between its two looks.
     pub last_move: u32,
+    /// How many entries of FLOWS UDP flows have at most, for IPv4 and for IPv6: each that moves there adds its own by an
+    /// atomic instruction, and the sweep counts again.
+    pub udp_entries: [u32; 2],
     /// Zero.
     pub spare: u32,
     /// For each [`crate::hash::address_class`] of a destination: not zero once flows to such a destination stay in

@@ -4,12 +4,11 @@ use std::{
     collections::VecDeque,
 };
 
-use lb_common::{FlowEntry, IpFamily, ServiceEntry, Tuple};
+use lb_common::{IpFamily, ServiceEntry};
 use lb_ebpf::{
     bytes::headers::Wire,
-    context::environment::FlowTable,
     memory::{
-        instrument::{FamilyInstrument, Instrument},
+        instrument::{FamilyInstrument, Instrument, Race},
         tables,
     },
 };
@@ -68,7 +67,7 @@ pub struct FamilyFaults<F: IpFamily> {
     pub takes_no_socket_flows: bool,
     /// What another CPU does just before our next insert in `OPENING_FLOWS`, one for each insert: it stores an entry there,
     /// or moves it from there to FLOWS. `None` lets an insert through undisturbed.
-    pub raced: VecDeque<Option<(FlowTable, Tuple<F>, FlowEntry<F>)>>,
+    pub raced: VecDeque<Option<Race<F>>>,
 }
 
 impl<F: IpFamily> Default for FamilyFaults<F> {
@@ -88,7 +87,7 @@ impl<F: Wire> FamilyInstrument<F> for FamilyFaults<F> {
     fn refuses_socket_flows(&self) -> bool {
         self.takes_no_socket_flows
     }
-    fn race(&mut self) -> Option<(FlowTable, Tuple<F>, FlowEntry<F>)> {
+    fn race(&mut self) -> Option<Race<F>> {
         self.raced.pop_front().flatten()
     }
 }

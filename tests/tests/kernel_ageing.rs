@@ -3,8 +3,8 @@ use anyhow::Result;
 use aya::maps::Array;
 use bytemuck::{Pod, Zeroable as _};
 use lb_common::{
-    Counter, DatapathConfig, FlowEntry, FlowFlags, FlowSide, IpFamily, Port, Tuple, V4, V6,
-    config::Timeouts,
+    Counter, DatapathConfig, FlowEntry, FlowFlags, FlowMarks, FlowSide, IpFamily, Port, Tuple, V4,
+    V6, config::Timeouts,
 };
 use lb_userspace::maps::bpf::Plain;
 use tests::{
@@ -127,6 +127,11 @@ where
         }
         expired += u64::from(*goes);
     }
+    // Of UDP's share what is left is counted again.
+    let marks: Array<_, Plain<FlowMarks>> = kernel.map("FLOW_MARKS")?;
+    let [v4, v6] = marks.get(&0, 0)?.0.udp_entries;
+    let of_udp = left.keys().filter(|key| key.protocol == u32::from(UDP));
+    assert_eq!((v4 + v6) as usize, of_udp.count());
     let counted = kernel.counted(Counter::FlowsExpired)?;
     assert!(
         (expired..=2 * expired).contains(&counted),

@@ -58,6 +58,11 @@ pub trait Environment<F: IpFamily> {
 
     /// [`lb_common::DatapathConfig::udp_flows_per_client`].
     fn udp_flows_per_client(&self) -> u32;
+    /// Takes so many of the entries of FLOWS that UDP flows may have ([`lb_common::DatapathConfig::udp_flow_entries`]);
+    /// false if so many are not left.
+    fn take_udp_entries(&mut self, entries: u32) -> bool;
+    /// Gives back what was taken and not used.
+    fn give_back_udp_entries(&mut self, entries: u32);
     /// FRONTENDS.
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendEntry>;
     /// SERVICES.

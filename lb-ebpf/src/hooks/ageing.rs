@@ -1,6 +1,6 @@
 //! The sweep: run by the agent every few seconds (`BPF_PROG_TEST_RUN`), it removes what is expired in place, so that no
 //! packet can come between the look and the removal for longer than the time between two instructions.
-use core::ffi::c_void;
+use core::{ffi::c_void, hint::black_box};
 
 use aya_ebpf::{
     bindings::TC_ACT_UNSPEC, helpers::bpf_for_each_map_elem, macros::classifier,
@@ -10,11 +10,14 @@ use lb_common::{Counter, FlowEntry, Tuple, V4, V6, config::Timeouts};
 use lb_ebpf::{
     bytes::headers::Wire,
     context::clock::Instant,
-    flow::ageing::{flow_of_masquerade, is_expired, is_expired_opening, least_opening_seconds},
+    flow::{
+        ageing::{flow_of_masquerade, is_expired, is_expired_opening, least_opening_seconds},
+        prove::udp_entries_of,
+    },
 };
 
 use super::{
-    environment::{count, now},
+    environment::{add_udp_entries, count, now, read_udp_entries},
     maps::{AGEING, FamilyMaps},
 };
 
@@ -23,6 +26,8 @@ use super::{
 struct Sweep {
     now: Instant,
     timeouts: Timeouts,
+    /// How many entries of FLOWS UDP flows have, as far as they were seen.
+    udp_entries: u32,
 }
 
 /// Removes the expired entries of `OPENING_FLOWS_V4` and `FLOWS_V4`.
@@ -47,15 +52,17 @@ fn sweep<F: FamilyMaps + Wire>() {
     let mut sweep = Sweep {
         now: now(),
         timeouts: *timeouts,
+        udp_entries: 0,
     };
-    let sweep = core::ptr::from_mut(&mut sweep).cast();
+    let before = read_udp_entries::<F>();
+    let context = core::ptr::from_mut(&mut sweep).cast();
     let (of_opening, of_proven): (Callback<F>, Callback<F>) = (age_opening::<F>, age_one::<F>);
     // SAFETY: here and below, the map is a hash of exactly these keys and values; the callback's context outlives the call.
     unsafe {
         bpf_for_each_map_elem(
             core::ptr::from_ref(F::opening_flows()).cast_mut().cast(),
             of_opening as *mut c_void,
-            sweep,
+            context,
             0,
         );
     }
@@ -64,10 +71,13 @@ fn sweep<F: FamilyMaps + Wire>() {
         bpf_for_each_map_elem(
             core::ptr::from_ref(F::flows()).cast_mut().cast(),
             of_proven as *mut c_void,
-            sweep,
+            context,
             0,
         );
     }
+    // What came meanwhile may have been seen or not: it counts, until the next sweep, for what it was taken for.
+    let seen = black_box(&sweep).udp_entries;
+    add_udp_entries::<F>(seen.wrapping_sub(before));
 }
 
 /// What the kernel calls for each entry of a table.
@@ -117,7 +127,7 @@ unsafe extern "C" fn age_one<F: FamilyMaps + Wire>(
     sweep: *mut Sweep,
 ) -> i64 {
     // SAFETY: the kernel passes a key, a value and the context that `sweep` gave it.
-    let (key, entry, sweep) = unsafe { (*key, *entry, &*sweep) };
+    let (key, entry, sweep) = unsafe { (*key, *entry, &mut *sweep) };
     // SAFETY: copied out at once.
     let other = unsafe { F::flows().get(entry.other_half(&key)) }.copied();
     if is_expired(&key, &entry, other.as_ref(), &sweep.timeouts, sweep.now)
@@ -126,6 +136,8 @@ unsafe extern "C" fn age_one<F: FamilyMaps + Wire>(
         // Both or none: what is left of a closed flow would look half open.
         let _absent = F::flows().remove(entry.other_half(&key));
         count(Counter::FlowsExpired);
+    } else {
+        sweep.udp_entries += udp_entries_of(&key, &entry);
     }
     0
 }

@@ -1,7 +1,7 @@
 //! The datapath's questions, answered by maps and helpers.
 use core::{
     hint::black_box,
-    intrinsics::{AtomicOrdering, atomic_xchg},
+    intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg},
     ptr,
 };
 
@@ -85,6 +85,23 @@ impl<F: FamilyMaps + Wire> Environment<F> for Kernel {
     #[inline(always)]
     fn udp_flows_per_client(&self) -> u32 {
         config!(udp_flows_per_client)
+    }
+    #[inline(always)]
+    fn take_udp_entries(&mut self, entries: u32) -> bool {
+        let Some(taken) = udp_entries::<F>() else {
+            return false;
+        };
+        // SAFETY: an array's value lives as long as the map, and the field is aligned.
+        let before = unsafe { add(taken, entries) };
+        let is_within = before.saturating_add(entries) <= config!(udp_flow_entries);
+        if !is_within {
+            add_udp_entries::<F>(entries.wrapping_neg());
+        }
+        is_within
+    }
+    #[inline(always)]
+    fn give_back_udp_entries(&mut self, entries: u32) {
+        add_udp_entries::<F>(entries.wrapping_neg());
     }
     #[inline(always)]
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendEntry> {
@@ -286,6 +303,46 @@ impl<F: FamilyMaps + Wire> Environment<F> for Kernel {
     fn random(&mut self) -> u32 {
         random()
     }
+}
+
+/// Where the number of a family's entries in FLOWS that UDP has is.
+#[inline(always)]
+fn udp_entries<F: Wire>() -> Option<*mut u32> {
+    let marks = FLOW_MARKS.get_ptr_mut(0)?;
+    // SAFETY: an array's value lives as long as the map; both places are in it.
+    let [v4, v6] = unsafe {
+        [
+            &raw mut (*marks).udp_entries[0],
+            &raw mut (*marks).udp_entries[1],
+        ]
+    };
+    Some(if F::VERSION == 4 { v4 } else { v6 })
+}
+
+/// Adds to it, modulo 2^32.
+#[inline(always)]
+pub fn add_udp_entries<F: Wire>(entries: u32) {
+    if let Some(taken) = udp_entries::<F>() {
+        // SAFETY: as in `udp_entries`; aligned.
+        black_box(unsafe { add(taken, entries) });
+    }
+}
+
+/// What it is now.
+#[inline(always)]
+pub fn read_udp_entries<F: Wire>() -> u32 {
+    // SAFETY: as in `udp_entries`; aligned.
+    udp_entries::<F>().map_or(0, |taken| unsafe { taken.read_volatile() })
+}
+
+/// Adds to a word that other CPUs use as well; gives what it was.
+///
+/// # Safety
+/// `word` is valid and aligned.
+#[inline(always)]
+unsafe fn add(word: *mut u32, summand: u32) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(word, summand) }
 }
 
 /// Exchanges a word that other CPUs use as well, and orders all reads and writes before it with those after it. (The

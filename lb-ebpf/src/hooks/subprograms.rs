@@ -213,6 +213,7 @@ subprograms!(V4:
     without the packet: {
     reserve is reserve_v4, opening::reserve;
     remember is remember_v4, opening::remember;
+    forget is forget_v4, request::forget;
     }
     with a verdict: {
     portless is icmp_v4, icmp::message, IcmpError;
@@ -230,6 +231,7 @@ subprograms!(V6:
     without the packet: {
     reserve is reserve_v6, opening::reserve;
     remember is remember_v6, opening::remember;
+    forget is forget_v6, request::forget;
     }
     with a verdict: {
     portless is icmp_v6, icmp::message, IcmpError;

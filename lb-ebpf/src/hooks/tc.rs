@@ -19,24 +19,28 @@ use super::{environment::Kernel, maps::SCRATCH, report::Reporter, skb_packet::Sk
 
 /// Packets that enter by a device with Ethernet framing.
 #[classifier]
+#[inline(always)]
 pub fn tc_ingress_ethernet(ctx: TcContext) -> i32 {
     ingress(ctx, Link::Ethernet)
 }
 
 /// Packets that leave by a device with Ethernet framing.
 #[classifier]
+#[inline(always)]
 pub fn tc_egress_ethernet(ctx: TcContext) -> i32 {
     egress(ctx, Link::Ethernet)
 }
 
 /// Packets that enter by a device whose packets start at the IP header.
 #[classifier]
+#[inline(always)]
 pub fn tc_ingress_ip(ctx: TcContext) -> i32 {
     ingress(ctx, Link::Ip)
 }
 
 /// Packets that leave by a device whose packets start at the IP header.
 #[classifier]
+#[inline(always)]
 pub fn tc_egress_ip(ctx: TcContext) -> i32 {
     egress(ctx, Link::Ip)
 }

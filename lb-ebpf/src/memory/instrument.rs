@@ -31,6 +31,9 @@ pub trait Instrument: Default {
     fn decided<F: Wire>(&self, _decision: &Decision<F>) {}
 }
 
+/// What another CPU does with a flow entry, and in which table it is then.
+pub type Race<F> = (FlowTable, Tuple<F>, FlowEntry<F>);
+
 /// Fitted into the tables of one family.
 pub trait FamilyInstrument<F: Wire>: Default {
     /// Whether the kernel refuses to store in FRAGMENTS.
@@ -43,7 +46,7 @@ pub trait FamilyInstrument<F: Wire>: Default {
     }
     /// What another CPU does with a flow entry just before our next insert in `OPENING_FLOWS`: it stores it there, or
     /// moves it from there to FLOWS.
-    fn race(&mut self) -> Option<(FlowTable, Tuple<F>, FlowEntry<F>)> {
+    fn race(&mut self) -> Option<Race<F>> {
         None
     }
 }

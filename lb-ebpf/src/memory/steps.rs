@@ -27,6 +27,9 @@ impl<F: Icmp> Steps<F> for MemoryPacket {
     fn remember<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason> {
         opening::remember(&mut cx.scratch, cx.env)
     }
+    fn forget<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason> {
+        request::forget(&mut cx.scratch, cx.env)
+    }
     fn advance_request<E: Environment<F>>(
         cx: &mut Context<'_, F, Self, E>,
     ) -> Result<(), DropReason> {

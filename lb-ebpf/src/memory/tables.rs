@@ -134,6 +134,11 @@ impl<I: Instrument> MemoryTables<I> {
     pub fn counted(&self, counter: Counter) -> u64 {
         self.counters.get(&counter).copied().unwrap_or_default()
     }
+    /// How many entries of FLOWS UDP flows of a family have taken.
+    pub fn udp_entries<F: Wire>(&mut self) -> &mut u32 {
+        let [v4, v6] = &mut self.marks.udp_entries;
+        if F::VERSION == 4 { v4 } else { v6 }
+    }
     /// Makes `backends` the candidates of a service, in a region that starts at `start`.
     pub fn set_slots(&mut self, service_id: ServiceId, start: u32, backends: &[BackendId]) {
         for (index, backend_id) in (start..).zip(backends) {
@@ -187,6 +192,18 @@ impl<F: MemoryFamily, I: Instrument> Environment<F> for MemoryTables<I> {
 
     fn udp_flows_per_client(&self) -> u32 {
         self.config.udp_flows_per_client
+    }
+    fn take_udp_entries(&mut self, entries: u32) -> bool {
+        let most = self.config.udp_flow_entries;
+        let taken = self.udp_entries::<F>();
+        let is_within = taken.saturating_add(entries) <= most;
+        if is_within {
+            *taken += entries;
+        }
+        is_within
+    }
+    fn give_back_udp_entries(&mut self, entries: u32) {
+        *self.udp_entries::<F>() -= entries;
     }
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendEntry> {
         self.instrument.looked_up();

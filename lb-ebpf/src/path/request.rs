@@ -6,7 +6,7 @@ use crate::{
     context::{
         Context,
         environment::{Environment, FlowHandle as _, FlowTable},
-        scratch::Entries,
+        scratch::{Entries, FamilyMemory},
     },
     flow::{
         backend::{backend_is_gone, backend_is_member},
@@ -14,7 +14,7 @@ use crate::{
         find::Found,
         make::repair,
         prove::{promote, udp_client_may_prove},
-        teardown::{forget, forget_masquerade, is_closed, touch},
+        teardown::{self, forget_masquerade, is_closed, touch},
     },
     path::{icmp_quote::Icmp, look_up::look_up, origin::bridge, steps::Steps},
     service::{
@@ -93,7 +93,7 @@ where
         return Known::No;
     };
     let (parsed, entries) = cx.scratch.parts();
-    let (key, env) = (&parsed.tuple, &mut *cx.env);
+    let env = &mut *cx.env;
     entries.own = found.handle.entry();
     if entries.own.side != FlowSide::Destination.byte() {
         return Known::No;
@@ -103,10 +103,7 @@ where
     }
     if entries.own.flags.has(FlowFlags::REQUEST) && chooses_anew(parsed, entries, env, found.table)
     {
-        if entries.own.flags.has(FlowFlags::MASQUERADE) {
-            forget_masquerade(env, &entries.own.translated(key));
-        }
-        forget(env, key, &entries.other_key);
+        let _done = P::forget(cx);
         return Known::No;
     }
     let now = env.now();
@@ -126,6 +123,21 @@ where
         let _done = P::advance_request(cx);
     }
     Known::Yes
+}
+
+/// Forgets the flow of the packet, whose entry is `entries.own`, with its masquerade.
+#[inline(always)]
+pub fn forget<F: Wire, E: Environment<F>>(
+    scratch: &mut FamilyMemory<'_, F>,
+    env: &mut E,
+) -> Result<(), DropReason> {
+    let (parsed, entries) = scratch.parts();
+    let key = &parsed.tuple;
+    if entries.own.flags.has(FlowFlags::MASQUERADE) {
+        forget_masquerade(env, &entries.own.translated(key));
+    }
+    teardown::forget(env, key, &entries.other_key);
+    Ok(())
 }
 
 /// Whether a request of a known flow must get another backend: a UDP flow whose backend has left the service, at once;

@@ -19,6 +19,8 @@ pub trait Steps<F: Icmp>: Extensions + Forwarding<F> + Sized {
     fn reserve<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason>;
     /// [`crate::path::opening::remember`].
     fn remember<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason>;
+    /// [`crate::path::request::forget`].
+    fn forget<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason>;
     /// [`crate::path::request::advance`].
     fn advance_request<E: Environment<F>>(
         cx: &mut Context<'_, F, Self, E>,

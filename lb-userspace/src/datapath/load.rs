@@ -96,6 +96,7 @@ impl Datapath {
         refuse_other_maps(&folder, &options.capacities)?;
         let config = DatapathConfig {
             netns_cookie: netns_cookie().context("cannot learn the network namespace's cookie")?,
+            udp_flow_entries: udp_flow_entries(&options.capacities),
             reorders_reads: u32::from(!cfg!(any(target_arch = "x86_64", target_arch = "x86"))),
             jiffies_per_second: kernel::jiffies_per_second()
                 .context("cannot learn the kernel's HZ")?,
@@ -201,6 +202,12 @@ fn refuse_other_object(object: &[u8]) -> Result<()> {
 fn lines(mismatches: &[contract::Mismatch]) -> String {
     let lines: Vec<_> = mismatches.iter().map(ToString::to_string).collect();
     lines.join("\n  ")
+}
+
+/// UDP flows may take half of FLOWS: what proves a UDP client is weak, and connections shall find room beside them.
+fn udp_flow_entries(capacities: &ConfiguredCapacities) -> u32 {
+    let flows = contract::specs(capacities).filter(|spec| spec.name.starts_with("FLOWS_V"));
+    flows.map(|spec| spec.capacity).min().unwrap_or_default() / 2
 }
 
 fn refuse_other_maps(folder: &Path, capacities: &ConfiguredCapacities) -> Result<()> {

@@ -173,6 +173,10 @@ impl World {
 
     /// Whether a UDP client may prove one more flow in this minute; counts it.
     pub(super) fn udp_client_may_prove(&mut self, client: IpAddr) -> bool {
+        let client = match client {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+            IpAddr::V4(_) => client,
+        };
         let now = self.now;
         let (start, count) = self.udp_clients.get(&client).copied().unwrap_or((now, 0));
         let (start, count) = if self.passed(start, 60) {

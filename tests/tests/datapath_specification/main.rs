@@ -24,4 +24,5 @@ mod senders;
 mod socket;
 mod source_port;
 mod talk;
+mod udp_share;
 mod untouched;
