@@ -16,6 +16,7 @@ pub mod maps;
 pub mod model;
 pub mod reconcile;
 pub mod status;
+pub mod supervise;
 pub mod trace;
 pub mod watch;
 

@@ -35,6 +35,7 @@ use crate::{
     health,
     maps::bpf::BpfMaps,
     status::server,
+    supervise::{Supervisor, Tasks, supervisor},
     watch as sources,
 };
 
@@ -146,6 +147,8 @@ struct Node {
     settings: Settings,
     datapath: Datapath,
     agent: Agent<BpfMaps>,
+    tasks: Tasks,
+    supervisor: Supervisor,
     monitor: Monitor,
     sweeper: sweep::Sweeper,
     cgroup_root: String,
@@ -180,16 +183,19 @@ impl Node {
             None => cgroup::root()?,
         };
         let socket_hooks = cgroup::attach(&datapath, &cgroup_root)?;
+        cgroup::warn(&cgroup_root, &[], &socket_hooks);
         let filter = Filter {
             devices: settings.devices.clone(),
             pod_interfaces: settings.pod_interfaces.clone(),
         };
+        let (tasks, supervisor) = supervisor();
         let monitor = datapath.attach_to_devices(
             &run_dir,
             filter,
             settings.attach.unwrap_or_default(),
             settings.node.place()?.detect_local,
             settings.device_check_period(),
+            &tasks,
         )?;
         let sweeper = sweep::Sweeper::new(&datapath, settings.timeouts())?;
         let abilities = KernelAbilities::find(btf);
@@ -202,6 +208,8 @@ impl Node {
             settings,
             datapath,
             agent,
+            tasks,
+            supervisor,
             monitor,
             sweeper,
             cgroup_root: cgroup_root.display().to_string(),
@@ -217,23 +225,26 @@ impl Node {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (events, inbox) = mpsc::channel(1024);
-        forward_kernel_log(&mut self.datapath);
-        events::forward(self.datapath.ebpf_mut());
-        refusals::answer(self.datapath.ebpf_mut());
-        let (retired, ended) = strays::start(self.datapath.root().maps())
+        let tasks = self.tasks;
+        forward_kernel_log(&mut self.datapath, &tasks);
+        events::forward(self.datapath.ebpf_mut(), &tasks);
+        refusals::answer(self.datapath.ebpf_mut(), &tasks);
+        let (retired, ended) = strays::start(self.datapath.root().maps(), &tasks)
             .context("cannot start the thread that ends sockets")?;
         let (sweep_reports, swept) = watch::channel(sweep::SweepReport::default());
-        drop(tokio::spawn(sweep::run(
-            self.sweeper,
-            events.clone(),
-            sweep_reports,
-        )));
+        let sweep = sweep::run(self.sweeper, events.clone(), sweep_reports);
+        tasks.spawn("sweep of flows", sweep);
         let health_address = self.settings.healthz_bind_address.unwrap_or_default();
-        let health = health::start(self.agent.health(), health_address.0, started);
-        let clashes = findings::node_ports::start(self.agent.node_ports());
+        let health = health::start(self.agent.health(), health_address.0, started, &tasks);
+        let clashes = findings::node_ports::start(self.agent.node_ports(), &tasks);
         if let Some(access) = self.settings.access() {
             let found = vec![self.agent.findings(), clashes.clone()];
-            drop(tokio::spawn(findings::notice::tell(access, found)));
+            tasks.spawn("writer of Events", async move {
+                if let Err(error) = findings::notice::tell(access, found).await {
+                    tracing::warn!("no Events are written: {error:#}");
+                    std::future::pending::<()>().await;
+                }
+            });
         }
         let listener = server::bind(&self.run_dir)
             .with_context(|| format!("cannot listen in {}", self.run_dir.display()))?;
@@ -242,6 +253,7 @@ impl Node {
             PathBuf::from(&self.cgroup_root),
             self.socket_hooks,
             self.settings.device_check_period(),
+            &tasks,
         );
         let state = server::Sources {
             events: events.clone(),
@@ -256,12 +268,16 @@ impl Node {
             kernel: self.abilities,
             started,
         };
-        drop(tokio::spawn(server::serve(listener, state)));
+        tasks.spawn(
+            "server of the agent's socket",
+            server::serve(listener, state),
+        );
         // The node's addresses come before everything else: the first plan has frontends at all of them.
         let mut addresses = self.monitor.local_addresses();
         let first = Event::LocalAddresses(addresses.borrow_and_update().clone());
         events.send(first).await.context("the agent's loop")?;
-        drop(tokio::spawn(follow_addresses(addresses, events.clone())));
+        let addresses = follow_addresses(addresses, events.clone());
+        tasks.spawn("watch of the node's addresses", addresses);
         let mut source = tokio::spawn(watch_source(self.settings, events.clone()));
         let mut agent = tokio::spawn(agent::run(self.agent, inbox, retired));
         let result = tokio::select! {
@@ -271,6 +287,7 @@ impl Node {
                 Ok(result) => result,
                 Err(error) => Err(error.into()),
             },
+            error = self.supervisor.ended() => Err(error),
             ended = &mut agent => ended.map(drop).context("the agent's loop has failed"),
         };
         // The loop may be at its end already.
@@ -309,7 +326,7 @@ async fn follow_addresses(
 }
 
 /// Passes what the kernel programs log to this program's log.
-fn forward_kernel_log(datapath: &mut Datapath) {
+fn forward_kernel_log(datapath: &mut Datapath, tasks: &Tasks) {
     let mut logger = match EbpfLogger::init(datapath.ebpf_mut()) {
         Ok(logger) => logger,
         Err(error) => {
@@ -317,13 +334,13 @@ fn forward_kernel_log(datapath: &mut Datapath) {
             return;
         }
     };
-    drop(tokio::spawn(async move {
+    tasks.spawn("reader of the kernel programs' log", async move {
         let mut pause = tokio::time::interval(KERNEL_LOG_PAUSE);
         loop {
             pause.tick().await;
             logger.flush();
         }
-    }));
+    });
 }
 
 fn capacities(settings: &Settings) -> ConfiguredCapacities {

@@ -19,6 +19,7 @@ use super::{
     load::{Datapath, SOCKET_PROGRAMS},
     syscall::{self, AttachType, Target},
 };
+use crate::supervise::Tasks;
 
 /// `CGROUP2_SUPER_MAGIC` in linux/magic.h.
 const CGROUP2: FsType = FsType(0x6367_7270);
@@ -72,7 +73,7 @@ pub fn open(cgroup: &Path) -> Result<File> {
     Ok(folder)
 }
 
-/// Hangs every socket program at this cgroup, or gives the links that are pinned the new programs.
+/// Attaches every socket program to this cgroup, or gives the links that are pinned the new programs.
 pub fn attach(datapath: &Datapath, cgroup: &Path) -> Result<Vec<SocketHook>> {
     let folder = open(cgroup)?;
     // A cgroup's id is its inode number.
@@ -82,67 +83,95 @@ pub fn attach(datapath: &Datapath, cgroup: &Path) -> Result<Vec<SocketHook>> {
         .iter()
         .map(|(name, attach_type)| {
             let path = datapath.root().links().join(name);
-            let attached =
-                link::attach(&path, datapath.program(name)?, target, id, *attach_type);
+            let attached = link::attach(&path, datapath.program(name)?, target, id, *attach_type);
             let everybody = syscall::attached(target, *attach_type).map_or(0, |all| all.len());
-            let hook = SocketHook {
+            Ok(SocketHook {
                 name: (*name).to_owned(),
                 attached: attached.is_ok(),
                 foreign: everybody.saturating_sub(usize::from(attached.is_ok())),
                 error: attached.err().map(|error| error.to_string()),
-            };
-            if let Some(error) = &hook.error {
-                tracing::warn!(
-                    "cannot attach {name} to {}: {error}; processes of the node itself do not reach services by it",
-                    cgroup.display()
-                );
-            }
-            Ok(hook)
+            })
         })
         .collect()
 }
 
-/// Looks every `period` whether the hooks that were attached still are, and attaches again what somebody has taken away.
-/// What comes back says how they are.
+/// Warns of hooks that are not attached, unless the last look found the same.
+pub fn warn(cgroup: &Path, before: &[SocketHook], now: &[SocketHook]) {
+    for SocketHook { name, error, .. } in now.iter().filter(|hook| !before.contains(hook)) {
+        if let Some(error) = error {
+            tracing::warn!(
+                "cannot attach {name} to {}: {error}; processes of the node itself do not reach services by it, and it is tried again",
+                cgroup.display()
+            );
+        }
+    }
+}
+
+/// Looks every `period` whether all hooks are attached, and attaches those that are not: because somebody has taken them
+/// away, or because that failed before. What comes back says how they are.
 pub fn keep(
     datapath: Datapath,
     cgroup: PathBuf,
     hooks: Vec<SocketHook>,
     period: Duration,
+    tasks: &Tasks,
 ) -> watch::Receiver<Vec<SocketHook>> {
     let (sender, receiver) = watch::channel(hooks);
-    drop(tokio::spawn(async move {
+    tasks.spawn("watch of the socket hooks", async move {
         while !sender.is_closed() {
             tokio::time::sleep(period).await;
-            let lost = lost(&datapath, &cgroup, &sender.borrow());
-            if lost.is_empty() {
+            let before = sender.borrow().clone();
+            let lost = lost(&datapath, &cgroup, &before);
+            if !lost.is_empty() {
+                tracing::warn!(
+                    "somebody has detached the socket hooks {} from {}; they are attached again",
+                    lost.join(", "),
+                    cgroup.display()
+                );
+            }
+            if lost.is_empty() && before.iter().all(|hook| hook.attached) {
                 continue;
             }
-            tracing::warn!(
-                "somebody has detached the socket hooks {} from {}; they are attached again",
-                lost.join(", "),
-                cgroup.display()
-            );
-            match attach(&datapath, &cgroup) {
-                Ok(hooks) => drop(sender.send_replace(hooks)),
-                Err(error) => tracing::warn!("the socket hooks cannot be attached: {error:#}"),
-            }
+            let now = attach(&datapath, &cgroup).unwrap_or_else(|error| {
+                let error = format!("{error:#}");
+                before
+                    .iter()
+                    .map(|hook| not_attached(hook, &error))
+                    .collect()
+            });
+            warn(&cgroup, &before, &now);
+            sender.send_if_modified(|hooks| {
+                let changed = *hooks != now;
+                *hooks = now;
+                changed
+            });
         }
-    }));
+    });
     receiver
 }
 
-/// Which hooks were attached and are no more. What cannot be asked counts as there.
+/// A hook that could not be attached.
+fn not_attached(hook: &SocketHook, error: &str) -> SocketHook {
+    SocketHook {
+        name: hook.name.clone(),
+        attached: false,
+        error: Some(error.to_owned()),
+        foreign: 0,
+    }
+}
+
+/// Which hooks were attached and are no more: all, if their cgroup is gone. What cannot be asked counts as there.
 fn lost(datapath: &Datapath, cgroup: &Path, hooks: &[SocketHook]) -> Vec<&'static str> {
+    let was_attached = |name: &str| hooks.iter().any(|it| it.name == name && it.attached);
     let Ok(folder) = open(cgroup) else {
-        return Vec::new();
+        let names = SOCKET_PROGRAMS.iter().map(|(name, _)| *name);
+        return names.filter(|name| was_attached(name)).collect();
     };
     let is_lost = |name: &str, attach_type: AttachType| -> Option<bool> {
         let (id, _) = syscall::program_id_and_name(datapath.program(name).ok()?).ok()?;
         let all = syscall::attached(Target::Cgroup(folder.as_fd()), attach_type).ok()?;
         Some(all.iter().all(|it| it.program_id != id))
     };
-    let was_attached = |name: &str| hooks.iter().any(|it| it.name == name && it.attached);
     SOCKET_PROGRAMS
         .iter()
         .filter(|(name, kind)| was_attached(name) && is_lost(name, *kind) == Some(true))

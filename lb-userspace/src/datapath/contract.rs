@@ -185,6 +185,8 @@ mod tests {
             (MapName::Slots, declared.slots),
             (MapName::BackendsV4, declared.backends),
             (MapName::BackendsV6, declared.backends),
+            (MapName::SourceRangesV4, declared.source_ranges),
+            (MapName::SourceRangesV6, declared.source_ranges),
         ] {
             assert_eq!(listed(map), Some(capacity), "{map}");
         }

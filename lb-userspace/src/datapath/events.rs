@@ -14,6 +14,8 @@ use aya::{
 use lb_common::{Counter, Event, Ipv4Address, Ipv6Address, Port, Protocol};
 use nix::net::if_::if_indextoname;
 
+use crate::supervise::Tasks;
+
 /// How long an event may wait: soon enough for a person.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -24,7 +26,7 @@ const LINE_PAUSE: Duration = Duration::from_secs(1);
 const MOST_AT_ONCE: usize = 8192;
 
 /// Writes events to the log until the program ends. Programs without the map have none to show.
-pub fn forward(ebpf: &mut Ebpf) {
+pub fn forward(ebpf: &mut Ebpf, tasks: &Tasks) {
     let events = ebpf
         .take_map("EVENTS")
         .and_then(|map| RingBuf::try_from(map).ok());
@@ -32,7 +34,7 @@ pub fn forward(ebpf: &mut Ebpf) {
         tracing::debug!("the kernel programs have no events");
         return;
     };
-    drop(tokio::spawn(read(events)));
+    tasks.spawn("reader of datapath events", read(events));
 }
 
 async fn read(mut events: RingBuf<MapData>) {

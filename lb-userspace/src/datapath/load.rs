@@ -24,7 +24,7 @@ use super::{
     monitor::Monitor,
     syscall::{self, AttachType},
 };
-use crate::{config::AttachBy, maps::bpf::DeviceTable, model::DetectLocal};
+use crate::{config::AttachBy, maps::bpf::DeviceTable, model::DetectLocal, supervise::Tasks};
 
 /// The socket hooks: program name and the place at which it hangs (enum `bpf_attach_type`).
 pub(crate) const SOCKET_PROGRAMS: &[(&str, AttachType)] = &[
@@ -142,10 +142,11 @@ impl Datapath {
         attach_by: AttachBy,
         detect_local: DetectLocal,
         check_period: Duration,
+        tasks: &Tasks,
     ) -> Result<Monitor> {
         let attacher = self.attacher(run_dir, attach_by)?;
         let table = DeviceTable::open(&self.root.maps()).context("cannot open the map DEVICES")?;
-        Monitor::start(attacher, table, filter, detect_local, check_period)
+        Monitor::start(attacher, table, filter, detect_local, check_period, tasks)
             .context("cannot watch the network devices")
     }
     /// What attaches this object's programs to devices of this network namespace.

@@ -25,7 +25,7 @@ use super::{
     inventory::{Inventory, Touched},
     masquerade,
 };
-use crate::{maps::bpf::DeviceTable, model::DetectLocal, netlink::Received};
+use crate::{maps::bpf::DeviceTable, model::DetectLocal, netlink::Received, supervise::Tasks};
 
 /// Multicast groups of linux/rtnetlink.h: link, TC, IPv4 and IPv6 addresses, IPv4 and IPv6 routes.
 const GROUPS: &[u32] = &[1, 4, 5, 9, 7, 11];
@@ -74,6 +74,7 @@ impl Monitor {
         filter: Filter,
         detect_local: DetectLocal,
         check_period: Duration,
+        tasks: &Tasks,
     ) -> io::Result<Self> {
         let mut events = Route::route()?;
         events.subscribe(GROUPS)?;
@@ -97,9 +98,7 @@ impl Monitor {
         watched.refresh()?;
         let stop = Arc::new(EventFd::new()?);
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::Builder::new()
-            .name("devices".to_owned())
-            .spawn(move || watched.run(&stopped))?;
+        let thread = tasks.thread("devices", move || watched.run(&stopped))?;
         Ok(Self {
             reports,
             addresses,

@@ -22,6 +22,7 @@ use nix::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::resets;
+use crate::supervise::Tasks;
 
 /// At most so many answers a second, and so many at once: a flood to a service without backends makes no flood of ours.
 const ANSWERS_A_SECOND: u32 = 1000;
@@ -32,7 +33,7 @@ const UNREACHABLE_V4: [u8; 2] = [3, 3];
 const UNREACHABLE_V6: [u8; 2] = [1, 4];
 
 /// Answers until the program ends.
-pub fn answer(ebpf: &mut Ebpf) {
+pub fn answer(ebpf: &mut Ebpf, tasks: &Tasks) {
     let refusals = ebpf
         .take_map("REFUSALS")
         .and_then(|map| RingBuf::try_from(map).ok());
@@ -40,11 +41,8 @@ pub fn answer(ebpf: &mut Ebpf) {
         tracing::debug!("the kernel programs have no refusals");
         return;
     };
-    let begun = Sockets::open().and_then(|sockets| {
-        std::thread::Builder::new()
-            .name("refusals".to_owned())
-            .spawn(move || read(refusals, &sockets))
-    });
+    let begun = Sockets::open()
+        .and_then(|sockets| tasks.thread("refusals", move || read(refusals, &sockets)));
     if let Err(error) = begun {
         tracing::warn!(
             "clients whom nobody answers will wait rather than be refused: no raw socket ({error}); it needs CAP_NET_RAW"

@@ -20,6 +20,7 @@ use super::{About, Finding, Findings, Reason};
 use crate::{
     model::{Family, ServiceName, Warning},
     netlink::Netlink,
+    supervise::Tasks,
 };
 
 /// After a change of node ports so much time passes: a list of Services is many changes.
@@ -89,9 +90,9 @@ impl Listener {
 }
 
 /// Looks at the sockets for as long as there is an agent. What comes back is what was found.
-pub fn start(node_ports: watch::Receiver<NodePorts>) -> watch::Receiver<Findings> {
+pub fn start(node_ports: watch::Receiver<NodePorts>, tasks: &Tasks) -> watch::Receiver<Findings> {
     let (findings, receiver) = watch::channel(Findings::new());
-    drop(tokio::spawn(run(node_ports, findings)));
+    tasks.spawn("look for listening sockets", run(node_ports, findings));
     receiver
 }
 

@@ -11,7 +11,10 @@ use std::{
 use tokio::sync::watch;
 
 use super::sockets::{self, Ended};
-use crate::agent::{Observer, Report};
+use crate::{
+    agent::{Observer, Report},
+    supervise::Tasks,
+};
 
 /// Between two looks, if nobody asks for one.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -31,11 +34,10 @@ impl Observer for Retired {
 }
 
 /// Starts the thread that looks, until the observer is dropped: how many sockets it has ended.
-pub fn start(maps: PathBuf) -> io::Result<(Retired, watch::Receiver<u64>)> {
+pub fn start(maps: PathBuf, tasks: &Tasks) -> io::Result<(Retired, watch::Receiver<u64>)> {
     let (asks, asked) = mpsc::sync_channel(1);
     let (count, ended) = watch::channel(0);
-    let thread = std::thread::Builder::new().name("sockets".to_owned());
-    drop(thread.spawn(move || run(&maps, &asked, &count))?);
+    drop(tasks.thread("sockets", move || run(&maps, &asked, &count))?);
     Ok((Retired(asks), ended))
 }
 
@@ -45,7 +47,8 @@ fn run(maps: &Path, asked: &mpsc::Receiver<()>, count: &watch::Sender<u64>) {
         let result = sockets::end_stranded(maps);
         if let Ok(ended) = &result {
             if ended.unsupported {
-                // That was said at the start.
+                // That was said at the start; there is nothing to do until the observer is dropped.
+                while asked.recv().is_ok() {}
                 return;
             }
             if ended.count > 0 {

@@ -102,10 +102,10 @@ fn health(facts: &Facts, node_eligible: Option<bool>, now: Now) -> Answer {
 
 /// A Service's health check, whatever the path: whether this node has somebody to serve it.
 pub(super) fn service(name: &ServiceName, local_endpoints: usize, is_healthy: bool) -> Answer {
+    let [namespace, name] = [&*name.namespace, &*name.name].map(serde_json::Value::from);
     let body = format!(
-        "{{\n\t\"service\": {{\n\t\t\"namespace\": \"{}\",\n\t\t\"name\": \"{}\"\n\t}},\n\
-         \t\"localEndpoints\": {local_endpoints},\n\t\"serviceProxyHealthy\": {is_healthy}\n}}",
-        name.namespace, name.name
+        "{{\n\t\"service\": {{\n\t\t\"namespace\": {namespace},\n\t\t\"name\": {name}\n\t}},\n\
+         \t\"localEndpoints\": {local_endpoints},\n\t\"serviceProxyHealthy\": {is_healthy}\n}}"
     );
     let mut answer = json(code(local_endpoints > 0 && is_healthy), body);
     answer
@@ -257,5 +257,14 @@ mod tests {
                 "{path}"
             );
         }
+    }
+
+    #[test]
+    fn a_name_cannot_break_out_of_its_string() {
+        let name = ServiceName::new("a\"b", "c\\\n");
+        let (_, body) = text(service(&name, 1, true));
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["service"]["namespace"], "a\"b");
+        assert_eq!(body["service"]["name"], "c\\\n");
     }
 }

@@ -14,7 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::{AbortHandle, JoinHandle, JoinSet},
+    task::{AbortHandle, JoinSet},
     time::Instant,
 };
 
@@ -22,7 +22,10 @@ use super::{
     Facts,
     answer::{self, Answer, Now},
 };
-use crate::model::{Family, ServiceName, Warning};
+use crate::{
+    model::{Family, ServiceName, Warning},
+    supervise::Tasks,
+};
 
 /// A port that could not be had is tried again after this.
 const RETRY: Duration = Duration::from_secs(5);
@@ -57,9 +60,11 @@ pub fn start(
     facts: watch::Receiver<Facts>,
     agent_address: Option<SocketAddr>,
     started: Instant,
+    tasks: &Tasks,
 ) -> watch::Receiver<Vec<Warning>> {
     let (warnings, receiver) = watch::channel(Vec::new());
-    drop(tokio::spawn(run(facts, agent_address, started, warnings)));
+    let servers = run(facts, agent_address, started, warnings);
+    tasks.spawn("servers of health checks", servers);
     receiver
 }
 
@@ -70,6 +75,7 @@ async fn run(
     started: Instant,
     warnings: watch::Sender<Vec<Warning>>,
 ) {
+    let mut running = JoinSet::new();
     let mut servers: BTreeMap<Place, Server> = BTreeMap::new();
     let mut failed: BTreeMap<Place, Warning> = BTreeMap::new();
     loop {
@@ -91,7 +97,7 @@ async fn run(
                     }
                     let (subject, address) = place.clone();
                     let server = serve(listener, subject, address, facts.clone(), started);
-                    servers.insert(place, Server(tokio::spawn(server)));
+                    servers.insert(place, Server(running.spawn(server)));
                 }
                 Err(error) => {
                     let warning = warning(&place, &error);
@@ -108,14 +114,21 @@ async fn run(
             *current = now;
             changed
         });
-        let changed = if failed.is_empty() {
-            facts.changed().await
-        } else {
-            let changed = tokio::time::timeout(RETRY, facts.changed()).await;
-            changed.unwrap_or(Ok(()))
+        let retry = async {
+            if failed.is_empty() {
+                std::future::pending::<()>().await;
+            } else {
+                tokio::time::sleep(RETRY).await;
+            }
         };
-        if changed.is_err() {
-            return;
+        tokio::select! {
+            changed = facts.changed() => if changed.is_err() {
+                return;
+            },
+            () = retry => {}
+            Some(Err(error)) = running.join_next() => if error.is_panic() {
+                std::panic::resume_unwind(error.into_panic());
+            },
         }
     }
 }
@@ -167,7 +180,7 @@ async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// A server; dropping it ends it and its connections.
 #[derive(Debug)]
-struct Server(JoinHandle<()>);
+struct Server(AbortHandle);
 
 impl Drop for Server {
     fn drop(&mut self) {

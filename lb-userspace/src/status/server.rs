@@ -2,7 +2,11 @@
 //!
 //! `curl --unix-socket /run/waggle/agent.sock http://waggle/v1/state`
 use std::{
-    convert::Infallible, fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc,
+    convert::Infallible,
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -88,14 +92,26 @@ impl Sources {
 }
 
 /// Binds the socket, over one that a crashed agent left: the node's lock is held, so nobody listens on it.
+///
+/// A socket gets the mode that the umask leaves, so it is made where root alone can reach it, and appears at its place only
+/// with the mode that it keeps.
 pub fn bind(run_dir: &Path) -> io::Result<UnixListener> {
-    let path = run_dir.join(SOCKET);
-    match fs::remove_file(&path) {
+    let private = run_dir.join(format!(".{SOCKET}.{}", std::process::id()));
+    // One that a crashed agent left.
+    match fs::remove_dir_all(&private) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+        _ => fs::DirBuilder::new().mode(0o700).create(&private)?,
     }
+    let bound = bind_in(&private, &run_dir.join(SOCKET));
+    fs::remove_dir_all(&private)?;
+    bound
+}
+
+fn bind_in(private: &Path, place: &Path) -> io::Result<UnixListener> {
+    let path = private.join(SOCKET);
     let listener = UnixListener::bind(&path)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    fs::rename(&path, place)?;
     Ok(listener)
 }
 
@@ -152,4 +168,38 @@ fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text.to_owned())));
     *response.status_mut() = status;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_but_root_can_open_the_socket_at_any_moment() {
+        let folder = std::env::temp_dir().join(format!("waggle-socket-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let is_done = AtomicBool::new(false);
+        let modes = std::thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                let mut modes = std::collections::BTreeSet::new();
+                while !is_done.load(Ordering::Relaxed) {
+                    if let Ok(socket) = fs::metadata(folder.join(SOCKET)) {
+                        modes.insert(socket.permissions().mode() & 0o777);
+                    }
+                }
+                modes
+            });
+            for _ in 0..2000 {
+                drop(bind(&folder).unwrap());
+            }
+            is_done.store(true, Ordering::Relaxed);
+            watcher.join().unwrap()
+        });
+        let left = fs::read_dir(&folder).unwrap().count();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(modes.into_iter().collect::<Vec<_>>(), [0o600]);
+        assert_eq!(left, 1, "something beside the socket stays behind");
+    }
 }
