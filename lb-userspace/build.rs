@@ -1,5 +1,5 @@
 //! Embeds the object of the kernel programs, if it has been built. It is never built from here: `cargo xtask ebpf`
-//! does that, and check, test and editors work without it.
+//! does that. Checks and editors work without it; a build of a program that uses it says what to run.
 use std::{
     env, fs, io,
     path::{Path, PathBuf},

@@ -206,7 +206,10 @@ impl Settings {
     }
 
     /// These settings, and where they say nothing the others.
-    fn or(self, others: &Self) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// If they exclude each other.
+    pub fn or(self, others: &Self) -> anyhow::Result<Self> {
         let mut merged = serde_json::to_value(others)?;
         let given = serde_json::to_value(self)?;
         if let (Some(merged), serde_json::Value::Object(given)) = (merged.as_object_mut(), given) {

@@ -87,7 +87,7 @@ where
         ("UDP", UDP, (NONE, 60), (NONE, 60), true),
     ];
     let config = DatapathConfig::DEFAULT;
-    let mut kernel = KernelProgram::load(lb_userspace::datapath::object()?, &config)?;
+    let mut kernel = KernelProgram::load(lb_userspace::datapath::object(), &config)?;
     let mut ageing: Array<_, Plain<Timeouts>> = kernel.map("AGEING")?;
     ageing.set(0, Plain(TIMEOUTS), 0)?;
 
@@ -182,7 +182,7 @@ fn silent_opening_flows_age_away_in_their_time_and_a_masquerade_with_its_flow() 
         ),
     ];
     let config = DatapathConfig::DEFAULT;
-    let mut kernel = KernelProgram::load(lb_userspace::datapath::object()?, &config)?;
+    let mut kernel = KernelProgram::load(lb_userspace::datapath::object(), &config)?;
     let timeouts = Timeouts {
         udp_stream: 100,
         ..TIMEOUTS

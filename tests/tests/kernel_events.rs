@@ -74,7 +74,7 @@ fn each_dropped_packet_leaves_an_event_that_describes_it() -> Result<()> {
         event_sample: 1,
         ..DatapathConfig::DEFAULT
     };
-    let mut kernel = KernelProgram::load(lb_userspace::datapath::object()?, &config)?;
+    let mut kernel = KernelProgram::load(lb_userspace::datapath::object(), &config)?;
     kernel.fill(&tables(&config))?;
     let cases = [
         (
@@ -147,7 +147,7 @@ fn a_later_fragment_has_no_ports_though_the_packet_before_it_had_some() -> Resul
     V4::own_mut(&mut tables).frontends.insert(key, entry);
     let key = FrontendKey::<V6>::any_port(std::net::Ipv6Addr::from(FRONTEND_V6).into());
     V6::own_mut(&mut tables).frontends.insert(key, entry);
-    let mut kernel = KernelProgram::load(lb_userspace::datapath::object()?, &config)?;
+    let mut kernel = KernelProgram::load(lb_userspace::datapath::object(), &config)?;
     kernel.fill(&tables)?;
     let later = [
         v4().other(UDP).fragment(8, true).payload(&[0x5a; 64]),
@@ -183,7 +183,7 @@ fn of_many_drops_on_a_cpu_one_in_a_sample_leaves_an_event() -> Result<()> {
         event_sample: 64,
         ..DatapathConfig::DEFAULT
     };
-    let mut kernel = KernelProgram::load(lb_userspace::datapath::object()?, &config)?;
+    let mut kernel = KernelProgram::load(lb_userspace::datapath::object(), &config)?;
     kernel.fill(&tables(&config))?;
     kernel.run("tc_ingress_ethernet", &v4().udp(4002, 80).build(), 256)?;
     assert_eq!(kernel.counted(Counter::DropNoBackend)?, 256);

@@ -68,7 +68,7 @@ fn service(room: Option<u32>) -> Result<KernelProgram> {
         node.candidates(id, &[id]);
     }
     let rooms: Vec<_> = room.into_iter().map(|room| ("FLOWS_V4", room)).collect();
-    let object = lb_userspace::datapath::object()?;
+    let object = lb_userspace::datapath::object();
     let mut kernel = KernelProgram::load_over(object, &DatapathConfig::DEFAULT, &rooms)?;
     kernel.fill(&node.tables)?;
     Ok(kernel)

@@ -45,7 +45,7 @@ fn kernel(contents: &MapContents) -> Result<KernelProgram> {
         ..DeviceEntry::default()
     };
     tables.devices.insert(INTERFACE, device);
-    let object = lb_userspace::datapath::object()?;
+    let object = lb_userspace::datapath::object();
     let mut kernel = KernelProgram::load(object, &DatapathConfig::DEFAULT)?;
     kernel.fill(&tables)?;
     Ok(kernel)

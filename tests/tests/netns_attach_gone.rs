@@ -42,7 +42,7 @@ fn vanishes(attach_by: AttachBy) -> Result<()> {
             config: DatapathConfig::DEFAULT,
             capacities: ConfiguredCapacities::default(),
         };
-        let datapath = Datapath::load(object()?, &options)?;
+        let datapath = Datapath::load(object(), &options)?;
         let mut attacher = datapath.attacher(run_dir.path(), attach_by)?;
         // Pinned links of TCX, and notes of devices that got their qdisc from us.
         let left = || count(&pinned.0.links()) + count(&run_dir.path().join("clsact"));

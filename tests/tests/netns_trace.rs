@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tests::agent_process::Agent;
 use tests::client::{http_gets, requests_to_meet_all};
+use tests::lone_agent::LoneAgent;
+use tests::require_root;
 use tests::scratch::Scratch;
 use tests::service_cluster::{
     HTTP_PORT, UDP_V4, UDP_V6, WEB_V4, WEB_V6, address, answer_of, with_services,
@@ -95,4 +97,22 @@ fn live_maps_and_manifests_give_the_same_answers_and_stay_as_they_are() -> Resul
         ensure!(met == expected.iter().collect(), "{answers:?}");
         Ok(())
     })
+}
+
+#[test]
+fn over_live_maps_the_node_is_what_the_agent_was_told() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let node = LoneAgent::start(&["--cluster-cidr", "10.44.0.0/16"])?;
+    let asked = "trace --proto tcp --src 10.44.9.9:40000 --dst 10.96.0.1:80";
+    let printed = node.agent.waggle(asked)?;
+    let expected = "10.44.9.9 is in the cluster CIDR 10.44.0.0/16";
+    ensure!(printed.contains(expected), "{printed}");
+    // A flag counts for more.
+    let printed = node
+        .agent
+        .waggle(&format!("{asked} --cluster-cidr 10.45.0.0/16"))?;
+    ensure!(!printed.contains("is in the cluster CIDR"), "{printed}");
+    Ok(())
 }

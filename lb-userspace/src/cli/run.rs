@@ -163,7 +163,7 @@ impl Node {
     fn start(settings: Settings) -> Result<Self> {
         let btf = settings.btf.as_deref().unwrap_or(Path::new(BTF));
         kernel::require(&kernel::release(), btf)?;
-        let object = datapath::object()?;
+        let object = datapath::object();
         let root = BpfRoot::new(settings.bpf_root.as_deref().unwrap_or(Path::new(BPF_ROOT)));
         let run_dir = settings.run_dir.clone().unwrap_or_else(|| RUN_DIR.into());
         root.prepare()?;
@@ -261,6 +261,7 @@ impl Node {
             sweep: swept,
             destroyed_sockets: ended,
             node_name: self.settings.node.node_name(),
+            settings: self.settings.node.clone(),
             cgroup_root: self.cgroup_root,
             socket_hooks,
             health,

@@ -13,9 +13,7 @@ use serde_json::json;
 
 use super::{Paths, get::missing, table};
 use crate::{
-    agent,
     config::{NodeOptions, Settings},
-    model::Place,
     status::client::{Asked, ask},
     trace::{self, Origin, Question, Read, Tracer},
 };
@@ -132,41 +130,49 @@ fn answer(arguments: &Arguments) -> Result<bool> {
     Ok(all_read)
 }
 
-fn settings(arguments: &Arguments) -> Result<agent::Settings> {
+/// What flags say, and where they say nothing, the file of --config.
+fn settings(arguments: &Arguments) -> Result<Settings> {
     let settings = Settings {
         node: arguments.node.clone(),
         ..Settings::default()
     };
-    let settings = match &arguments.config {
-        Some(file) => settings.or_file(file)?,
-        None => settings,
-    };
-    settings.agent()
+    match &arguments.config {
+        Some(file) => settings.or_file(file),
+        None => Ok(settings),
+    }
 }
 
 fn read(arguments: &Arguments) -> Result<Tracer> {
     let settings = settings(arguments)?;
     match &arguments.manifests {
         Some(folder) => {
-            let Read { tracer, warnings } = Tracer::of_manifests(folder, settings)?;
+            let Read { tracer, warnings } = Tracer::of_manifests(folder, settings.agent()?)?;
             for warning in warnings {
                 note(&warning.to_string());
             }
             Ok(tracer)
         }
-        None => pinned(&arguments.paths, settings.place),
+        None => pinned(&arguments.paths, settings),
     }
 }
 
-fn pinned(paths: &Paths, place: Place) -> Result<Tracer> {
+/// Over the pinned maps. A running agent knows the names of services, and what these settings do not say of the node.
+fn pinned(paths: &Paths, settings: Settings) -> Result<Tracer> {
     let folder = paths.root().maps();
-    let view = match ask(&paths.run_dir)? {
-        Asked::Answered(state) => Some(state.view),
+    let (settings, view) = match ask(&paths.run_dir)? {
+        Asked::Answered(state) => {
+            let of_agent = Settings {
+                node: state.settings,
+                ..Settings::default()
+            };
+            (settings.or(&of_agent)?, Some(state.view))
+        }
         Asked::NotRunning(why) => {
             note(&format!("{why}; services have no names then"));
-            None
+            (settings, None)
         }
     };
+    let place = settings.agent()?.place;
     Tracer::of_pinned(&folder, view.as_ref(), place).with_context(|| {
         format!(
             "{}; to ask about a folder of manifests, name it with --manifests",

@@ -32,21 +32,17 @@ pub(crate) mod syscall;
 pub use bpffs::BpfRoot;
 pub use load::{Datapath, LoadOptions};
 
-use thiserror::Error;
-
-/// The bytes of the object, aligned as the parser wants them.
+/// The bytes of the object, aligned as the parser wants them; empty while nobody has built it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/waggle-bpf.object"));
 
-/// There is no object in this program.
-#[derive(Debug, Error)]
-#[error("object not built: cargo xtask ebpf, then build this program again")]
-pub struct NotBuilt;
-
-/// The object of the kernel programs that was embedded when this crate was built.
-pub fn object() -> Result<&'static [u8], NotBuilt> {
-    if OBJECT.is_empty() {
-        Err(NotBuilt)
-    } else {
-        Ok(OBJECT)
+/// The object of the kernel programs that was embedded when this crate was built. Without one the crate can be checked
+/// and documented, and nothing can be built that uses it.
+pub fn object() -> &'static [u8] {
+    const {
+        assert!(
+            !OBJECT.is_empty(),
+            "the kernel programs are not built: run `cargo xtask ebpf`, then build again"
+        );
     }
+    OBJECT
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::View,
+    config::NodeOptions,
     datapath::{cgroup::SocketHook, monitor::DeviceReport, probe::KernelAbilities},
     flows::sweep::SweepReport,
     model::Warning,
@@ -25,6 +26,9 @@ pub struct AgentState {
     pub pid: u32,
     /// The node it serves.
     pub node_name: String,
+    /// What it was told of the node when it was started.
+    #[serde(default)]
+    pub settings: NodeOptions,
     /// Seconds since it started.
     pub uptime_seconds: u64,
     /// What it knows of Services, and how far the maps are behind.

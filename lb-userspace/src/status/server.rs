@@ -26,6 +26,7 @@ use tokio::{
 use super::{AgentState, SOCKET};
 use crate::{
     agent::Event,
+    config::NodeOptions,
     datapath::{cgroup::SocketHook, host, monitor::Reports, probe::KernelAbilities},
     findings::Findings,
     flows::sweep::SweepReport,
@@ -48,6 +49,8 @@ pub struct Sources {
     pub destroyed_sockets: watch::Receiver<u64>,
     /// The node's name.
     pub node_name: String,
+    /// What it was told of the node.
+    pub settings: NodeOptions,
     /// Where the socket hooks hang.
     pub cgroup_root: String,
     /// The socket hooks.
@@ -78,6 +81,7 @@ impl Sources {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             node_name: self.node_name.clone(),
+            settings: self.settings.clone(),
             uptime_seconds: self.started.elapsed().as_secs(),
             view,
             devices: self.devices.borrow().values().cloned().collect(),

@@ -41,6 +41,7 @@ fn ready() -> AgentState {
     };
     let hooks = Direction::ALL.map(hook);
     AgentState {
+        settings: NodeOptions::default(),
         version: String::new(),
         pid: 1,
         node_name: "node1".to_owned(),

@@ -194,7 +194,7 @@ async fn main() -> Result<()> {
         config: lb_common::DatapathConfig::DEFAULT,
         capacities: BTreeMap::new(),
     };
-    let _datapath = Datapath::load(object()?, &options)?;
+    let _datapath = Datapath::load(object(), &options)?;
     let folder = pinned.0.maps();
     let mut settings = config::Settings::default().agent()?;
     settings.sources = BTreeSet::from([Source::Services, Source::EndpointSlices]);

@@ -204,7 +204,7 @@ fn main() -> Result<()> {
         scratch: Scratch::default(),
     };
     let subjects = subjects(&mut host)?;
-    let mut kernel = filled(&host, lb_userspace::datapath::object()?)?;
+    let mut kernel = filled(&host, lb_userspace::datapath::object())?;
     let mut other = match std::env::args().nth(2) {
         Some(path) => {
             let object = std::fs::read(&path).with_context(|| format!("cannot read {path}"))?;
