@@ -183,9 +183,22 @@ impl Watched {
 
     /// Learns everything anew.
     fn refresh(&mut self) -> io::Result<()> {
-        // What has come in up to here is part of what is asked for now.
-        drop(self.events.received()?);
-        self.inventory = Inventory::read(&mut self.questions)?;
+        match self.events.received()? {
+            Received::Lost => self.inventory = Inventory::read(&mut self.questions)?,
+            Received::Messages(messages) => {
+                // All devices are settled below, whatever was touched.
+                let mut touched = Touched::default();
+                for (flags, message) in messages {
+                    self.inventory.take(flags, message, &mut touched);
+                }
+                self.inventory.read_again(&mut self.questions)?;
+            }
+        }
+        self.settle_all()
+    }
+
+    /// Brings everything to what it should be.
+    fn settle_all(&mut self) -> io::Result<()> {
         let known = self.reports.keys().copied();
         let left_behind = self.attacher.pinned_devices()?;
         let gone: BTreeSet<u32> = known
@@ -195,6 +208,7 @@ impl Watched {
         self.settle(&Touched {
             changed: self.inventory.devices.keys().copied().collect(),
             gone,
+            is_readdressed: true,
         });
         Ok(())
     }
@@ -203,13 +217,19 @@ impl Watched {
     fn take_events(&mut self) -> io::Result<()> {
         let messages = match self.events.received()? {
             Received::Messages(messages) => messages,
-            Received::Lost => return self.refresh(),
+            Received::Lost => {
+                self.inventory = Inventory::read(&mut self.questions)?;
+                return self.settle_all();
+            }
         };
         let mut touched = Touched::default();
-        for message in messages {
-            self.inventory.take(message, &mut touched);
+        for (flags, message) in messages {
+            self.inventory.take(flags, message, &mut touched);
         }
-        self.settle(&touched);
+        // Most messages, of the routes of a node with BGP above all, change nothing here.
+        if !touched.is_nothing() {
+            self.settle(&touched);
+        }
         Ok(())
     }
 
@@ -239,6 +259,7 @@ impl Watched {
             devices,
             addresses,
             routes,
+            ..
         } = &self.inventory;
         let entries = masquerade::entries(devices, addresses, routes, &self.detect_local);
         self.write(&entries);
