@@ -21,6 +21,9 @@ const WORKERS: u32 = 8;
 /// What each step of a request may take.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
 
+/// What no machine needs for some requests, however busy it is.
+const MUCH: Duration = Duration::from_mins(1);
+
 /// A request that takes longer has lost a segment: TCP sends again after 1 s (SYN) or 200 ms.
 const SLOW: Duration = Duration::from_millis(900);
 
@@ -39,6 +42,7 @@ pub struct Sample {
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
+    done: Arc<AtomicU32>,
     workers: Vec<JoinHandle<Result<Vec<Sample>>>>,
 }
 
@@ -52,11 +56,13 @@ impl Load {
     ) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let turn = Arc::new(AtomicU32::new(0));
+        let done = Arc::new(AtomicU32::new(0));
         let begin = now();
         let interval = Duration::from_secs(1) / rate;
         let mut workers = Vec::new();
         for _ in 0..WORKERS {
             let (stop, turn) = (Arc::clone(&stop), Arc::clone(&turn));
+            let done = Arc::clone(&done);
             workers.push(namespace.start(move || {
                 let mut samples = Vec::new();
                 while !stop.load(Ordering::Relaxed) && begin.elapsed() < limit {
@@ -70,11 +76,21 @@ impl Load {
                         took,
                         result,
                     });
+                    done.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(samples)
             })?);
         }
-        Ok(Self { stop, workers })
+        Ok(Self {
+            stop,
+            done,
+            workers,
+        })
+    }
+
+    /// Waits until so many more requests have come to their end, well or badly.
+    pub fn wait_for_more(&self, requests: u32) -> Result<()> {
+        wait_for_more(&self.done, requests)
     }
 
     /// Ends it and waits for the requests under way.
@@ -158,11 +174,28 @@ impl LoadReport {
     }
 }
 
+/// Waits until a count has grown by so much. A machine that is busy otherwise takes its time.
+fn wait_for_more(count: &AtomicU32, more: u32) -> Result<()> {
+    let (begin, first) = (now(), count.load(Ordering::Relaxed));
+    loop {
+        let grown = count.load(Ordering::Relaxed) - first;
+        if grown >= more {
+            return Ok(());
+        }
+        ensure!(
+            begin.elapsed() < MUCH,
+            "{grown} requests in {MUCH:?}, in place of {more}"
+        );
+        sleep(Duration::from_millis(5));
+    }
+}
+
 /// A connection over which a request goes every 20 ms, for as long as the test wants.
 #[derive(Debug)]
 pub struct LongConnection {
     server: String,
     stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU32>,
     worker: Option<JoinHandle<Result<Answers>>>,
 }
 
@@ -171,6 +204,8 @@ impl LongConnection {
     pub fn start(namespace: &Namespace, address: SocketAddr, limit: Duration) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let should_stop = Arc::clone(&stop);
+        let answered = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&answered);
         let mut stream = namespace.run(|| Ok(TcpStream::connect_timeout(&address, STEP_LIMIT)?))?;
         stream.set_read_timeout(Some(STEP_LIMIT))?;
         stream.set_nodelay(true)?;
@@ -183,6 +218,7 @@ impl LongConnection {
                     anyhow::anyhow!("{failure} after {:?} and {answers:?}", begin.elapsed())
                 })?;
                 *answers.entry(body).or_default() += 1;
+                count.fetch_add(1, Ordering::Relaxed);
                 sleep(Duration::from_millis(20));
             }
             Ok(answers)
@@ -190,8 +226,14 @@ impl LongConnection {
         Ok(Self {
             server,
             stop,
+            answered,
             worker: Some(worker),
         })
+    }
+
+    /// Waits until so many more requests were answered.
+    pub fn wait_for_more(&self, requests: u32) -> Result<()> {
+        wait_for_more(&self.answered, requests)
     }
 
     /// Who gave the first answer.

@@ -216,10 +216,12 @@ fn replace_under_load(deployed: &mut Deployed, agents: &[Agent]) -> Result<()> {
     for (namespace, frontend) in deployed.namespaces().into_iter().zip(frontends().repeat(2)) {
         loads.push(Load::start(namespace, frontend, RATE, LIMIT)?);
     }
-    sleep(Duration::from_secs(1));
+    loads.iter().try_for_each(|load| load.wait_for_more(RATE))?;
     deployed.exchange_first_pod()?;
     deployed.wait_for_agents(agents)?;
-    sleep(Duration::from_secs(2));
+    loads
+        .iter()
+        .try_for_each(|load| load.wait_for_more(2 * RATE))?;
 
     let new = deployed.pods[0].pod.name.clone();
     for load in loads {

@@ -2,7 +2,6 @@
 //! must be gone after a clean-up.
 
 use std::collections::BTreeSet;
-use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -47,11 +46,11 @@ fn endpoints_that_come_and_go_under_load_lose_no_request() -> Result<()> {
             let elsewhere = pod_object(&wavers.pod, &[("app", "other")]);
             cluster.state.relabel(&elsewhere)?;
             cluster.wait_for(&[&stays])?;
-            sleep(Duration::from_millis(100));
+            loads.iter().try_for_each(|load| load.wait_for_more(10))?;
             let here = pod_object(&wavers.pod, &[("app", "web")]);
             cluster.state.relabel(&here)?;
             cluster.wait_for(&[&stays, &wavers])?;
-            sleep(Duration::from_millis(100));
+            loads.iter().try_for_each(|load| load.wait_for_more(10))?;
         }
         for load in loads {
             load.stop()?.check(200)?;
@@ -83,9 +82,8 @@ fn the_datapath_works_on_after_the_agent_has_ended() -> Result<()> {
             tcp_meets_exactly(namespace, address(WEB_V6)?, &pods)?;
             udp_meets_exactly(namespace, address(UDP_V4)?, &pods)?;
         }
-        let (_, requests) = long.stop()?;
-        ensure!(requests > 10, "{requests} requests over the connection");
-        Ok(())
+        long.wait_for_more(10)?;
+        long.stop().map(drop)
     })
 }
 
@@ -109,19 +107,20 @@ fn restarts_lose_nothing(end: impl Fn(&mut Agent) -> Result<()>) -> Result<()> {
         for _ in 0..2 {
             for agent in &mut cluster.agents {
                 end(agent)?;
-                sleep(Duration::from_millis(200));
+                long.iter().try_for_each(|it| it.wait_for_more(5))?;
+                loads.iter().try_for_each(|load| load.wait_for_more(20))?;
                 agent.launch()?;
-                sleep(Duration::from_millis(300));
+                long.iter().try_for_each(|it| it.wait_for_more(5))?;
+                loads.iter().try_for_each(|load| load.wait_for_more(20))?;
             }
         }
         cluster.wait_for(&pods)?;
-        sleep(Duration::from_millis(500));
+        loads.iter().try_for_each(|load| load.wait_for_more(50))?;
         for load in loads {
             load.stop()?.check(100)?;
         }
         for connection in long {
-            let (_, requests) = connection.stop()?;
-            ensure!(requests > 10, "{requests} requests over the connection");
+            connection.stop()?;
         }
         // What happened while nobody watched is caught up with.
         cluster.agents.iter_mut().try_for_each(Agent::terminate)?;

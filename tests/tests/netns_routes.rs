@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use tests::{lone_agent::LoneAgent, require_root};
+use tests::{lone_agent::LoneAgent, require::measured, require_root};
 
 /// More than are read again and again.
 const ROUTES: u32 = 3000;
@@ -18,7 +18,6 @@ fn ticks(pid: u64) -> Result<u64> {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "a figure for whoever reads")]
 fn a_default_route_that_is_replaced_is_followed_among_thousands_of_others() -> Result<()> {
     if !require_root() {
         return Ok(());
@@ -50,10 +49,8 @@ fn a_default_route_that_is_replaced_is_followed_among_thousands_of_others() -> R
     node.namespace
         .ip("route replace default via 198.51.100.254 dev two")?;
     shows("198.51.100.1")?;
-    println!(
-        "MEASURED {} ms of processor time for {ROUTES} routes",
-        (ticks(pid)? - before) * 10
-    );
+    let spent = (ticks(pid)? - before) * 10;
+    measured(&format!("{spent} ms of processor time for {ROUTES} routes"));
     node.namespace
         .ip("route replace default via 192.0.2.254 dev one")?;
     shows("192.0.2.1")?;

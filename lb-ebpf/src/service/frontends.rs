@@ -22,12 +22,14 @@ pub const NOBODYS: FrontendEntry = FrontendEntry {
 #[inline(always)]
 pub fn frontend_of<F: Wire, E: Environment<F>>(env: &E, key: &Tuple<F>) -> FrontendEntry {
     let key = frontend_key(key);
-    match env.frontend(&key) {
-        Some(frontend) if !frontend.flags.has(FrontendFlags::PROCESSES_ONLY) => {
-            env.tell(&Decision::Frontend(key, frontend));
-            frontend
-        }
-        _ => NOBODYS,
+    let Some(frontend) = env.frontend(&key) else {
+        return NOBODYS;
+    };
+    env.tell(&Decision::Frontend(key, frontend));
+    if frontend.flags.has(FrontendFlags::PROCESSES_ONLY) {
+        NOBODYS
+    } else {
+        frontend
     }
 }
 
