@@ -21,7 +21,8 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-pub use event::{Event, RestingBackend, Source};
+pub use crate::desired::RestingBackend;
+pub use event::{Event, Source};
 use said::Said;
 use start::Start;
 pub use view::View;
@@ -295,7 +296,7 @@ impl<M: LbMaps> Agent<M> {
     fn resting(&self) -> Vec<RestingBackend> {
         let resting = self.ledger.resting();
         resting
-            .filter(|backend| backend.has_left(&self.actual))
+            .filter(|backend| round::has_left(backend, &self.actual))
             .collect()
     }
 

@@ -24,7 +24,8 @@ pub use period::{Period, Timeout};
 
 use crate::{
     agent::{self, Source},
-    datapath::pattern::Patterns,
+    datapath::devices::attach::AttachBy,
+    datapath::devices::pattern::Patterns,
     watch::kubernetes::Access,
 };
 
@@ -160,17 +161,6 @@ pub struct Settings {
     /// How to log [default: text]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
-}
-
-/// How programs get onto devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "camelCase")]
-pub enum AttachBy {
-    /// By TCX links where the kernel has them (6.6 and newer), but for egress beside others' clsact filters
-    #[default]
-    Auto,
-    /// By clsact filters, preference 1 on ingress and 65535 on egress
-    Clsact,
 }
 
 /// How the log is written.

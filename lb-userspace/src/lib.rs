@@ -4,6 +4,7 @@
 //! watch -> convert -> model -> desired -> reconcile -> maps        a folder each; agent.rs is the loop that joins them
 //! ```
 pub mod agent;
+pub mod bpf;
 pub mod cli;
 pub mod config;
 pub mod convert;
@@ -14,6 +15,7 @@ pub mod flows;
 pub mod health;
 pub mod maps;
 pub mod model;
+pub mod probe;
 pub mod reconcile;
 pub mod status;
 pub mod supervise;

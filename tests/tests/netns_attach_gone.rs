@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use lb_common::DatapathConfig;
-use lb_userspace::config::AttachBy;
-use lb_userspace::datapath::attach::Attacher;
-use lb_userspace::datapath::contract::ConfiguredCapacities;
-use lb_userspace::datapath::device::{Device, Layer};
+use lb_userspace::datapath::devices::attach::AttachBy;
+use lb_userspace::datapath::devices::attach::Attacher;
+use lb_userspace::datapath::devices::device::{Device, Layer};
+use lb_userspace::datapath::object::contract::ConfiguredCapacities;
 use lb_userspace::datapath::{BpfRoot, Datapath, LoadOptions, object};
 use serde_json::Value;
 use tests::lone_agent::has_tcx;

@@ -2,7 +2,7 @@
 use std::{fs, path::PathBuf, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use lb_userspace::datapath::cgroup;
+use lb_userspace::datapath::sockets::cgroup;
 use serde_json::Value;
 use tests::{lone_agent::LoneAgent, now, require_root};
 

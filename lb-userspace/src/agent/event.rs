@@ -1,17 +1,13 @@
 //! Everything that can happen to the agent.
-use std::{
-    collections::BTreeSet,
-    fmt,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
-use lb_common::{BackendId, Protocol};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::{
     agent::view::View,
-    model::{EndpointSlice, Family, Node, Service, ServiceCidr, ServiceName, SliceName, Warning},
+    desired::RestingBackend,
+    model::{EndpointSlice, Node, Service, ServiceCidr, ServiceName, SliceName, Warning},
 };
 
 /// Where events come from. Each source says once what there is (its first list), and then what changes.
@@ -95,21 +91,4 @@ pub enum Event {
     View(oneshot::Sender<View>),
     /// The end of the loop. Maps stay as they are.
     Stop,
-}
-
-/// A backend that has left its service. Its id is not used again before a sweep has shown that no flow refers to it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RestingBackend {
-    /// Its family: ids of the two families are separate.
-    pub family: Family,
-    /// Its id in BACKENDS.
-    pub id: BackendId,
-    /// Its generation.
-    pub generation: u32,
-    /// Which of the agent's retirements this is: an id that came back to life and left again has another.
-    pub retirement: u64,
-    /// Address and port.
-    pub address: SocketAddr,
-    /// The protocol of its service; `None` if it was found in the maps and nobody knows its service any more.
-    pub protocol: Option<Protocol>,
 }

@@ -267,25 +267,23 @@ impl<M: LbMaps> Agent<M> {
     }
 }
 
-impl RestingBackend {
-    /// Whether the map says so too.
-    pub(super) fn has_left(&self, actual: &MapContents) -> bool {
-        let entry = match self.family {
-            Family::V4 => actual
-                .v4
-                .backends
-                .get(&self.id)
-                .map(|it| (it.state(), it.generation)),
-            Family::V6 => actual
-                .v6
-                .backends
-                .get(&self.id)
-                .map(|it| (it.state(), it.generation)),
-        };
-        entry.is_some_and(|(state, generation)| {
-            state != BackendState::Active && generation == self.generation
-        })
-    }
+/// Whether the map says too that a backend has left.
+pub(super) fn has_left(backend: &RestingBackend, actual: &MapContents) -> bool {
+    let entry = match backend.family {
+        Family::V4 => actual
+            .v4
+            .backends
+            .get(&backend.id)
+            .map(|it| (it.state(), it.generation)),
+        Family::V6 => actual
+            .v6
+            .backends
+            .get(&backend.id)
+            .map(|it| (it.state(), it.generation)),
+    };
+    entry.is_some_and(|(state, generation)| {
+        state != BackendState::Active && generation == backend.generation
+    })
 }
 
 fn frontend_of(change: Option<&Change>) -> Option<Frontend> {

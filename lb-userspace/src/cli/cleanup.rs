@@ -5,8 +5,8 @@ use clap::Args;
 use super::{Paths, table};
 use crate::datapath::{
     cleanup::{Removed, remove_everything, remove_root},
-    kernel::{self, Unable},
-    lock::NodeLock,
+    node::kernel::{self, Unable},
+    object::lock::NodeLock,
 };
 
 /// What `cleanup` is asked.

@@ -1,6 +1,6 @@
 //! The devices of the node in `waggle status`.
 use super::table::Rows;
-use crate::datapath::{
+use crate::datapath::devices::{
     attach::{Foreign, Hook, How},
     clsact::Direction,
     monitor::DeviceReport,

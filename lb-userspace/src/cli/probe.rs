@@ -5,11 +5,13 @@ use serde::Serialize;
 
 use super::{Format, Paths, table::Rows};
 use crate::datapath::{
-    device::{Filter, Layer},
-    kernel,
-    pattern::Patterns,
-    probe::{self, KernelAbilities},
+    devices::{
+        device::{Filter, Layer},
+        pattern::Patterns,
+    },
+    node::kernel,
 };
+use crate::probe::{self, KernelAbilities};
 
 /// What `probe` is asked.
 #[derive(Args, Debug)]

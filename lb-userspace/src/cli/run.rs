@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use aya_log::EbpfLogger;
 use clap::Args;
+use kube::Client;
 use lb_common::DatapathConfig;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -21,19 +22,18 @@ use crate::{
     config::{LogFormat, Settings},
     datapath::{
         self, BpfRoot, Datapath, LoadOptions,
-        cgroup::{self, SocketHook},
-        contract::ConfiguredCapacities,
-        device::Filter,
-        events, kernel,
-        lock::NodeLock,
-        monitor::Monitor,
-        probe::KernelAbilities,
-        refusals,
+        answers::refusals,
+        devices::{device::Filter, monitor::Monitor},
+        events,
+        node::kernel,
+        object::{contract::ConfiguredCapacities, lock::NodeLock},
+        sockets::cgroup::{self, SocketHook},
     },
     findings,
     flows::{strays, sweep},
     health,
     maps::bpf::BpfMaps,
+    probe::KernelAbilities,
     status::server,
     supervise::{Supervisor, Tasks, supervisor},
     watch as sources,
@@ -240,9 +240,14 @@ impl Node {
         if let Some(access) = self.settings.access() {
             let found = vec![self.agent.findings(), clashes.clone()];
             tasks.spawn("writer of Events", async move {
-                if let Err(error) = findings::notice::tell(access, found).await {
-                    tracing::warn!("no Events are written: {error:#}");
-                    std::future::pending::<()>().await;
+                let node_name = access.node_name.clone();
+                let client = access.configuration().await;
+                match client.and_then(|(config, _)| Ok(Client::try_from(config)?)) {
+                    Ok(client) => findings::notice::tell(client, node_name, found).await,
+                    Err(error) => {
+                        tracing::warn!("no Events are written: {error:#}");
+                        std::future::pending::<()>().await;
+                    }
                 }
             });
         }

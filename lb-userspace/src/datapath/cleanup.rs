@@ -3,18 +3,22 @@ use std::{collections::BTreeSet, fs, io, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use super::{
-    bpffs::{BpfRoot, LINKS},
-    cgroup,
-    clsact::{self, Direction, Route},
-    device::Device,
-    inventory::devices,
-    link,
+use crate::{
+    bpf::{
+        bpffs::{BpfRoot, LINKS},
+        link,
+    },
+    datapath::{
+        devices::{
+            attach::QDISCS,
+            clsact::{self, Direction, Route},
+            device::Device,
+            inventory::devices,
+        },
+        object::lock::SOCKET,
+        sockets::cgroup,
+    },
 };
-use crate::status::SOCKET;
-
-/// The folder, in the run folder, of notes about clsact qdiscs that we made.
-pub(crate) const QDISCS: &str = "clsact";
 
 /// What was there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,32 +5,16 @@
 //!                                                          ▲
 //!                                     netlink ─▶ monitor ──┘
 //! ```
-pub mod attach;
-pub mod batch;
-pub mod bpffs;
-pub mod cgroup;
+pub mod answers;
 pub mod cleanup;
-pub mod clsact;
-pub mod contract;
-pub mod device;
+pub mod devices;
 pub mod events;
-pub mod host;
-pub mod kernel;
-pub mod load;
-pub mod lock;
-pub mod monitor;
-pub mod pattern;
-pub mod probe;
-pub mod refusals;
-mod resets;
+pub mod node;
+pub mod object;
+pub mod sockets;
 
-mod inventory;
-mod link;
-mod masquerade;
-pub(crate) mod syscall;
-
-pub use bpffs::BpfRoot;
-pub use load::{Datapath, LoadOptions};
+pub use crate::bpf::bpffs::BpfRoot;
+pub use object::load::{Datapath, LoadOptions};
 
 /// The bytes of the object, aligned as the parser wants them; empty while nobody has built it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/waggle-bpf.object"));

@@ -20,10 +20,9 @@ use ipnet::IpNet;
 use lb_common::{BackendId, FrontendFlags, FrontendKey, ServiceId, SlotRegion, V4, V6};
 
 pub use contents::{FamilyScope, Scope};
-pub use show::{Dispute, Shown};
+pub use show::{Dispute, RestingBackend, Shown};
 
 use crate::{
-    agent::RestingBackend,
     desired::{
         Addresses, Backend, DesiredService, Frontend, Refusal, ServiceKey, addresses::Holders,
         backends::Backends, claims::Claims, ids::Ids, regions::Regions,

@@ -21,7 +21,7 @@ pub use addresses::{Addresses, addresses, own_addresses};
 pub use backends::Backend;
 pub use claims::Frontend;
 pub use eligible::local_ready;
-pub use ledger::{Dispute, FamilyScope, Ledger, Limits, Scope, Shown};
+pub use ledger::{Dispute, FamilyScope, Ledger, Limits, RestingBackend, Scope, Shown};
 pub use networks::networks;
 pub use refusal::Refusal;
 

@@ -13,7 +13,6 @@ use kube::{Api, Client, Error, api::PostParams};
 use tokio::{sync::watch, time::Instant};
 
 use super::{Findings, api};
-use crate::watch::kubernetes::Access;
 
 /// What still holds is told again after so long.
 const AGAIN: Duration = Duration::from_hours(1);
@@ -47,24 +46,19 @@ enum Outcome {
 ///
 /// # Errors
 /// If there is no usable configuration: then nothing else works either.
-pub async fn tell(
-    access: Access,
-    mut sources: Vec<watch::Receiver<Findings>>,
-) -> anyhow::Result<()> {
-    let (config, _) = access.configuration().await?;
-    let client = Client::try_from(config)?;
+pub async fn tell(client: Client, node_name: String, mut sources: Vec<watch::Receiver<Findings>>) {
     let mut told = Told::new();
     let mut complained = false;
     let mut next = None;
     loop {
         if !changed(&mut sources, next).await {
-            return Ok(());
+            return;
         }
         let chance = RandomState::new().hash_one(0) % 1_000;
         tokio::time::sleep(SPREAD.mul_f64(f64::from(u16::try_from(chance).unwrap_or(0)) / 1_000.0))
             .await;
         next = None;
-        let events = untold(&sources, &access.node_name, &mut told);
+        let events = untold(&sources, &node_name, &mut told);
         for (name, event) in events {
             let namespace = name.0.clone();
             match write(&client, &namespace, &event).await {

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::jiffies;
 use crate::{
-    datapath::{batch, kernel},
+    bpf::batch,
+    datapath::node::kernel,
     maps::{MapContents, MapFamily, dump},
     model::Family,
 };

@@ -14,10 +14,7 @@ use lb_common::{FlowEntry, FlowFlags, FlowSide, IpFamily, Protocol, Tuple, V4, V
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    datapath::{batch, kernel},
-    model::Family,
-};
+use crate::{bpf::batch, datapath::node::kernel, model::Family};
 
 /// The tables of flows, in the order in which they must be read: a flow moves from `OPENING_FLOWS` to FLOWS, never
 /// back, so that one that moves meanwhile is met in at least one of them.

@@ -22,11 +22,8 @@ use netlink_packet_sock_diag::{
 };
 
 use crate::{
-    datapath::batch,
-    maps::{
-        MapFamily,
-        bpf::{Plain, io_error},
-    },
+    bpf::{batch, io_error},
+    maps::{MapFamily, bpf::Plain},
     netlink::Netlink,
 };
 

@@ -16,7 +16,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::backends_in_use;
 use crate::{
     agent::Event,
-    datapath::{Datapath, load::AGEING_PROGRAMS, syscall},
+    bpf::syscall,
+    datapath::{Datapath, object::load::AGEING_PROGRAMS},
     maps::bpf::Plain,
     model::Family,
 };

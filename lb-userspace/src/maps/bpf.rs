@@ -16,7 +16,7 @@ use lb_common::{
 };
 
 use super::{Capacities, FamilyMaps, LbMaps, MapError, MapFamily, MapName};
-use crate::datapath::batch;
+use crate::bpf::{batch, io_error};
 
 /// A key or a value as aya takes it.
 #[repr(transparent)]
@@ -26,21 +26,6 @@ pub struct Plain<T>(pub T);
 // SAFETY: `bytemuck::Pod` is the same promise (no padding, any bit pattern, no pointers), proven by its derive or by
 // lb-common's macro; the wrapper is transparent.
 unsafe impl<T: bytemuck::Pod> Pod for Plain<T> {}
-
-/// The kernel's answer inside an error of aya's, if there is one.
-pub(crate) fn io_error(error: AyaError) -> io::Error {
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "two of aya's errors mean something to a caller"
-    )]
-    match error {
-        AyaError::SyscallError(error) => error.io_error,
-        AyaError::KeyNotFound | AyaError::ElementNotFound => {
-            io::Error::from_raw_os_error(libc::ENOENT)
-        }
-        other => io::Error::other(other),
-    }
-}
 
 type Trie<F> = LpmTrie<MapData, Plain<SourceRange<F>>, u32>;
 type Hash<K, V> = HashMap<MapData, Plain<K>, Plain<V>>;

@@ -6,11 +6,9 @@ use lb_common::{Counter, ServiceEntry, ServiceId, V4, V6};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    datapath::{batch, contract},
-    maps::{
-        FamilyMaps, LbMaps, MapError,
-        bpf::{BpfMaps, io_error},
-    },
+    bpf::{batch, io_error},
+    datapath::object::contract,
+    maps::{FamilyMaps, LbMaps, MapError, bpf::BpfMaps},
 };
 
 /// A map and how much of it is used.

@@ -5,16 +5,15 @@ pub mod server;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::datapath::object::lock::SOCKET;
 use crate::{
     agent::View,
     config::NodeOptions,
-    datapath::{cgroup::SocketHook, monitor::DeviceReport, probe::KernelAbilities},
+    datapath::{devices::monitor::DeviceReport, sockets::cgroup::SocketHook},
     flows::sweep::SweepReport,
     model::Warning,
+    probe::KernelAbilities,
 };
-
-/// Name of the agent's socket in the run folder.
-pub const SOCKET: &str = "agent.sock";
 
 /// What a running agent says of itself: `GET /v1/state` on its socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -27,10 +27,11 @@ use super::{AgentState, SOCKET};
 use crate::{
     agent::Event,
     config::NodeOptions,
-    datapath::{cgroup::SocketHook, host, monitor::Reports, probe::KernelAbilities},
+    datapath::{devices::monitor::Reports, node::host, sockets::cgroup::SocketHook},
     findings::Findings,
     flows::sweep::SweepReport,
     model::Warning,
+    probe::KernelAbilities,
 };
 
 /// How long an answer may take: the agent is busy writing maps for less than that.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     agent::{Source, view::SourceView},
-    datapath::{
+    datapath::devices::{
         attach::{Hook, How},
         clsact::Direction,
         device::Layer,

@@ -8,10 +8,7 @@ use netlink_packet_route::{
 };
 use nix::net::if_::if_nametoindex;
 
-use crate::{
-    maps::bpf::{DeviceTable, io_error},
-    netlink::Netlink,
-};
+use crate::{bpf::io_error, maps::bpf::DeviceTable, netlink::Netlink};
 
 /// What the pinned map DEVICES says, and the kernel's routes, which are asked for as questions come.
 #[derive(Debug)]

@@ -1,13 +1,29 @@
 //! What the ledger shows of itself.
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
-use lb_common::{BackendId, BackendState, ClientScope, ServiceId};
+use lb_common::{BackendId, BackendState, ClientScope, Protocol, ServiceId};
 
 use crate::{
-    agent::RestingBackend,
     desired::{Backend, Frontend, Ledger, ServiceKey},
     model::{Family, ServiceName, Warning},
 };
+
+/// A backend that has left its service. Its id is not used again before a sweep has shown that no flow refers to it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RestingBackend {
+    /// Its family: ids of the two families are separate.
+    pub family: Family,
+    /// Its id in BACKENDS.
+    pub id: BackendId,
+    /// Its generation.
+    pub generation: u32,
+    /// Which of the agent's retirements this is: an id that came back to life and left again has another.
+    pub retirement: u64,
+    /// Address and port.
+    pub address: SocketAddr,
+    /// The protocol of its service; `None` if it was found in the maps and nobody knows its service any more.
+    pub protocol: Option<Protocol>,
+}
 
 /// A service that has an entry in the maps, or is about to.
 #[derive(Debug)]

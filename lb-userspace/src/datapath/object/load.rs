@@ -4,7 +4,6 @@ use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -14,17 +13,16 @@ use aya::{
 };
 use lb_common::{DatapathConfig, config::CONFIG_SYMBOL};
 
-use super::{
-    attach::{self, Attacher},
-    bpffs::BpfRoot,
-    clsact::Direction,
-    contract::{self, ConfiguredCapacities},
-    device::{Filter, Layer},
-    kernel,
-    monitor::Monitor,
-    syscall::{self, AttachType},
+use crate::{
+    bpf::{
+        bpffs::BpfRoot,
+        syscall::{self, AttachType},
+    },
+    datapath::{
+        node::kernel,
+        object::contract::{self, ConfiguredCapacities},
+    },
 };
-use crate::{config::AttachBy, maps::bpf::DeviceTable, model::DetectLocal, supervise::Tasks};
 
 /// The socket hooks: program name and the place at which it hangs (enum `bpf_attach_type`).
 pub(crate) const SOCKET_PROGRAMS: &[(&str, AttachType)] = &[
@@ -39,32 +37,12 @@ pub(crate) const SOCKET_PROGRAMS: &[(&str, AttachType)] = &[
 ];
 
 /// The programs of network devices.
-const DEVICE_PROGRAMS: [&str; 4] = [
+pub(in crate::datapath) const DEVICE_PROGRAMS: [&str; 4] = [
     "tc_ingress_ethernet",
     "tc_egress_ethernet",
     "tc_ingress_ip",
     "tc_egress_ip",
 ];
-
-/// The programs of network devices, held open.
-#[derive(Debug)]
-pub(crate) struct DevicePrograms {
-    ingress_ethernet: OwnedFd,
-    egress_ethernet: OwnedFd,
-    ingress_ip: OwnedFd,
-    egress_ip: OwnedFd,
-}
-
-impl DevicePrograms {
-    pub(crate) fn get(&self, layer: Layer, direction: Direction) -> BorrowedFd<'_> {
-        match (layer, direction) {
-            (Layer::Ethernet, Direction::Ingress) => self.ingress_ethernet.as_fd(),
-            (Layer::Ethernet, Direction::Egress) => self.egress_ethernet.as_fd(),
-            (Layer::Ip, Direction::Ingress) => self.ingress_ip.as_fd(),
-            (Layer::Ip, Direction::Egress) => self.egress_ip.as_fd(),
-        }
-    }
-}
 
 /// The programs that the agent runs itself.
 pub const AGEING_PROGRAMS: [&str; 2] = ["age_flows_v4", "age_flows_v6"];
@@ -134,31 +112,6 @@ impl Datapath {
         })
     }
 
-    /// Attaches to every device of this network namespace that the filter chooses, and goes on watching.
-    pub fn attach_to_devices(
-        &self,
-        run_dir: &Path,
-        filter: Filter,
-        attach_by: AttachBy,
-        detect_local: DetectLocal,
-        check_period: Duration,
-        tasks: &Tasks,
-    ) -> Result<Monitor> {
-        let attacher = self.attacher(run_dir, attach_by)?;
-        let table = DeviceTable::open(&self.root.maps()).context("cannot open the map DEVICES")?;
-        Monitor::start(attacher, table, filter, detect_local, check_period, tasks)
-            .context("cannot watch the network devices")
-    }
-    /// What attaches this object's programs to devices of this network namespace.
-    pub fn attacher(&self, run_dir: &Path, attach_by: AttachBy) -> Result<Attacher> {
-        Attacher::new(
-            self.device_programs()?,
-            self.root.links(),
-            run_dir.join(super::cleanup::QDISCS),
-            attach_by == AttachBy::Auto && attach::has_tcx(),
-        )
-        .context("cannot open a netlink socket")
-    }
     /// Where the maps and links are pinned.
     pub fn root(&self) -> &BpfRoot {
         &self.root
@@ -166,17 +119,6 @@ impl Datapath {
     /// The object as aya knows it: for its log and for test runs.
     pub fn ebpf_mut(&mut self) -> &mut Ebpf {
         &mut self.ebpf
-    }
-    /// The programs of network devices.
-    pub(crate) fn device_programs(&self) -> Result<DevicePrograms> {
-        let [ingress_ethernet, egress_ethernet, ingress_ip, egress_ip] = DEVICE_PROGRAMS;
-        let own = |name| -> Result<OwnedFd> { Ok(self.program(name)?.try_clone_to_owned()?) };
-        Ok(DevicePrograms {
-            ingress_ethernet: own(ingress_ethernet)?,
-            egress_ethernet: own(egress_ethernet)?,
-            ingress_ip: own(ingress_ip)?,
-            egress_ip: own(egress_ip)?,
-        })
     }
     /// A loaded program.
     pub(crate) fn program(&self, name: &str) -> Result<BorrowedFd<'_>> {

@@ -21,7 +21,7 @@ use nix::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::resets;
+use crate::datapath::answers::resets;
 use crate::supervise::Tasks;
 
 /// At most so many answers a second, and so many at once: a flood to a service without backends makes no flood of ours.

@@ -18,7 +18,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::{
+use crate::datapath::devices::{
     attach::{Attacher, Hook},
     clsact::Route,
     device::{Device, Filter, Layer},

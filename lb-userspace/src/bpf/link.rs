@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use super::syscall::{self, AttachType, LinkInfo, Target};
+use crate::bpf::syscall::{self, AttachType, LinkInfo, Target};
 
 /// Makes sure that a link pinned at `path` hangs on `target` and runs `program`.
 ///

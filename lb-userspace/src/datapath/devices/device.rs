@@ -15,7 +15,7 @@ use netlink_packet_route::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::pattern::Patterns;
+use crate::datapath::devices::pattern::Patterns;
 
 /// Where packets start on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

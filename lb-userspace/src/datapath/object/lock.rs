@@ -9,6 +9,9 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
+/// Name of the agent's socket in the run folder.
+pub const SOCKET: &str = "agent.sock";
+
 /// Why the node is not ours.
 #[derive(Debug, Error)]
 pub enum LockError {

@@ -101,7 +101,7 @@ impl BpfRoot {
 
     /// Unmounts the BPF file system at the root if it was mounted by [`BpfRoot::prepare`]. While somebody else keeps
     /// something in it, it stays.
-    pub(super) fn unmount(&self) -> io::Result<()> {
+    pub(crate) fn unmount(&self) -> io::Result<()> {
         let root = match self.0.canonicalize() {
             Ok(root) => root,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -6,7 +6,7 @@ use std::{
 
 use lb_common::{DeviceEntry, DeviceFlags};
 
-use super::device::{DefaultRoute, Device, DeviceAddress};
+use crate::datapath::devices::device::{DefaultRoute, Device, DeviceAddress};
 use crate::model::DetectLocal;
 
 /// The content of DEVICES for these devices, addresses and routes; a pure function.
@@ -90,7 +90,7 @@ fn is_of_pods(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::device::Layer;
+    use crate::datapath::devices::device::Layer;
 
     fn device(index: u32, kind: &str, master: u32) -> (u32, Device) {
         let device = Device {

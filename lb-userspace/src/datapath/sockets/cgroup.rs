@@ -13,13 +13,15 @@ use nix::sys::statfs::{FsType, fstatfs};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::{
-    bpffs::BpfRoot,
-    link,
-    load::{Datapath, SOCKET_PROGRAMS},
-    syscall::{self, AttachType, Target},
-};
 use crate::supervise::Tasks;
+use crate::{
+    bpf::{
+        bpffs::BpfRoot,
+        link,
+        syscall::{self, AttachType, Target},
+    },
+    datapath::object::load::{Datapath, SOCKET_PROGRAMS},
+};
 
 /// `CGROUP2_SUPER_MAGIC` in linux/magic.h.
 const CGROUP2: FsType = FsType(0x6367_7270);

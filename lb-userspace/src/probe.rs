@@ -8,7 +8,11 @@ use aya::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{attach, cgroup, clsact::Route, device::Device, inventory, kernel};
+use crate::datapath::{
+    devices::{attach, clsact::Route, device::Device, inventory},
+    node::kernel,
+    sockets::cgroup,
+};
 use crate::flows::sockets;
 
 /// The devices of the calling thread's network namespace.

@@ -17,7 +17,7 @@ use netlink_packet_route::{
     route::RouteMessage,
 };
 
-use super::{
+use crate::datapath::devices::{
     clsact::Route,
     device::{DefaultRoute, Device, DeviceAddress},
 };

@@ -11,8 +11,8 @@ use std::{
 use aya::maps::MapData;
 use bytemuck::{Pod, Zeroable};
 
-use super::syscall;
-use crate::maps::bpf::io_error;
+use crate::bpf::io_error;
+use crate::bpf::syscall;
 
 /// enum `bpf_cmd` in linux/bpf.h.
 const MAP_LOOKUP_BATCH: libc::c_int = 24;

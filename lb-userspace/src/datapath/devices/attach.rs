@@ -1,16 +1,37 @@
 //! Onto a device and off it again: TCX links where the kernel has them, else clsact.
 use std::{collections::BTreeSet, io, path::PathBuf};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    bpffs::BpfRoot,
-    clsact::{self, Direction, Route},
-    device::{Device, Layer},
-    link,
-    load::DevicePrograms,
-    syscall::{self, AttachType, Target},
+use crate::{
+    bpf::{
+        bpffs::BpfRoot,
+        link,
+        syscall::{self, AttachType, Target},
+    },
+    datapath::{
+        devices::programs::DevicePrograms,
+        devices::{
+            clsact::{self, Direction, Route},
+            device::{Device, Layer},
+        },
+    },
 };
+
+/// The folder, in the run folder, of notes about clsact qdiscs that we made.
+pub(crate) const QDISCS: &str = "clsact";
+
+/// How programs get onto devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "camelCase")]
+pub enum AttachBy {
+    /// By TCX links where the kernel has them (6.6 and newer), but for egress beside others' clsact filters
+    #[default]
+    Auto,
+    /// By clsact filters, preference 1 on ingress and 65535 on egress
+    Clsact,
+}
 
 /// How a program hangs on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,3 @@
+//! Answers to senders whom nobody else will answer.
+pub mod refusals;
+mod resets;

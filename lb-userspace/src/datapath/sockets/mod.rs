@@ -1,0 +1,2 @@
+//! The socket hooks.
+pub mod cgroup;
