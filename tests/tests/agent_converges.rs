@@ -18,8 +18,8 @@ use lb_userspace::{
 };
 use proptest::{collection::vec, prelude::*};
 use tests::{
-    random_cluster::{Cluster, Step, answers, place, step, with_double_slots},
-    scenario::{resting, settings},
+    cluster::scenario::{resting, settings},
+    oracle::random_cluster::{Cluster, Step, answers, place, step, with_double_slots},
 };
 
 /// What happens to the agent.

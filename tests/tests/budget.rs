@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use tests::{
-    budget::{self, Cost},
-    require::optional,
+    machine::budget::{self, Cost},
+    machine::require::optional,
     require_root,
 };
 

@@ -8,7 +8,7 @@ use proptest::{
     strategy::ValueTree as _,
     test_runner::{FileFailurePersistence, TestRunner},
 };
-use tests::generate::{Cluster, long_story};
+use tests::packets::generate::{Cluster, long_story};
 
 proptest! {
     #![proptest_config(ProptestConfig {

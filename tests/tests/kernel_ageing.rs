@@ -8,10 +8,10 @@ use lb_common::{
 };
 use lb_userspace::maps::bpf::Plain;
 use tests::{
-    dissect::{TCP, UDP},
-    kernel_program::KernelProgram,
-    memory_tables::MemoryFamily,
-    packet_builder::eth,
+    machine::kernel_program::KernelProgram,
+    oracle::memory_tables::MemoryFamily,
+    packets::dissect::{TCP, UDP},
+    packets::packet_builder::eth,
     require_root,
 };
 

@@ -9,10 +9,10 @@ use lb_common::{
     Ipv6Address, Port, Prefix, V4, V6,
 };
 use tests::{
-    dissect::{TCP, UDP},
-    kernel_program::KernelProgram,
-    memory_tables::{MemoryFamily, MemoryTables},
-    packet_builder::{PacketBuilder, eth},
+    machine::kernel_program::KernelProgram,
+    oracle::memory_tables::{MemoryFamily, MemoryTables},
+    packets::dissect::{TCP, UDP},
+    packets::packet_builder::{PacketBuilder, eth},
     require_root,
 };
 

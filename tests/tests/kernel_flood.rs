@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use anyhow::{Result, ensure};
 use lb_common::{BackendState, Counter, DatapathConfig, V4, V6};
 use tests::{
-    dissect::{
+    machine::kernel_program::KernelProgram,
+    oracle::host_datapath::HostDatapath,
+    packets::dissect::{
         TCP, UDP,
         flag::{ACK, SYN},
     },
-    host_datapath::HostDatapath,
-    kernel_program::KernelProgram,
-    packet_builder::eth,
+    packets::packet_builder::eth,
     require_root,
 };
 

@@ -22,13 +22,15 @@ use lb_common::{
 use lb_ebpf::{bytes::parse::Link, context::scratch::Scratch};
 use proptest::{strategy::Strategy as _, strategy::ValueTree as _, test_runner::TestRunner};
 use tests::{
-    dissect::dissect,
-    generate::{Cluster, Event, Hook, Shape, Way, cluster::SERVICES, conversation, events},
-    host_datapath,
-    kernel_program::KernelProgram,
+    machine::kernel_program::KernelProgram,
     memory_packet::MemoryPacket,
-    memory_tables::FamilyTables,
-    reference::Masqueraded,
+    oracle::host_datapath,
+    oracle::memory_tables::FamilyTables,
+    oracle::reference::Masqueraded,
+    packets::dissect::dissect,
+    packets::generate::{
+        Cluster, Event, Hook, Shape, Way, cluster::SERVICES, conversation, events,
+    },
     require_root,
 };
 

@@ -1,5 +1,5 @@
 //! Whatever the objects and in whatever order the agent hears of them: the programs in the kernel, over the maps that the
-//! agent has filled, send a packet where Kubernetes' rules say. The rules are those of [`tests::kubernetes_rules`].
+//! agent has filled, send a packet where Kubernetes' rules say. The rules are those of [`tests::oracle::kubernetes_rules`].
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot set itself up has failed"
@@ -14,13 +14,13 @@ use lb_userspace::maps::MapContents;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use tests::{
-    dissect::{SCTP, TCP, UDP, assert_checksums, dissect},
-    kernel_program::{KernelProgram, Ran},
-    kubernetes_rules::{self as rules, Answer, Objects, Place, Question},
-    memory_tables::MemoryTables,
-    packet_builder::eth,
+    machine::kernel_program::{KernelProgram, Ran},
+    oracle::duplicated_deliveries::{agent, is_of_other_proxy, questions, setting},
+    oracle::kubernetes_rules::{self as rules, Answer, Objects, Place, Question},
+    oracle::memory_tables::MemoryTables,
+    packets::dissect::{SCTP, TCP, UDP, assert_checksums, dissect},
+    packets::packet_builder::eth,
     require_root,
-    told_twice::{agent, is_of_other_proxy, questions, setting},
 };
 
 const ENTER: &str = "tc_ingress_ethernet";

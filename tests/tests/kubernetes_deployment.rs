@@ -11,16 +11,16 @@ use std::thread::{ScopedJoinHandle, scope, sleep};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::agent_process::Agent;
-use tests::client::{curl, requests_to_meet_all, url};
+use tests::cluster::agent_process::Agent;
+use tests::cluster::kubernetes_cluster::{KubernetesCluster, RunningPod};
+use tests::cluster::service_cluster::wait_for_backends;
+use tests::cluster::topology::{Pod, PodNetwork};
 use tests::control_plane::ApiServer;
 use tests::control_plane::EndpointState::Ready;
-use tests::kubernetes_cluster::{KubernetesCluster, RunningPod};
-use tests::load::Load;
-use tests::netns::Namespace;
+use tests::machine::netns::Namespace;
 use tests::require_root;
-use tests::service_cluster::wait_for_backends;
-use tests::topology::{Pod, PodNetwork};
+use tests::traffic::client::{curl, requests_to_meet_all, url};
+use tests::traffic::load::Load;
 
 const OBJECTS: &str = "
 apiVersion: v1

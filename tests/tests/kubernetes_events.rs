@@ -10,12 +10,12 @@ use k8s_openapi::api::core::v1 as kubernetes;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
-use tests::agent_process::Agent;
-use tests::cluster_state::ClusterState as _;
+use tests::cluster::agent_process::Agent;
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::kubernetes_cluster::KubernetesCluster;
+use tests::cluster::topology::PodNetwork;
 use tests::control_plane::{ControlPlane, poll};
-use tests::kubernetes_cluster::KubernetesCluster;
 use tests::require_root;
-use tests::topology::PodNetwork;
 
 /// How long an Event may take, on a machine that is busy.
 const TOLD_WITHIN: Duration = Duration::from_secs(30);

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
-use tests::agent_process::Agent;
-use tests::cluster_state::ClusterState as _;
+use tests::cluster::agent_process::Agent;
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::kubernetes_cluster::KubernetesCluster;
+use tests::cluster::topology::PodNetwork;
 use tests::control_plane::poll;
-use tests::kubernetes_cluster::KubernetesCluster;
 use tests::require_root;
-use tests::topology::PodNetwork;
 
 /// How long a change may take to be seen, on a machine that is busy.
 const SEEN_WITHIN: Duration = Duration::from_secs(30);

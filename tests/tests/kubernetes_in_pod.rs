@@ -6,12 +6,12 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
-use tests::agent_process::Agent;
-use tests::kubernetes_cluster::KubernetesCluster;
+use tests::cluster::agent_process::Agent;
+use tests::cluster::kubernetes_cluster::KubernetesCluster;
+use tests::cluster::service_cluster::wait_for_backends;
+use tests::cluster::topology::PodNetwork;
+use tests::machine::scratch::Scratch;
 use tests::require_root;
-use tests::scratch::Scratch;
-use tests::service_cluster::wait_for_backends;
-use tests::topology::PodNetwork;
 
 const SERVICE: &str = "
 apiVersion: v1
@@ -88,7 +88,7 @@ fn agent_without_a_service_account_says_what_else_it_can_be_given() -> Result<()
     if !require_root() {
         return Ok(());
     }
-    let cluster = tests::topology::Cluster::new(PodNetwork::Routed)?;
+    let cluster = tests::cluster::topology::Cluster::new(PodNetwork::Routed)?;
     let empty = Scratch::new()?;
     let api_server = ([192, 0, 2, 1], 6443).into();
     let started = Agent::start_in_pod(cluster.node(1), empty.path(), api_server, Vec::new());

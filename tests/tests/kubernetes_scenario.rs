@@ -3,10 +3,10 @@
 //! Needs the programs of the control plane: `cargo xtask test kubernetes`.
 
 use anyhow::{Result, anyhow};
-use tests::cluster_scenario::Scenario;
-use tests::kubernetes_cluster::control_plane_of;
+use tests::cluster::cluster_scenario::Scenario;
+use tests::cluster::kubernetes_cluster::control_plane_of;
+use tests::cluster::topology::PodNetwork;
 use tests::require_root;
-use tests::topology::PodNetwork;
 
 #[test]
 fn scenario_holds_under_a_real_control_plane() -> Result<()> {

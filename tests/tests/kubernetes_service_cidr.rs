@@ -10,13 +10,13 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::Value;
-use tests::agent_process::Agent;
-use tests::client::{HttpFailure, http_get};
-use tests::cluster_state::ClusterState as _;
+use tests::cluster::agent_process::Agent;
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::kubernetes_cluster::KubernetesCluster;
+use tests::cluster::topology::PodNetwork;
 use tests::control_plane::{ControlPlane, poll};
-use tests::kubernetes_cluster::KubernetesCluster;
 use tests::require_root;
-use tests::topology::PodNetwork;
+use tests::traffic::client::{HttpFailure, http_get};
 
 /// How long the agent may take to follow, on a machine that is busy; and to ask again what it was not allowed to read.
 const FOLLOWS_WITHIN: Duration = Duration::from_mins(1);

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
-use tests::client::{HttpFailure, http_get};
-use tests::cluster_state::ClusterState as _;
-use tests::expect::{addresses_of, tcp_meets_exactly};
-use tests::netns::Namespace;
-use tests::service_cluster::{HTTP_PORT, ServiceCluster, with_services};
-use tests::topology::PodNetwork;
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::expect::{addresses_of, tcp_meets_exactly};
+use tests::cluster::service_cluster::{HTTP_PORT, ServiceCluster, with_services};
+use tests::cluster::topology::PodNetwork;
+use tests::machine::netns::Namespace;
+use tests::traffic::client::{HttpFailure, http_get};
 
 /// A refusal comes at once; a client that hears nothing waits so long.
 const PATIENCE: Duration = Duration::from_secs(15);

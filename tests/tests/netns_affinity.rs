@@ -6,12 +6,14 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::client::http_gets;
-use tests::cluster_state::ClusterState as _;
-use tests::expect::ask_udp;
-use tests::netns::Namespace;
-use tests::service_cluster::{HTTP_PORT, ServiceCluster, ServingPod, UDP_PORT, with_services};
-use tests::topology::{Pod, PodNetwork};
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::expect::ask_udp;
+use tests::cluster::service_cluster::{
+    HTTP_PORT, ServiceCluster, ServingPod, UDP_PORT, with_services,
+};
+use tests::cluster::topology::{Pod, PodNetwork};
+use tests::machine::netns::Namespace;
+use tests::traffic::client::http_gets;
 
 const NODE_PORT_HTTP: u16 = 30_080;
 const NODE_PORT_UDP: u16 = 30_053;

@@ -7,12 +7,12 @@ use anyhow::{Result, ensure};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
 use serde_json::Value;
-use tests::bpf_link;
+use tests::cluster::agent_without_services::{LoneAgent, attached, has_tcx};
 use tests::control_plane::poll;
-use tests::lone_agent::{LoneAgent, attached, has_tcx};
-use tests::netns::Namespace;
+use tests::machine::bpf_link;
+use tests::machine::netns::Namespace;
+use tests::machine::require::{has_device_kind, measured, optional};
 use tests::now;
-use tests::require::{has_device_kind, measured, optional};
 
 /// No machine takes longer for a device, emulated and busy with other tests. What is promised, 100 ms,
 /// is a matter of the figures that the tests tell.

@@ -3,11 +3,11 @@
 use anyhow::{Result, ensure};
 use lb_common::maps::LAYOUT_VERSION;
 use serde_json::Value;
-use tests::expect::{tcp_meets_exactly, udp_meets_exactly};
-use tests::lone_agent::{LoneAgent, attached, attached_by_tcx, has_tcx};
-use tests::require::optional;
-use tests::service_cluster::{UDP_V4, WEB_V4, WEB_V6, address, with_services};
-use tests::topology::PodNetwork;
+use tests::cluster::agent_without_services::{LoneAgent, attached, attached_by_tcx, has_tcx};
+use tests::cluster::expect::{tcp_meets_exactly, udp_meets_exactly};
+use tests::cluster::service_cluster::{UDP_V4, WEB_V4, WEB_V6, address, with_services};
+use tests::cluster::topology::PodNetwork;
+use tests::machine::require::optional;
 
 /// A filter of somebody else's: one classic BPF instruction that matches nothing.
 const FOREIGN: &[&str] = &[

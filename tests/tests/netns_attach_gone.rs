@@ -10,10 +10,10 @@ use lb_userspace::datapath::devices::device::{Device, Layer};
 use lb_userspace::datapath::object::contract::ConfiguredCapacities;
 use lb_userspace::datapath::{BpfRoot, Datapath, LoadOptions, object};
 use serde_json::Value;
-use tests::lone_agent::has_tcx;
-use tests::netns::Namespace;
-use tests::require::optional;
-use tests::scratch::{Scratch, unique_tag};
+use tests::cluster::agent_without_services::has_tcx;
+use tests::machine::netns::Namespace;
+use tests::machine::require::optional;
+use tests::machine::scratch::{Scratch, unique_tag};
 
 /// The folder of one test's pins, with its maps; removed with its owner.
 struct Pinned(BpfRoot);

@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use lb_common::maps::LAYOUT_VERSION;
 use serde_json::Value;
-use tests::agent_process::program;
-use tests::lone_agent::{LoneAgent, attached};
+use tests::cluster::agent_process::program;
+use tests::cluster::agent_without_services::{LoneAgent, attached};
+use tests::machine::scratch::Scratch;
 use tests::now;
-use tests::scratch::Scratch;
 
 /// `waggle <words>`, run to its end in this test's own namespace.
 fn waggle(words: &str, scratch: &Scratch) -> Result<Output> {

@@ -6,12 +6,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::agent_process::Agent;
-use tests::cluster_state::ClusterState as _;
-use tests::expect::tcp_meets_exactly;
-use tests::scratch::unique_tag;
-use tests::service_cluster::{WEB_V4, WEB_V6, address, with_services};
-use tests::topology::PodNetwork;
+use tests::cluster::agent_process::Agent;
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::expect::tcp_meets_exactly;
+use tests::cluster::service_cluster::{WEB_V4, WEB_V6, address, with_services};
+use tests::cluster::topology::PodNetwork;
+use tests::machine::scratch::unique_tag;
 
 #[test]
 fn an_unreadable_manifest_is_named_and_what_was_served_is_served_on() -> Result<()> {
@@ -108,7 +108,9 @@ fn a_start_with_a_wrong_path_leaves_nothing_in_the_kernel() -> Result<()> {
         ];
         for arguments in wrong {
             let root = Path::new("/sys/fs/bpf").join(unique_tag());
-            let mut command = node.namespace.command(tests::agent_process::program()?);
+            let mut command = node
+                .namespace
+                .command(tests::cluster::agent_process::program()?);
             command
                 .arg("run")
                 .args(&arguments)

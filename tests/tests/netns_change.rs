@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tests::agent_process::Agent;
-use tests::client::http_get;
-use tests::cluster_state::ClusterState as _;
-use tests::expect::{ask_udp, tcp_meets_exactly, udp_meets_exactly};
-use tests::load::{Load, LongConnection};
-use tests::lone_agent::{attached, device_names};
-use tests::nginx::Settings;
-use tests::service_cluster::{UDP_V4, WEB_V4, WEB_V6, address, pod_object, with_services};
-use tests::topology::PodNetwork;
+use tests::cluster::agent_process::Agent;
+use tests::cluster::agent_without_services::{attached, device_names};
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::expect::{ask_udp, tcp_meets_exactly, udp_meets_exactly};
+use tests::cluster::nginx::Settings;
+use tests::cluster::service_cluster::{UDP_V4, WEB_V4, WEB_V6, address, pod_object, with_services};
+use tests::cluster::topology::PodNetwork;
+use tests::traffic::client::http_get;
+use tests::traffic::load::{Load, LongConnection};
 
 /// New connections per second of each load.
 const RATE: u32 = 100;

@@ -1,9 +1,9 @@
 //! The cluster scenario on this machine, over each kind of pod network.
 
 use anyhow::{Result, anyhow};
-use tests::cluster_scenario::Scenario;
-use tests::cluster_state::ManifestFolder;
-use tests::topology::PodNetwork;
+use tests::cluster::cluster_scenario::Scenario;
+use tests::cluster::cluster_state::ManifestFolder;
+use tests::cluster::topology::PodNetwork;
 
 fn the_scenario_holds_on(network: PodNetwork) -> Result<()> {
     if !tests::require_root() {

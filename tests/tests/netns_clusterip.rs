@@ -2,10 +2,10 @@
 //! backends on both nodes, and a pod that reaches itself.
 
 use anyhow::{Result, ensure};
-use tests::checks::pods_meet_all_backends_over;
-use tests::expect::{ask_udp, is_address_of, tcp_meets_exactly};
-use tests::service_cluster::{UDP_V4, UDP_V6, WEB_V4, WEB_V6, address, with_services};
-use tests::topology::PodNetwork;
+use tests::cluster::checks::pods_meet_all_backends_over;
+use tests::cluster::expect::{ask_udp, is_address_of, tcp_meets_exactly};
+use tests::cluster::service_cluster::{UDP_V4, UDP_V6, WEB_V4, WEB_V6, address, with_services};
+use tests::cluster::topology::PodNetwork;
 
 const BRIDGED: PodNetwork = PodNetwork::Bridged {
     bridge_netfilter: false,

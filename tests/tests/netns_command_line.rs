@@ -8,16 +8,16 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use lb_userspace::datapath::BpfRoot;
 use serde_json::{Value, json};
-use tests::agent_process::{Agent, program};
-use tests::client::http_get_on;
-use tests::expect::ask_udp;
-use tests::netns::Namespace;
-use tests::printed::{element, in_all_formats, row};
-use tests::scratch::{Scratch, unique_tag};
-use tests::service_cluster::{
+use tests::cluster::agent_process::{Agent, program};
+use tests::cluster::expect::ask_udp;
+use tests::cluster::printed::{element, in_all_formats, row};
+use tests::cluster::service_cluster::{
     HTTP_PORT, UDP_V6, WEB_V4, WEB_V6, address, answer_of, with_services,
 };
-use tests::topology::PodNetwork;
+use tests::cluster::topology::PodNetwork;
+use tests::machine::netns::Namespace;
+use tests::machine::scratch::{Scratch, unique_tag};
+use tests::traffic::client::http_get_on;
 
 #[test]
 fn services_backends_and_flows_are_listed_in_every_format() -> Result<()> {
@@ -273,7 +273,7 @@ fn the_probe_tells_what_the_kernel_can_do_and_changes_nothing() -> Result<()> {
             "{probe:#}"
         );
         ensure!(
-            probe["kernel"]["tcx"] == tests::lone_agent::has_tcx(),
+            probe["kernel"]["tcx"] == tests::cluster::agent_without_services::has_tcx(),
             "{probe:#}"
         );
         let eth0 = element(&probe["devices"], &json!({"name": "eth0"}))?;

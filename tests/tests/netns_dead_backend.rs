@@ -5,13 +5,15 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::cluster_state::ClusterState as _;
-use tests::expect::udp_socket;
-use tests::netns::Namespace;
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::expect::udp_socket;
+use tests::cluster::service_cluster::{
+    ServiceCluster, ServingPod, UDP_V4, UDP_V6, address, with_services,
+};
+use tests::cluster::topology::PodNetwork;
+use tests::machine::netns::Namespace;
 use tests::now;
-use tests::service_cluster::{ServiceCluster, ServingPod, UDP_V4, UDP_V6, address, with_services};
-use tests::topology::PodNetwork;
-use tests::udp::{any_like, exchange, exchange_connected};
+use tests::traffic::udp::{any_like, exchange, exchange_connected};
 
 /// How long a connected socket may go on speaking to a backend that has left.
 const DESTROYED_WITHIN: Duration = Duration::from_secs(2);

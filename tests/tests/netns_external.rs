@@ -5,12 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tests::client::http_get_on;
-use tests::cluster_state::ClusterState as _;
-use tests::expect::{addresses_of, is_address_of, seen_as, tcp_meets_exactly, udp_meets_exactly};
-use tests::service_cluster::{HTTP_PORT, ServiceCluster, ServingPod, UDP_PORT, with_services};
-use tests::socket_option::connect_from;
-use tests::topology::{Node, PodNetwork};
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::expect::{
+    addresses_of, is_address_of, seen_as, tcp_meets_exactly, udp_meets_exactly,
+};
+use tests::cluster::service_cluster::{
+    HTTP_PORT, ServiceCluster, ServingPod, UDP_PORT, with_services,
+};
+use tests::cluster::topology::{Node, PodNetwork};
+use tests::packets::socket_option::connect_from;
+use tests::traffic::client::http_get_on;
 
 const BALANCER_V4: &str = "203.0.113.80";
 const BALANCER_V6: &str = "2001:db8::80";
@@ -161,8 +165,12 @@ fn with_the_policy_local_pods_see_their_clients_and_nodes_serve_their_own() -> R
         cluster.state.delete_pod("near")?;
         cluster.wait_for(&[&pods[1]])?;
         let nobody = SocketAddr::new(cluster.cluster.node(1).v4().into(), NODE_PORT_HTTP);
-        let answer =
-            outside.run(|| Ok(tests::client::http_get(nobody, Duration::from_millis(700))))?;
+        let answer = outside.run(|| {
+            Ok(tests::traffic::client::http_get(
+                nobody,
+                Duration::from_millis(700),
+            ))
+        })?;
         ensure!(answer.is_err(), "{answer:?} though node 1 has no pod left");
         Ok(())
     })

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tests::checks::a_rule_against_invalid_packets_is_harmless_over;
-use tests::client::{HttpFailure, http_get};
-use tests::expect::tcp_meets_exactly;
-use tests::service_cluster::{WEB_V4, WEB_V6, address, with_services};
-use tests::topology::PodNetwork;
+use tests::cluster::checks::a_rule_against_invalid_packets_is_harmless_over;
+use tests::cluster::expect::tcp_meets_exactly;
+use tests::cluster::service_cluster::{WEB_V4, WEB_V6, address, with_services};
+use tests::cluster::topology::PodNetwork;
+use tests::traffic::client::{HttpFailure, http_get};
 
 #[test]
 fn a_rule_against_invalid_packets_is_harmless_over_a_routed_network() -> Result<()> {

@@ -6,16 +6,16 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::client::{HttpFailure, http_get, http_gets};
-use tests::cluster_state::ClusterState as _;
-use tests::expect::{ask_udp, tcp_meets_exactly, udp_meets_exactly};
-use tests::load::LongConnection;
-use tests::netns::Namespace;
-use tests::service_cluster::{
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::expect::{ask_udp, tcp_meets_exactly, udp_meets_exactly};
+use tests::cluster::service_cluster::{
     HTTP_PORT, ServiceCluster, UDP_PORT, UDP_V6, WEB_V4, WEB_V6, address, answer_of, pod_object,
     with_services,
 };
-use tests::topology::PodNetwork;
+use tests::cluster::topology::PodNetwork;
+use tests::machine::netns::Namespace;
+use tests::traffic::client::{HttpFailure, http_get, http_gets};
+use tests::traffic::load::LongConnection;
 
 /// No connection of these tests lives longer.
 const LIMIT: Duration = Duration::from_mins(1);

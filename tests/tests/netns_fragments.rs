@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lb_common::Counter;
-use tests::cluster_state::ClusterState as _;
-use tests::expect::udp_socket;
-use tests::netns::Namespace;
-use tests::service_cluster::{
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::expect::udp_socket;
+use tests::cluster::service_cluster::{
     HTTP_PORT, ServiceCluster, ServingPod, UDP_PORT, UDP_V4, UDP_V6, address, with_services,
 };
-use tests::topology::PodNetwork;
-use tests::udp::{any_like, exchange};
+use tests::cluster::topology::PodNetwork;
+use tests::machine::netns::Namespace;
+use tests::traffic::udp::{any_like, exchange};
 
 const NODE_PORT: u16 = 30_053;
 /// Lengths of datagrams: two or three pieces, and some forty.

@@ -1,10 +1,10 @@
 //! The harness itself: every kind of pod network carries real traffic before any Service does.
 
 use anyhow::{Result, ensure};
-use tests::client::{curl, url};
-use tests::nginx::{Nginx, Settings};
-use tests::topology::{Cluster, PodNetwork};
-use tests::udp::{UdpServer, any_like, exchange};
+use tests::cluster::nginx::{Nginx, Settings};
+use tests::cluster::topology::{Cluster, PodNetwork};
+use tests::traffic::client::{curl, url};
+use tests::traffic::udp::{UdpServer, any_like, exchange};
 
 fn pods_reach_each_other(network: PodNetwork) -> Result<()> {
     if !tests::require_root() {

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::client::http_get_on;
-use tests::expect::udp_socket;
-use tests::service_cluster::{UDP_V4, UDP_V6, WEB_V4, WEB_V6, address, with_services};
-use tests::socket_option::{Extra, add_to_udp, connect_tcp};
-use tests::topology::PodNetwork;
-use tests::udp::{any_like, exchange};
+use tests::cluster::expect::udp_socket;
+use tests::cluster::service_cluster::{UDP_V4, UDP_V6, WEB_V4, WEB_V6, address, with_services};
+use tests::cluster::topology::PodNetwork;
+use tests::packets::socket_option::{Extra, add_to_udp, connect_tcp};
+use tests::traffic::client::http_get_on;
+use tests::traffic::udp::{any_like, exchange};
 
 /// How often each is tried: the backends are on two nodes, chosen at random.
 const TIMES: usize = 12;

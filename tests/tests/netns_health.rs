@@ -5,11 +5,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::cluster_state::ClusterState as _;
-use tests::lone_agent::LoneAgent;
-use tests::netns::Namespace;
-use tests::service_cluster::{HTTP_PORT, ServiceCluster, with_services};
-use tests::topology::{Node, PodNetwork};
+use tests::cluster::agent_without_services::LoneAgent;
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::service_cluster::{HTTP_PORT, ServiceCluster, with_services};
+use tests::cluster::topology::{Node, PodNetwork};
+use tests::machine::netns::Namespace;
 
 const CHECK: u16 = 32_001;
 

@@ -7,18 +7,18 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use lb_common::Counter;
-use tests::cluster_state::ClusterState as _;
-use tests::download::{download, pattern, upload};
-use tests::expect::{ask_udp, udp_socket};
-use tests::netns::Namespace;
-use tests::scratch::Scratch;
-use tests::service_cluster::{
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::expect::{ask_udp, udp_socket};
+use tests::cluster::service_cluster::{
     HTTP_PORT, ServiceCluster, ServingPod, UDP_PORT, UDP_V4, UDP_V6, WEB_V4, WEB_V6, address,
     with_services,
 };
-use tests::socket_option::{never_fragment, path_mtu};
-use tests::topology::PodNetwork;
-use tests::udp::any_like;
+use tests::cluster::topology::PodNetwork;
+use tests::machine::netns::Namespace;
+use tests::machine::scratch::Scratch;
+use tests::packets::socket_option::{never_fragment, path_mtu};
+use tests::traffic::download::{download, pattern, upload};
+use tests::traffic::udp::any_like;
 
 /// What the narrow part of each path holds.
 const NARROW: u32 = 1300;

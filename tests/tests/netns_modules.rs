@@ -2,15 +2,15 @@
 //! bridges that netfilter sees, tunnels, VLANs.
 
 use anyhow::Result;
-use tests::checks::{
+use tests::cluster::checks::{
     a_rule_against_invalid_packets_is_harmless_over, pods_meet_all_backends,
     pods_meet_all_backends_over,
 };
-use tests::expect::{tcp_meets_exactly, udp_meets_exactly};
-use tests::require::{has_bridge_netfilter, has_device_kind, has_program, optional};
-use tests::scratch::Scratch;
-use tests::service_cluster::{ServiceCluster, UDP_V4, WEB_V4, address, with_services};
-use tests::topology::{Node, PodNetwork};
+use tests::cluster::expect::{tcp_meets_exactly, udp_meets_exactly};
+use tests::cluster::service_cluster::{ServiceCluster, UDP_V4, WEB_V4, address, with_services};
+use tests::cluster::topology::{Node, PodNetwork};
+use tests::machine::require::{has_bridge_netfilter, has_device_kind, has_program, optional};
+use tests::machine::scratch::Scratch;
 
 const SEEN_BRIDGE: PodNetwork = PodNetwork::Bridged {
     bridge_netfilter: true,

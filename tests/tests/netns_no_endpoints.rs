@@ -5,12 +5,12 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::client::{HttpFailure, http_get};
-use tests::cluster_state::ClusterState as _;
-use tests::netns::Namespace;
-use tests::service_cluster::{HTTP_PORT, ServiceCluster, UDP_PORT, with_services};
-use tests::topology::PodNetwork;
-use tests::udp::{any_like, exchange_connected};
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::service_cluster::{HTTP_PORT, ServiceCluster, UDP_PORT, with_services};
+use tests::cluster::topology::PodNetwork;
+use tests::machine::netns::Namespace;
+use tests::traffic::client::{HttpFailure, http_get};
+use tests::traffic::udp::{any_like, exchange_connected};
 
 const HTTP: u16 = 80;
 const DNS: u16 = 53;

@@ -4,12 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tests::client::http_get;
-use tests::cluster_state::ClusterState as _;
-use tests::expect::{is_address_of, tcp_meets_exactly, udp_meets_exactly};
-use tests::netns::Namespace;
-use tests::service_cluster::{HTTP_PORT, ServiceCluster, ServingPod, UDP_PORT, with_services};
-use tests::topology::PodNetwork;
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::expect::{is_address_of, tcp_meets_exactly, udp_meets_exactly};
+use tests::cluster::service_cluster::{
+    HTTP_PORT, ServiceCluster, ServingPod, UDP_PORT, with_services,
+};
+use tests::cluster::topology::PodNetwork;
+use tests::machine::netns::Namespace;
+use tests::traffic::client::http_get;
 
 const HTTP: u16 = 30_080;
 const UDP: u16 = 30_053;

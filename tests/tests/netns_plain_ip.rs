@@ -4,13 +4,15 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::download::{download, pattern, upload};
-use tests::expect::{tcp_meets_exactly, udp_meets_exactly, udp_socket};
-use tests::scratch::Scratch;
-use tests::service_cluster::{ServingPod, UDP_V4, UDP_V6, WEB_V4, WEB_V6, address, with_services};
-use tests::topology::{Pod, PodNetwork};
-use tests::tun::WireKind;
-use tests::udp::{any_like, exchange};
+use tests::cluster::expect::{tcp_meets_exactly, udp_meets_exactly, udp_socket};
+use tests::cluster::service_cluster::{
+    ServingPod, UDP_V4, UDP_V6, WEB_V4, WEB_V6, address, with_services,
+};
+use tests::cluster::topology::{Pod, PodNetwork};
+use tests::machine::scratch::Scratch;
+use tests::packets::tun::WireKind;
+use tests::traffic::download::{download, pattern, upload};
+use tests::traffic::udp::{any_like, exchange};
 
 fn a_pod_on_a_wire_meets_all_backends(kind: WireKind) -> Result<()> {
     with_services(PodNetwork::Routed, |cluster| {
@@ -119,7 +121,7 @@ fn a_backend_behind_a_device_without_ethernet_answers() -> Result<()> {
 }
 
 fn meets_only(
-    namespace: &tests::netns::Namespace,
+    namespace: &tests::machine::netns::Namespace,
     pod: &ServingPod,
     web: &[&str],
     udp: &[&str],

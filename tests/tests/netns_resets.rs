@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
-use tests::client::http_get_on;
-use tests::cluster_state::ClusterState as _;
-use tests::dissect::{
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::service_cluster::{
+    HTTP_PORT, ServiceCluster, ServingPod, WEB_V4, WEB_V6, address, pod_object, with_services,
+};
+use tests::cluster::topology::PodNetwork;
+use tests::machine::netns::Namespace;
+use tests::now;
+use tests::packets::dissect::{
     TCP,
     flag::{ACK, RST, SYN},
 };
-use tests::netns::Namespace;
-use tests::now;
-use tests::packet_builder::ip;
-use tests::service_cluster::{
-    HTTP_PORT, ServiceCluster, ServingPod, WEB_V4, WEB_V6, address, pod_object, with_services,
-};
-use tests::socket_option::imagine_connection;
-use tests::topology::PodNetwork;
+use tests::packets::packet_builder::ip;
+use tests::packets::socket_option::imagine_connection;
+use tests::traffic::client::http_get_on;
 
 /// A reset is an answer: it comes at once, but for what the client waits before it sends again.
 const PATIENCE: Duration = Duration::from_secs(10);

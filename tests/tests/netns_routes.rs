@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use tests::{lone_agent::LoneAgent, require::measured, require_root};
+use tests::{cluster::agent_without_services::LoneAgent, machine::require::measured, require_root};
 
 /// More than are read again and again.
 const ROUTES: u32 = 3000;

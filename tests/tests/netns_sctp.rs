@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
-use tests::client::requests_to_meet_all;
-use tests::cluster_state::ClusterState as _;
-use tests::expect::addresses_of;
-use tests::netns::Namespace;
-use tests::require::optional;
-use tests::service_cluster::{ServiceCluster, ServingPod, with_services};
-use tests::topology::PodNetwork;
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::expect::addresses_of;
+use tests::cluster::service_cluster::{ServiceCluster, ServingPod, with_services};
+use tests::cluster::topology::PodNetwork;
+use tests::machine::netns::Namespace;
+use tests::machine::require::optional;
+use tests::traffic::client::requests_to_meet_all;
 
 const PORT: u16 = 9;
 const TARGET_PORT: u16 = 9009;

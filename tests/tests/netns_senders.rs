@@ -4,10 +4,14 @@
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
-use tests::cluster_state::ClusterState as _;
-use tests::expect::{addresses_of, is_address_of, seen_as, tcp_meets_exactly, udp_meets_exactly};
-use tests::service_cluster::{HTTP_PORT, ServiceCluster, ServingPod, UDP_PORT, with_services};
-use tests::topology::PodNetwork;
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::expect::{
+    addresses_of, is_address_of, seen_as, tcp_meets_exactly, udp_meets_exactly,
+};
+use tests::cluster::service_cluster::{
+    HTTP_PORT, ServiceCluster, ServingPod, UDP_PORT, with_services,
+};
+use tests::cluster::topology::PodNetwork;
 
 const CLUSTER_CIDR: &str = "--cluster-cidr=10.244.0.0/16,fd00:10:244::/48";
 const NODE_PORT_HTTP: u16 = 30_080;

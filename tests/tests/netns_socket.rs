@@ -5,14 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::client::http_get_on;
-use tests::expect::{ask_udp, tcp_meets_exactly, udp_meets_exactly, udp_socket};
-use tests::nginx::{Nginx, Settings};
-use tests::service_cluster::{
+use tests::cluster::expect::{ask_udp, tcp_meets_exactly, udp_meets_exactly, udp_socket};
+use tests::cluster::nginx::{Nginx, Settings};
+use tests::cluster::service_cluster::{
     ServiceCluster, ServingPod, UDP_V4, UDP_V6, WEB_V4, WEB_V6, address, with_services,
 };
-use tests::topology::PodNetwork;
-use tests::udp::{any_like, exchange, exchange_connected};
+use tests::cluster::topology::PodNetwork;
+use tests::traffic::client::http_get_on;
+use tests::traffic::udp::{any_like, exchange, exchange_connected};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -142,7 +142,7 @@ fn processes_of_other_namespaces_are_untouched() -> Result<()> {
              addr add fd00:10:96::80/128 dev lo nodad")?;
         let _stranger = Nginx::start(outside, "stranger", Settings::default())?;
         for frontend in [WEB_V4, WEB_V6] {
-            let answers = tests::client::http_gets(outside, address(frontend)?, 20)?;
+            let answers = tests::traffic::client::http_gets(outside, address(frontend)?, 20)?;
             ensure!(
                 answers.keys().all(|answer| answer.starts_with("stranger ")),
                 "the hooks of a node translated a call of another namespace: {answers:?}"

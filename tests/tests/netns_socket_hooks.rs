@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, thread::sleep, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use lb_userspace::datapath::sockets::cgroup;
 use serde_json::Value;
-use tests::{lone_agent::LoneAgent, now, require_root};
+use tests::{cluster::agent_without_services::LoneAgent, now, require_root};
 
 /// What no machine needs, however many tests it runs.
 const MUCH: Duration = Duration::from_mins(1);

@@ -5,16 +5,16 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::client::http_get_on;
-use tests::cluster_state::ClusterState as _;
-use tests::expect::udp_socket;
-use tests::netns::Namespace;
-use tests::service_cluster::{
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::expect::udp_socket;
+use tests::cluster::service_cluster::{
     HTTP_PORT, ServiceCluster, UDP_PORT, UDP_V4, UDP_V6, WEB_V4, WEB_V6, address, with_services,
 };
-use tests::socket_option::connect_from;
-use tests::topology::PodNetwork;
-use tests::udp::{any_like, exchange};
+use tests::cluster::topology::PodNetwork;
+use tests::machine::netns::Namespace;
+use tests::packets::socket_option::connect_from;
+use tests::traffic::client::http_get_on;
+use tests::traffic::udp::{any_like, exchange};
 
 /// The Service `other` over the pod of `web`: the same backends by other frontends.
 fn add_other(cluster: &mut ServiceCluster) -> Result<()> {

@@ -9,17 +9,17 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::{HashMap, Map, MapData};
 use lb_common::{Port, SocketFlowEntry, SocketFlowKey, V4, maps::LAYOUT_VERSION};
 use lb_userspace::maps::bpf::Plain;
-use tests::cluster_state::{ClusterState as _, ServiceObject};
-use tests::expect::udp_socket;
-use tests::netns::Namespace;
-use tests::now;
-use tests::service_cluster::{
+use tests::cluster::cluster_state::{ClusterState as _, ServiceObject};
+use tests::cluster::expect::udp_socket;
+use tests::cluster::service_cluster::{
     ServiceCluster, ServingPod, UDP_PORT, UDP_V4, UDP_V6, address, pod_object, wait_for_backends,
     with_services,
 };
-use tests::socket_option::cookie;
-use tests::topology::PodNetwork;
-use tests::udp::{any_like, exchange_connected};
+use tests::cluster::topology::PodNetwork;
+use tests::machine::netns::Namespace;
+use tests::now;
+use tests::packets::socket_option::cookie;
+use tests::traffic::udp::{any_like, exchange_connected};
 
 /// The agent looks every five seconds; the machine may be busy with other tests.
 const LOOKED_WITHIN: Duration = Duration::from_secs(30);

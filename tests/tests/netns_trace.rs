@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use tests::agent_process::Agent;
-use tests::client::{http_gets, requests_to_meet_all};
-use tests::lone_agent::LoneAgent;
-use tests::require_root;
-use tests::scratch::Scratch;
-use tests::service_cluster::{
+use tests::cluster::agent_process::Agent;
+use tests::cluster::agent_without_services::LoneAgent;
+use tests::cluster::service_cluster::{
     HTTP_PORT, UDP_V4, UDP_V6, WEB_V4, WEB_V6, address, answer_of, with_services,
 };
-use tests::topology::PodNetwork;
+use tests::cluster::topology::PodNetwork;
+use tests::machine::scratch::Scratch;
+use tests::require_root;
+use tests::traffic::client::{http_gets, requests_to_meet_all};
 
 fn answers(agent: &Agent, words: &str) -> Result<Vec<Value>> {
     let printed = agent.waggle(&format!("trace {words}"))?;

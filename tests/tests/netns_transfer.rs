@@ -4,11 +4,11 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use tests::download::{download, pattern, upload};
-use tests::require;
-use tests::scratch::Scratch;
-use tests::service_cluster::{ServiceCluster, WEB_V4, WEB_V6, with_services};
-use tests::topology::PodNetwork;
+use tests::cluster::service_cluster::{ServiceCluster, WEB_V4, WEB_V6, with_services};
+use tests::cluster::topology::PodNetwork;
+use tests::machine::require;
+use tests::machine::scratch::Scratch;
+use tests::traffic::download::{download, pattern, upload};
 
 /// 50 MB, and not a multiple of any segment.
 const LENGTH: usize = 50_000_003;

@@ -4,12 +4,14 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, ensure};
-use tests::cluster_state::ClusterState as _;
-use tests::expect::{addresses_of, is_address_of, seen_as, tcp_meets_exactly, udp_meets_exactly};
-use tests::netns::Namespace;
-use tests::service_cluster::{HTTP_PORT, ServiceCluster, UDP_PORT, with_services};
-use tests::topology::{Cluster, Node, PodNetwork};
-use tests::tun::WireKind;
+use tests::cluster::cluster_state::ClusterState as _;
+use tests::cluster::expect::{
+    addresses_of, is_address_of, seen_as, tcp_meets_exactly, udp_meets_exactly,
+};
+use tests::cluster::service_cluster::{HTTP_PORT, ServiceCluster, UDP_PORT, with_services};
+use tests::cluster::topology::{Cluster, Node, PodNetwork};
+use tests::machine::netns::Namespace;
+use tests::packets::tun::WireKind;
 
 const NODE_PORT_HTTP: u16 = 30_080;
 const NODE_PORT_UDP: u16 = 30_053;

@@ -5,8 +5,8 @@
 use anyhow::{Context as _, Result, ensure};
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use tests::kubernetes_rules::Objects;
-use tests::kubernetes_rules::random::objects_of;
+use tests::oracle::kubernetes_rules::Objects;
+use tests::oracle::kubernetes_rules::random::objects_of;
 use tests::peers::{Object, Peers};
 use tests::require_root;
 
@@ -50,7 +50,7 @@ fn clients_of_random_services_meet_the_same_as_with_kube_proxy() -> Result<()> {
         );
         let questions = peers.questions(&published);
         let differences = peers.compare(&questions)?;
-        tests::require::measured(&format!(
+        tests::machine::require::measured(&format!(
             "round {round}: {} Services, {} questions, {} refused",
             published.len(),
             questions.len(),

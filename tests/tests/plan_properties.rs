@@ -22,7 +22,7 @@ use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
 };
-use tests::random_cluster::{
+use tests::oracle::random_cluster::{
     Cluster, Step, answers, batches, masquerading, place, with_double_slots,
 };
 

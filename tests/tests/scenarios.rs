@@ -1,7 +1,7 @@
 //! From manifests to maps, step by step: every file in `tests/scenarios`.
 use std::path::Path;
 
-use tests::scenario;
+use tests::cluster::scenario;
 
 /// Plays `scenarios/NAME.txt`.
 fn play(name: &str) -> anyhow::Result<()> {

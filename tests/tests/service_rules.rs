@@ -1,5 +1,5 @@
 //! Whatever the objects and in whatever order the agent hears of them: a packet goes where Kubernetes' rules say. The rules
-//! are those of [`tests::kubernetes_rules`], which know nothing of the agent; the answers are what `waggle trace` gives.
+//! are those of [`tests::oracle::kubernetes_rules`], which know nothing of the agent; the answers are what `waggle trace` gives.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot set itself up has failed"
@@ -12,8 +12,8 @@ use lb_common::Protocol;
 use lb_userspace::trace::{self, Names, Origin, Outcome, Surroundings, Tracer};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use tests::kubernetes_rules::{self as rules, Answer, Objects};
-use tests::told_twice::{Setting, agent, is_of_other_proxy, questions, setting};
+use tests::oracle::duplicated_deliveries::{Setting, agent, is_of_other_proxy, questions, setting};
+use tests::oracle::kubernetes_rules::{self as rules, Answer, Objects};
 
 /// What `waggle trace` says of the objects.
 fn tracer(objects: &Objects, setting: &Setting, order: &[(u16, bool)]) -> Tracer {

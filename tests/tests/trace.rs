@@ -4,8 +4,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tests::{
-    questions::{play, trace},
-    scratch::Scratch,
+    cluster::questions::{play, trace},
+    machine::scratch::Scratch,
 };
 
 macro_rules! questions {

@@ -1,7 +1,7 @@
 //! Every program of the object is accepted by the verifier of the running kernel.
 use anyhow::Result;
 use lb_common::DatapathConfig;
-use tests::{budget, require_root};
+use tests::{machine::budget, require_root};
 
 #[test]
 fn every_program_loads_into_this_kernel() -> Result<()> {

@@ -23,7 +23,7 @@ use lb_userspace::{
 };
 use serde_json::{Value, json};
 use tests::{
-    bench::{Samples, write_json},
+    machine::bench::{Samples, write_json},
     now,
 };
 use tokio::sync::mpsc;

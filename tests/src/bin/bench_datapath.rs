@@ -17,13 +17,13 @@ use lb_common::{FlowEntry, FlowSide, Tuple, V4, V6};
 use lb_ebpf::{bytes::parse::Link, context::scratch::Scratch};
 use lb_userspace::maps::bpf::Plain;
 use tests::{
-    bench::{Report, Row, Samples, pin_to_one_cpu, write_json},
-    dissect::dissect,
-    generate::{Cluster, Hook, Shape, Way, conversation},
-    host_datapath,
-    kernel_program::KernelProgram,
+    machine::bench::{Report, Row, Samples, pin_to_one_cpu, write_json},
+    machine::kernel_program::KernelProgram,
     memory_packet::MemoryPacket,
-    memory_tables::MemoryFamily,
+    oracle::host_datapath,
+    oracle::memory_tables::MemoryFamily,
+    packets::dissect::dissect,
+    packets::generate::{Cluster, Hook, Shape, Way, conversation},
 };
 
 /// How often a program runs in a round: about 50 ms.
@@ -172,7 +172,8 @@ fn subjects(host: &mut Host) -> Result<Vec<Subject>> {
             IpAddr::V4(_) => Ipv4Addr::new(192, 0, 2, 9).into(),
             IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9).into(),
         });
-        let bytes = Shape::plain(tests::dissect::flag::ACK).bytes(protocol, source, destination);
+        let bytes =
+            Shape::plain(tests::packets::dissect::flag::ACK).bytes(protocol, source, destination);
         (bytes.clone(), bytes)
     };
     let (floor_v4, floor_v6) = ("floor_lru_rewrite_v4", "floor_lru_rewrite_v6");

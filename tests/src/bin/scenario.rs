@@ -6,10 +6,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail, ensure};
-use tests::cluster_scenario::{FRONTEND, Scenario, Stage};
-use tests::cluster_state::ManifestFolder;
-use tests::scratch::Scratch;
-use tests::topology::PodNetwork;
+use tests::cluster::cluster_scenario::{FRONTEND, Scenario, Stage};
+use tests::cluster::cluster_state::ManifestFolder;
+use tests::cluster::topology::PodNetwork;
+use tests::machine::scratch::Scratch;
 
 const USAGE: &str = "\
 usage: scenario [--network routed|point-to-point|bridged|bridged-netfilter|vxlan] [--keep]
@@ -110,7 +110,7 @@ fn shell(stage: &Stage<ManifestFolder>) -> Result<()> {
         script(&scratch, short, &format!("{enter} \"$@\""))?;
         writeln!(out, "  {short} curl -s http://{FRONTEND}/      ({name})")?;
     }
-    let program = tests::agent_process::program()?;
+    let program = tests::cluster::agent_process::program()?;
     for agent in stage.agents() {
         let number = agent.node().number;
         let enter = format!(

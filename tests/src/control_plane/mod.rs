@@ -28,7 +28,7 @@ pub use api_server::ApiServer;
 pub use assets::assets;
 pub use objects::{EndpointState, Endpoints};
 
-use crate::netns::Namespace;
+use crate::machine::netns::Namespace;
 use crate::now;
 use program::Program;
 use site::Site;

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 
 use super::site::Site;
-use crate::process::Process;
+use crate::machine::process::Process;
 
 /// A running program with its log; killed on drop, for nobody needs what it would save.
 pub(super) struct Program {

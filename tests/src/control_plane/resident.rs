@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-use crate::netns::Namespace;
+use crate::machine::netns::Namespace;
 
 /// Runs futures in a network namespace, from any thread.
 ///

@@ -8,8 +8,8 @@ use anyhow::Result;
 use super::assets::assets;
 use super::credentials::Credentials;
 use super::resident::Resident;
-use crate::netns::Namespace;
-use crate::scratch::Scratch;
+use crate::machine::netns::Namespace;
+use crate::machine::scratch::Scratch;
 
 /// The place of one control plane: namespace, address, folder, programs and secrets.
 pub(super) struct Site {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use anyhow::Result;
 
 use super::ControlPlane;
-use crate::cluster_state::{ClusterState, PodObject};
+use crate::cluster::cluster_state::{ClusterState, PodObject};
 
 impl ClusterState for ControlPlane {
     fn apply(&mut self, _name: &str, documents: &str) -> Result<()> {

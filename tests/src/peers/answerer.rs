@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 
-use crate::netns::Namespace;
+use crate::machine::netns::Namespace;
 
 /// Answers at TCP and UDP ports of both families with `<name> <address of the client>`.
 #[derive(Debug)]

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use crate::cluster::topology::Node;
 use crate::control_plane::assets;
-use crate::process::Process;
-use crate::scratch::Scratch;
-use crate::topology::Node;
+use crate::machine::process::Process;
+use crate::machine::scratch::Scratch;
 
 /// A running kube-proxy; its rules go with the node's namespace.
 #[derive(Debug)]

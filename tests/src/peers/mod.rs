@@ -24,9 +24,9 @@ pub use known::{KNOWN, Known, name_of};
 pub use objects::{Object, parse};
 pub use question::{Place, Question, Subject, questions};
 
-use crate::agent_process::Agent;
+use crate::cluster::agent_process::Agent;
 use crate::control_plane::{ControlPlane, SERVICE_CIDR_V4, SERVICE_CIDR_V6};
-use crate::netns::{Namespace, joined};
+use crate::machine::netns::{Namespace, joined};
 use crate::now;
 use kube_proxy::KubeProxy;
 use side::{CONTROL_PLANE, Side};

@@ -14,8 +14,8 @@ use anyhow::{Context as _, Result};
 
 use super::answerer::Answerer;
 use super::question::Place;
-use crate::netns::Namespace;
-use crate::topology::{Cluster, Pod, PodNetwork};
+use crate::cluster::topology::{Cluster, Pod, PodNetwork};
+use crate::machine::netns::Namespace;
 
 /// Where the control plane is, as seen by both sides.
 pub(super) const CONTROL_PLANE: &str = "198.18.0.1";

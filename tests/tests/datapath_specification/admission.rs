@@ -7,13 +7,13 @@ use lb_common::{
 };
 use lb_ebpf::path::socket::{Call, Choice, SocketVerdict, request};
 use tests::{
-    dissect::{
+    oracle::host_datapath::HostDatapath,
+    oracle::memory_tables::MemoryFamily,
+    packets::dissect::{
         ICMP_V4, ICMP_V6, TCP, UDP,
         flag::{ACK, SYN},
     },
-    host_datapath::HostDatapath,
-    memory_tables::MemoryFamily,
-    packet_builder::eth,
+    packets::packet_builder::eth,
 };
 
 use crate::{

@@ -11,12 +11,12 @@ use lb_ebpf::{
     path::socket::{Call, Choice, SocketVerdict, request},
 };
 use tests::{
-    dissect::{
+    oracle::host_datapath::HostDatapath,
+    packets::dissect::{
         TCP, UDP, dissect,
         flag::{ACK, SYN},
     },
-    host_datapath::HostDatapath,
-    packet_builder::eth,
+    packets::packet_builder::eth,
 };
 
 use crate::{

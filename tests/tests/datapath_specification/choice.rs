@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use lb_common::{Algorithm, BackendState, DropReason, ServiceEntry, SlotRegion, Verdict};
 use lb_ebpf::context::environment::FlowTable;
 use tests::{
-    dissect::{TCP, flag::SYN},
-    host_datapath::{HostDatapath, tuple},
+    oracle::host_datapath::{HostDatapath, tuple},
+    packets::dissect::{TCP, flag::SYN},
 };
 
 use crate::{

@@ -3,9 +3,9 @@ use std::net::SocketAddr;
 
 use lb_common::{BackendState, Translation, Verdict};
 use tests::{
-    dissect::{SCTP, TCP, UDP},
-    host_datapath::HostDatapath,
-    packet_builder::{PacketBuilder, eth},
+    oracle::host_datapath::HostDatapath,
+    packets::dissect::{SCTP, TCP, UDP},
+    packets::packet_builder::{PacketBuilder, eth},
 };
 
 pub(crate) const REQUEST: Verdict = Verdict::Translated(Translation::Request);

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use lb_common::{BackendState, Counter, DropReason, FlowFlags, Verdict};
 use lb_ebpf::context::environment::FlowTable;
 use tests::{
-    dissect::{
+    oracle::host_datapath::HostDatapath,
+    packets::dissect::{
         TCP, UDP,
         flag::{ACK, FIN, PSH, RST, SYN},
     },
-    host_datapath::HostDatapath,
 };
 
 use crate::{

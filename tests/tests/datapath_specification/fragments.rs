@@ -12,11 +12,11 @@ use lb_ebpf::{
     path::pipeline::{self, Observer},
 };
 use tests::{
-    dissect::{TCP, UDP},
-    generate::Hook,
-    host_datapath::HostDatapath,
     memory_packet::MemoryPacket,
-    packet_builder::{eth, ip},
+    oracle::host_datapath::HostDatapath,
+    packets::dissect::{TCP, UDP},
+    packets::generate::Hook,
+    packets::packet_builder::{eth, ip},
 };
 
 use crate::fixture::{REPLY, REQUEST, backend, client, frontend, node, request};

@@ -2,10 +2,10 @@
 use lb_common::{DropReason, Verdict};
 use lb_ebpf::bytes::parse::Link;
 use tests::{
-    dissect::{TCP, UDP, assert_checksums, dissect},
-    generate::Hook,
     memory_packet::MemoryPacket,
-    packet_builder::{eth, ip},
+    packets::dissect::{TCP, UDP, assert_checksums, dissect},
+    packets::generate::Hook,
+    packets::packet_builder::{eth, ip},
 };
 
 use crate::fixture::{REPLY, REQUEST, backend, client, frontend, looks, node, rebuilt, request};

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use lb_common::{Counter, DeviceEntry, DropReason, PassReason, Verdict};
 use lb_ebpf::bytes::parse::Link;
 use tests::{
-    dissect::{TCP, UDP},
-    generate::Hook,
     memory_packet::MemoryPacket,
-    packet_builder::{eth, ip},
+    packets::dissect::{TCP, UDP},
+    packets::generate::Hook,
+    packets::packet_builder::{eth, ip},
 };
 
 use crate::{

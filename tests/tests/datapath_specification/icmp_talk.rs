@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use lb_common::{DeviceEntry, Translation, Verdict};
 use lb_ebpf::bytes::parse::Link;
 use tests::{
-    dissect::{ICMP_V4, ICMP_V6, SCTP, TCP, UDP},
-    host_datapath::HostDatapath,
-    packet_builder::{PacketBuilder, eth, ip},
+    oracle::host_datapath::HostDatapath,
+    packets::dissect::{ICMP_V4, ICMP_V6, SCTP, TCP, UDP},
+    packets::packet_builder::{PacketBuilder, eth, ip},
 };
 
 use crate::fixture::{REQUEST, at, backend, client, frontend, node, request, service};
@@ -151,7 +151,7 @@ pub(crate) fn flow(is_v6: bool, protocol: u8, is_masqueraded: bool, has_rival: b
     }
     let (verdict, packet) = node.enter(&request(eth(), is_v6, protocol).build());
     assert_eq!(verdict, REQUEST);
-    let ends = tests::dissect::dissect(&packet, Link::Ethernet).expect("a packet");
+    let ends = tests::packets::dissect::dissect(&packet, Link::Ethernet).expect("a packet");
     let routed = ends.source;
     assert_eq!(routed != client(is_v6), has_rival);
     let mut shown = routed;
@@ -161,7 +161,7 @@ pub(crate) fn flow(is_v6: bool, protocol: u8, is_masqueraded: bool, has_rival: b
             verdict,
             Verdict::Translated(Translation::MasqueradedRequest)
         );
-        let sent = tests::dissect::dissect(&sent, Link::Ethernet).expect("a packet");
+        let sent = tests::packets::dissect::dissect(&sent, Link::Ethernet).expect("a packet");
         shown = masquerade(is_v6, sent.source.port());
         assert_eq!(sent.source, shown);
     }

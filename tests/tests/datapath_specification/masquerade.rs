@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use lb_common::{DeviceEntry, DropReason, FlowFlags, PassReason, Translation, Verdict};
 use lb_ebpf::{bytes::parse::Link, context::environment::FlowTable};
 use tests::{
-    dissect::{
+    memory_packet::MemoryPacket,
+    oracle::host_datapath::{HostDatapath, tuple},
+    packets::dissect::{
         TCP, UDP, assert_checksums, dissect,
         flag::{ACK, FIN, RST, SYN},
     },
-    generate::Hook,
-    host_datapath::{HostDatapath, tuple},
-    memory_packet::MemoryPacket,
-    packet_builder::{eth, ip},
+    packets::generate::Hook,
+    packets::packet_builder::{eth, ip},
 };
 
 use crate::{

@@ -2,12 +2,12 @@
 use lb_common::{Counter, FlowEntry, FlowFlags, FlowSide, Port, V4, Verdict};
 use lb_ebpf::context::environment::FlowTable;
 use tests::{
-    dissect::{
+    oracle::host_datapath::{HostDatapath, tuple},
+    packets::dissect::{
         TCP, UDP,
         flag::{ACK, FIN, SYN},
     },
-    host_datapath::{HostDatapath, tuple},
-    packet_builder::eth,
+    packets::packet_builder::eth,
 };
 
 use crate::{

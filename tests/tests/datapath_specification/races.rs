@@ -2,11 +2,11 @@
 use lb_common::{Counter, DropReason, FlowEntry, FlowFlags, FlowSide, Port, Verdict};
 use lb_ebpf::context::environment::FlowTable;
 use tests::{
-    dissect::{
+    oracle::host_datapath::tuple,
+    packets::dissect::{
         TCP,
         flag::{ACK, SYN},
     },
-    host_datapath::tuple,
 };
 
 use crate::{

@@ -3,11 +3,11 @@ use std::net::SocketAddr;
 
 use lb_common::{Counter, DropReason, PassReason, Verdict};
 use tests::{
-    dissect::{ICMP_V4, ICMP_V6, TCP},
-    generate::Hook,
-    host_datapath::HostDatapath,
     memory_packet::MemoryPacket,
-    packet_builder::{eth, ip},
+    oracle::host_datapath::HostDatapath,
+    packets::dissect::{ICMP_V4, ICMP_V6, TCP},
+    packets::generate::Hook,
+    packets::packet_builder::{eth, ip},
 };
 
 use crate::fixture::{REPLY, at, backend, client, frontend, node, request};

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use lb_common::{DropReason, FlowEntry, FrontendFlags, FrontendKey, Port, Tuple, V4, Verdict};
 use lb_ebpf::context::environment::FlowTable;
 use tests::{
-    dissect::{
+    oracle::host_datapath::{HostDatapath, tuple},
+    packets::dissect::{
         TCP,
         flag::{ACK, SYN},
     },
-    host_datapath::{HostDatapath, tuple},
-    packet_builder::eth,
+    packets::packet_builder::eth,
 };
 
 use crate::{

@@ -2,12 +2,12 @@
 use lb_common::{BackendState, DropReason, Verdict};
 use lb_ebpf::{bytes::parse::Link, context::environment::FlowTable};
 use tests::{
-    dissect::{
+    oracle::host_datapath::HostDatapath,
+    packets::dissect::{
         SCTP, assert_checksums, dissect,
         flag::{ACK, FIN, SYN},
     },
-    host_datapath::HostDatapath,
-    packet_builder::{PacketBuilder, eth},
+    packets::packet_builder::{PacketBuilder, eth},
 };
 
 use crate::fixture::{REPLY, REQUEST, backend, client, frontend, rebuilt};

@@ -3,8 +3,8 @@ use std::net::SocketAddr;
 
 use lb_common::{DeviceFlags, FrontendEntry, FrontendFlags, FrontendKey, Port, Prefix, V4};
 use tests::{
-    dissect::{TCP, flag::SYN},
-    host_datapath::HostDatapath,
+    oracle::host_datapath::HostDatapath,
+    packets::dissect::{TCP, flag::SYN},
 };
 
 use crate::{

@@ -10,8 +10,8 @@ use lb_common::{
 };
 use lb_ebpf::path::socket::{Call, Choice, SocketVerdict, reply, request};
 use tests::{
-    dissect::{TCP, UDP},
-    host_datapath::HostDatapath,
+    oracle::host_datapath::HostDatapath,
+    packets::dissect::{TCP, UDP},
 };
 
 use crate::{

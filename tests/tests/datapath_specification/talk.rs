@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use lb_common::{BackendState, Verdict};
 use lb_ebpf::{bytes::parse::Link, context::environment::FlowTable};
 use tests::{
-    dissect::{
+    oracle::host_datapath::HostDatapath,
+    packets::dissect::{
         TCP, UDP, dissect,
         flag::{ACK, SYN},
     },
-    host_datapath::HostDatapath,
-    packet_builder::eth,
+    packets::packet_builder::eth,
 };
 
 use crate::fixture::{REPLY, REQUEST};

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use lb_common::Counter;
 use lb_ebpf::context::environment::FlowTable;
 use tests::{
-    dissect::{TCP, UDP, dissect},
-    host_datapath::HostDatapath,
-    packet_builder::eth,
+    oracle::host_datapath::HostDatapath,
+    packets::dissect::{TCP, UDP, dissect},
+    packets::packet_builder::eth,
 };
 
 use crate::{

@@ -2,10 +2,10 @@
 use lb_common::{PassReason, Verdict};
 use lb_ebpf::bytes::parse::Link;
 use tests::{
-    dissect::{TCP, UDP, flag},
-    generate::Hook,
     memory_packet::MemoryPacket,
-    packet_builder::eth,
+    packets::dissect::{TCP, UDP, flag},
+    packets::generate::Hook,
+    packets::packet_builder::eth,
 };
 
 use crate::fixture::{at, backend, client, frontend, node, request};

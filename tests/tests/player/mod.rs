@@ -9,12 +9,14 @@ use lb_common::{
 };
 use lb_ebpf::{bytes::parse::Link, context::scratch::Scratch};
 use tests::{
-    dissect::{UDP, assert_checksums, dissect, header_checksum_holds, transport_checksum_holds},
-    generate::{Cluster, Event, Hook, Shape, Way, cluster, conversation},
-    host_datapath,
     memory_packet::MemoryPacket,
-    memory_tables::FamilyTables,
-    reference::{End, Half, Key, Observed},
+    oracle::host_datapath,
+    oracle::memory_tables::FamilyTables,
+    oracle::reference::{End, Half, Key, Observed},
+    packets::dissect::{
+        UDP, assert_checksums, dissect, header_checksum_holds, transport_checksum_holds,
+    },
+    packets::generate::{Cluster, Event, Hook, Shape, Way, cluster, conversation},
 };
 
 /// How many cases a property has: `PROPTEST_CASES`, or the default.

@@ -1,0 +1,6 @@
+//! Clients, servers and loads that send traffic to Services.
+
+pub mod client;
+pub mod download;
+pub mod load;
+pub mod udp;
