@@ -167,7 +167,7 @@ impl<F: FamilyMaps + Wire> Environment<F> for Kernel {
             ptr::addr_of!((*marks).last_move).read_volatile()
         })
     }
-    /// A full barrier where one is needed: an atomic instruction that fetches is one (Documentation/atomic_t.txt,
+    /// A full barrier where one is needed: an atomic instruction that fetches is one (`Documentation/atomic_t.txt`,
     /// "ORDERING"; BPF's is the kernel's own, commit 5ffa25502b5a), and this CPU's own memory costs least. The agent sets
     /// the constant before it loads the programs, so that on x86 the verifier removes all of it.
     #[inline(always)]
