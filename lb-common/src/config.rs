@@ -53,7 +53,7 @@ impl Default for DatapathConfig {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Timeouts {
-    /// A proven TCP flow on which nobody has said goodbye.
+    /// A proven TCP flow that no end has closed or reset.
     pub tcp_established: u32,
     /// A TCP flow on which one end has sent its FIN.
     pub tcp_close_wait: u32,

@@ -3,7 +3,7 @@
 
 /// Names the layout of all keys and values. It is part of the path the maps are pinned at: programs and maps of
 /// different layouts never meet. Bump it with every change of a key, a value or a meaning.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Calls `$each!` with the list of maps: `NAME: Kind<Key, Value>, capacity;`.
 ///

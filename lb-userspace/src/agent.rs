@@ -2,11 +2,11 @@
 //!
 //! [`Agent`] is a plain value that is told the time; [`run`] is the loop around it, and the only place that reads the
 //! clock.
-mod absence;
 mod findings;
 mod health;
+mod logged;
+mod no_backends;
 mod round;
-mod said;
 mod show;
 mod start;
 
@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 pub use crate::desired::RestingBackend;
 pub use event::{Event, Source};
-use said::Said;
+use logged::Logged;
 use start::Start;
 pub use view::View;
 
@@ -105,7 +105,7 @@ pub struct Agent<M> {
     pending: Scope,
     sources: BTreeMap<Source, Seen>,
     trouble: BTreeMap<Source, Vec<Warning>>,
-    said: Said,
+    logged: Logged,
     /// What has been said of the node and of `ServiceCIDR`s.
     said_of_node: Vec<Warning>,
     refused: BTreeMap<ServiceName, Refusal>,
@@ -156,7 +156,7 @@ impl<M: LbMaps> Agent<M> {
             dirty: Dirty::new(),
             pending: Scope::default(),
             trouble: BTreeMap::new(),
-            said: Said::default(),
+            logged: Logged::default(),
             said_of_node: Vec::new(),
             refused: BTreeMap::new(),
             disputes: BTreeSet::new(),
@@ -317,7 +317,7 @@ impl<M: LbMaps> Agent<M> {
                 self.changed.remove(&name);
             }
             let warnings = self.warnings_about(&name).into_iter().cloned().collect();
-            for warning in self.said.news(&name, warnings) {
+            for warning in self.logged.news(&name, warnings) {
                 warn!("{warning}");
             }
             self.file(&name);

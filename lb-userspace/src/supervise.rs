@@ -40,7 +40,7 @@ impl Tasks {
         drop(tokio::spawn(async move {
             let panic = match task.await {
                 Ok(()) => None,
-                Err(error) if error.is_panic() => Some(said(&*error.into_panic())),
+                Err(error) if error.is_panic() => Some(message(&*error.into_panic())),
                 // The runtime is ending.
                 Err(_) => return,
             };
@@ -61,7 +61,7 @@ impl Tasks {
         let thread = std::thread::Builder::new().name(name.to_owned());
         thread.spawn(move || {
             let result = catch_unwind(AssertUnwindSafe(work));
-            let panic = result.err().map(|panic| said(&*panic));
+            let panic = result.err().map(|panic| message(&*panic));
             // While the agent ends nobody listens.
             drop(ended.send(Ended { name, panic }));
         })
@@ -88,7 +88,7 @@ impl Supervisor {
 }
 
 /// The words of a panic.
-fn said(panic: &(dyn Any + Send)) -> String {
+fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("without a word").to_owned()

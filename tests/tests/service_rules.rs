@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use lb_common::Protocol;
-use lb_userspace::trace::{self, Names, Origin, Outcome, Surroundings, Tracer};
+use lb_userspace::trace::{self, Names, NodeContext, Origin, Outcome, Tracer};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use tests::oracle::duplicated_deliveries::{Setting, agent, is_of_other_proxy, questions, setting};
@@ -17,7 +17,7 @@ use tests::oracle::kubernetes_rules::{self as rules, Answer, Objects};
 
 /// What `waggle trace` says of the objects.
 fn tracer(objects: &Objects, setting: &Setting, order: &[(u16, bool)]) -> Tracer {
-    let surroundings = Surroundings::new(setting.place());
+    let surroundings = NodeContext::new(setting.place());
     let (agent, now) = agent(objects, setting, order);
     let names = Names::of(&agent.view(now));
     Tracer::new(agent.maps().contents.clone(), names, surroundings)

@@ -22,7 +22,7 @@ pub fn backend_is_member<F: Wire, E: Environment<F>>(env: &E, entry: &FlowEntry<
     })
 }
 
-/// Whether the pod behind a flow's backend is gone for good: it will neither answer nor say goodbye.
+/// Whether the pod behind a flow's backend is gone for good: it will neither answer nor close.
 #[inline(always)]
 pub fn backend_is_gone<F: Wire, E: Environment<F>>(env: &E, entry: &FlowEntry<F>) -> bool {
     env.backend(entry.backend_id).is_none_or(|backend| {

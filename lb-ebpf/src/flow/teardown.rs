@@ -1,4 +1,4 @@
-//! What ends a TCP flow: who has said goodbye, and who is believed.
+//! What ends a TCP flow: which end has closed or reset it, and which end is believed.
 use lb_common::{FlowEntry, FlowFlags, Tuple};
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     flow::{backend::backend_is_gone, find::find},
 };
 
-/// Notes that a packet of this direction has passed. The time is written at most once a second; TCP's goodbyes at once.
+/// Notes that a packet of this direction has passed. The time is written at most once a second; FIN and RST at once.
 ///
 /// Who goes on after a reset has not sent it: no end does (RFC 9293, section 3.10.7.4). So a forged one, whose sequence
 /// number nobody has checked here, is forgotten with the next segment; unless it was we who wrote it, of a pod that is gone.
@@ -25,8 +25,8 @@ pub fn touch<F: Wire, E: Environment<F>>(
     if now.is_after(entry.last_seen, 1) {
         handle.set_last_seen(now.jiffies);
     }
-    let goodbyes = TcpFlags::FIN.0 | TcpFlags::RST.0;
-    if tcp_flags.0 & goodbyes != 0 || entry.flags.has(FlowFlags::RST) {
+    let closing = TcpFlags::FIN.0 | TcpFlags::RST.0;
+    if tcp_flags.0 & closing != 0 || entry.flags.has(FlowFlags::RST) {
         let mut flags = entry.flags;
         let goes_on = tcp_flags.0 & (TcpFlags::RST.0 | TcpFlags::SYN.0) == 0;
         if goes_on && flags.has(FlowFlags::RST) && !backend_is_gone(env, entry) {

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::{
     agent::{
-        Agent, Source, Start, absence,
+        Agent, Source, Start, no_backends,
         view::{
             BackendView, NotServedView, PlanView, ServiceView, SourceView, TakenFrontend, View,
         },
@@ -46,7 +46,7 @@ impl<M: LbMaps> Agent<M> {
             let service = self.snapshot.service(&shown.key.port.service);
             let no_backends_because = shown.slots.is_empty().then(|| {
                 let slices: Vec<_> = self.snapshot.slices_of(&shown.key.port.service).collect();
-                absence::because(shown.key, &slices, self.snapshot.place())
+                no_backends::because(shown.key, &slices, self.snapshot.place())
             });
             ServiceView {
                 id: shown.id,

@@ -8,7 +8,7 @@ use lb_common::{
 
 use super::{
     Origin, Question, Scope, Tracer,
-    course::{Course, Decision},
+    packet_path::{Decision, PacketPath},
     tables::Lookup,
 };
 use crate::maps::{MapFamily, dump};
@@ -24,7 +24,7 @@ pub(super) struct Account<'a> {
     /// Where the origin was not said: why it is this one.
     pub(super) why: Option<String>,
     pub(super) lookups: &'a [Lookup],
-    pub(super) course: &'a Course,
+    pub(super) path: &'a PacketPath,
 }
 
 impl Account<'_> {
@@ -211,7 +211,7 @@ impl Account<'_> {
 
     /// What becomes of it.
     fn end(&self) -> Vec<String> {
-        match self.course.decision {
+        match self.path.decision {
             Decision::Pass(PassReason::OtherProtocol) if self.origin == Origin::Host => vec![
                 "it goes on unchanged: the kernel has no hook for SCTP sockets of the node's own processes".to_owned(),
             ],
@@ -235,7 +235,7 @@ impl Account<'_> {
 
     fn translated(&self) -> Vec<String> {
         let asked = self.question.destination;
-        let destination = self.course.destination.unwrap_or(asked);
+        let destination = self.path.destination.unwrap_or(asked);
         let first = match self.origin {
             Origin::Host => format!(
                 "the socket is connected to {destination} from the start; the process sees {asked} as its peer"
@@ -245,11 +245,11 @@ impl Account<'_> {
             ),
         };
         let mut steps = vec![first];
-        match self.course.source {
-            Some(source) if self.course.masquerade => steps.push(format!(
+        match self.path.source {
+            Some(source) if self.path.masquerade => steps.push(format!(
                 "on its way out its source becomes {source}: the reply comes back by this node"
             )),
-            None if self.course.masquerade => steps.push(
+            None if self.path.masquerade => steps.push(
                 "on its way out its source becomes the node's address, which was not said: give it with --node-ip"
                     .to_owned(),
             ),

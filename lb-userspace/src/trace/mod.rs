@@ -10,10 +10,10 @@
 //! end with it.
 mod account;
 mod answer;
-mod course;
 mod frame;
 mod live;
 mod names;
+mod packet_path;
 mod question;
 mod sources;
 mod tables;
@@ -25,10 +25,10 @@ use lb_common::{BackendState, FrontendEntry, ServiceId, V4, V6};
 pub use answer::{Answer, Outcome, Scope};
 pub use names::Names;
 pub use question::{Origin, Question, address, protocol};
-pub use sources::{Read, Surroundings};
+pub use sources::{NodeContext, Read};
 
 use account::Account;
-use course::{Course, Decision};
+use packet_path::{Decision, PacketPath};
 use tables::{Lookup, Record};
 
 use lb_ebpf::memory::tables::{MemoryFamily, MemoryTables};
@@ -45,17 +45,13 @@ const LEAVES: u32 = 2;
 pub struct Tracer {
     maps: MapContents,
     names: Names,
-    surroundings: Surroundings,
+    node: NodeContext,
 }
 
 impl Tracer {
     /// Over these tables.
-    pub fn new(maps: MapContents, names: Names, surroundings: Surroundings) -> Self {
-        Self {
-            maps,
-            names,
-            surroundings,
-        }
+    pub fn new(maps: MapContents, names: Names, node: NodeContext) -> Self {
+        Self { maps, names, node }
     }
 
     /// The tables.
@@ -72,19 +68,19 @@ impl Tracer {
     }
 
     fn answer<F: TraceFamily>(&self, question: &Question) -> Answer {
-        let (origin, why) = self.surroundings.origin(question);
+        let (origin, why) = self.node.origin(question);
         let mut tables = MemoryTables::<Record> {
-            clock: course::clock::<F>(question),
+            clock: packet_path::clock::<F>(question),
             ..MemoryTables::from(&self.maps)
         };
-        let course = self.course::<F>(question, origin, &mut tables);
+        let path = self.path::<F>(question, origin, &mut tables);
         let lookups = tables.instrument.lookups();
         // What is not translated is for no Service, whatever was found on the way.
-        let is_ours = !matches!(course.decision, Decision::Pass(_));
+        let is_ours = !matches!(path.decision, Decision::Pass(_));
         let frontend = frontend_of(&lookups).filter(|_| is_ours);
         let service_id = service_of(&lookups).filter(|_| is_ours);
         // Who is kept out may not reach those that others may.
-        let of_service = service_id.filter(|_| !course.decision.is_by_rule());
+        let of_service = service_id.filter(|_| !path.decision.is_by_rule());
         let candidates = of_service.map_or_else(Vec::new, |id| candidates::<F>(&self.maps, id));
         let account = Account {
             tracer: self,
@@ -92,11 +88,11 @@ impl Tracer {
             origin,
             why,
             lookups: &lookups,
-            course: &course,
+            path: &path,
         };
         let steps = account.steps::<F>();
-        let backend = backend_of(&course, &lookups);
-        let (verdict, reason) = verdict(course.decision);
+        let backend = backend_of(&path, &lookups);
+        let (verdict, reason) = verdict(path.decision);
         Answer {
             verdict,
             reason: reason.to_owned(),
@@ -105,9 +101,9 @@ impl Tracer {
             scope: frontend.and_then(|(at, entry)| self.names.scope(at, entry)),
             candidates,
             backend: backend.map(|at| at.to_string()),
-            masquerade: course.masquerade,
-            source_after: course.source.map(|at| at.to_string()),
-            destination_after: course.destination.map(|at| at.to_string()),
+            masquerade: path.masquerade,
+            source_after: path.source.map(|at| at.to_string()),
+            destination_after: path.destination.map(|at| at.to_string()),
             steps,
         }
     }
@@ -136,8 +132,8 @@ fn service_of(lookups: &[Lookup]) -> Option<ServiceId> {
 }
 
 /// The backend that the packet got.
-fn backend_of(course: &Course, lookups: &[Lookup]) -> Option<SocketAddr> {
-    if course.decision != Decision::Translated {
+fn backend_of(path: &PacketPath, lookups: &[Lookup]) -> Option<SocketAddr> {
+    if path.decision != Decision::Translated {
         return None;
     }
     lookups.iter().rev().find_map(|lookup| match lookup {

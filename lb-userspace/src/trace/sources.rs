@@ -23,7 +23,7 @@ use crate::{
 
 /// Where packets pass: the node as the agent knows it.
 #[derive(Debug)]
-pub struct Surroundings {
+pub struct NodeContext {
     place: Place,
     /// What flags say of every device.
     device: DeviceEntry,
@@ -31,7 +31,7 @@ pub struct Surroundings {
     live: Option<Live>,
 }
 
-impl Surroundings {
+impl NodeContext {
     /// A node whose devices have the addresses that are said of it, and loopback. Whatever machine asks, its own do not
     /// count.
     pub fn new(mut place: Place) -> Self {
@@ -146,9 +146,9 @@ impl Tracer {
                 folder.display()
             )
         })?;
-        let surroundings = Surroundings::new(settings.place);
+        let node = NodeContext::new(settings.place);
         let settings = Settings {
-            place: surroundings.place.clone(),
+            place: node.place.clone(),
             sources: BTreeSet::from([Source::Manifests]),
             ..settings
         };
@@ -186,7 +186,7 @@ impl Tracer {
         let view = agent.view(now);
         let maps = agent.maps().contents.clone();
         Ok(Read {
-            tracer: Self::new(maps, Names::of(&view), surroundings),
+            tracer: Self::new(maps, Names::of(&view), node),
             warnings: view.warnings,
         })
     }
@@ -198,10 +198,10 @@ impl Tracer {
     pub fn of_pinned(folder: &Path, view: Option<&View>, place: Place) -> Result<Self> {
         let maps = read_contents(&BpfMaps::open(folder)?)?;
         let names = view.map_or_else(Names::default, Names::of);
-        let surroundings = Surroundings {
+        let node = NodeContext {
             live: Some(Live::open(folder)?),
-            ..Surroundings::new(place)
+            ..NodeContext::new(place)
         };
-        Ok(Self::new(maps, names, surroundings))
+        Ok(Self::new(maps, names, node))
     }
 }

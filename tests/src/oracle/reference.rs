@@ -9,13 +9,13 @@
 )]
 mod admission;
 mod affinity;
-mod aside;
 mod choice;
 mod key;
 mod memory;
 mod objects;
 mod rewriting;
 mod state;
+mod without_ports;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -25,11 +25,11 @@ use lb_ebpf::bytes::parse::Link;
 use self::memory::is_masquerade_port;
 pub use self::{
     admission::Admission,
-    aside::FirstPiece,
     key::Key,
     objects::{Backend, Device, Masqueraded, Service, Stay},
     rewriting::{Change, End, Outcome},
     state::{Half, World},
+    without_ports::FirstPiece,
 };
 use crate::packets::dissect::{Dissected, SCTP, TCP, UDP, dissect, flag};
 
@@ -76,7 +76,7 @@ impl World {
                 self.note_piece(&passing, &outcome);
                 outcome
             }
-            Err(reason) => self.aside(End::Destination, reason, (bytes, link), observed),
+            Err(reason) => self.without_ports(End::Destination, reason, (bytes, link), observed),
         }
     }
 
@@ -94,7 +94,7 @@ impl World {
                 self.note_piece(&passing, &outcome);
                 outcome
             }
-            Err(reason) => self.aside(End::Source, reason, (bytes, link), observed),
+            Err(reason) => self.without_ports(End::Source, reason, (bytes, link), observed),
         }
     }
 
@@ -363,7 +363,7 @@ impl<'a> Passing<'a> {
         ethernet: Option<[u8; 6]>,
     ) -> Outcome {
         let (to, other_port) = (half.to, half.other_port);
-        let end = aside::end_of(translation);
+        let end = without_ports::end_of(translation);
         Outcome {
             verdict: Verdict::Translated(translation),
             bytes: rewriting::rewritten(

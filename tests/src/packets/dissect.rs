@@ -6,7 +6,7 @@
     clippy::missing_panics_doc,
     reason = "what cannot happen here is a mistake in the test, and fails it"
 )]
-pub mod aside;
+pub mod without_ports;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

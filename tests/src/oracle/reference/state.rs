@@ -9,7 +9,7 @@ use lb_common::{BackendState, Counter, Ipv4Address, Ipv6Address, hash::address_c
 use super::{Admission, Backend, Device, End, FirstPiece, Key, Passing, Service};
 use crate::{
     memory_clock::JIFFIES_PER_SECOND,
-    packets::dissect::{UDP, aside::Datagram, flag},
+    packets::dissect::{UDP, flag, without_ports::Datagram},
 };
 
 /// What is remembered under a key.

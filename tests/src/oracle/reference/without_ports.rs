@@ -6,9 +6,8 @@ use lb_ebpf::bytes::parse::Link;
 
 use super::{End, Half, Key, Observed, Outcome, Passing, World, rewriting};
 use crate::packets::dissect::{
-    SCTP,
-    aside::{Complaint, Piece, complaint, icmp_checksum, piece, portless},
-    dissect, header_checksum_holds, internet_checksum, transport_checksum_holds,
+    SCTP, dissect, header_checksum_holds, internet_checksum, transport_checksum_holds,
+    without_ports::{Complaint, Piece, complaint, icmp_checksum, piece, portless},
 };
 
 /// What the first piece of a datagram became.
@@ -43,7 +42,7 @@ impl World {
     }
 
     /// A packet that is not TCP or UDP, for a reason.
-    pub(super) fn aside(
+    pub(super) fn without_ports(
         &self,
         end: End,
         reason: PassReason,

@@ -44,7 +44,7 @@ impl Decision {
 }
 
 /// What became of a packet.
-pub(super) struct Course {
+pub(super) struct PacketPath {
     pub(super) decision: Decision,
     /// Its source became the node's.
     pub(super) masquerade: bool,
@@ -61,19 +61,19 @@ impl Observer for Nobody {
 
 impl Tracer {
     /// Sends the packet through the node.
-    pub(super) fn course<F: TraceFamily>(
+    pub(super) fn path<F: TraceFamily>(
         &self,
         question: &Question,
         origin: Origin,
         tables: &mut MemoryTables<Record>,
-    ) -> Course {
+    ) -> PacketPath {
         let (source, destination) = (question.source, question.destination);
         let mut scratch = Scratch::default();
         let bytes = frame::opening(question.protocol, source, destination);
         let mut packet = MemoryPacket::new(bytes).at_interface(ENTERS);
         tables
             .devices
-            .insert(ENTERS, self.surroundings.entrance(question, origin));
+            .insert(ENTERS, self.node.entrance(question, origin));
         let decision = match origin {
             Origin::Host if question.protocol == Protocol::Sctp => {
                 Decision::Pass(PassReason::OtherProtocol)
@@ -97,44 +97,44 @@ impl Tracer {
             }
         };
         let is_lost = matches!(decision, Decision::Drop(_) | Decision::Failed(_));
-        let mut course = Course {
+        let mut path = PacketPath {
             decision,
             masquerade: false,
             source: (!is_lost).then_some(source),
             destination: (!is_lost).then_some(destination),
         };
         if decision != Decision::Translated {
-            return course;
+            return path;
         }
         let Some((source, destination)) = ends(&packet) else {
-            return course;
+            return path;
         };
-        (course.source, course.destination) = (Some(source), Some(destination));
+        (path.source, path.destination) = (Some(source), Some(destination));
         // What is for the node itself does not leave by a device.
-        if self.surroundings.is_own(destination.ip()) {
-            return course;
+        if self.node.is_own(destination.ip()) {
+            return path;
         }
         packet.interface = LEAVES;
         tables
             .devices
-            .insert(LEAVES, self.surroundings.exit(destination.ip()));
+            .insert(LEAVES, self.node.exit(destination.ip()));
         let (hook, memory) = (hook(FlowSide::Source), scratch.memory());
         match pipeline::run(&mut packet, hook, memory, tables, &mut Nobody) {
             Verdict::Pass(_) => {}
             Verdict::Translated(translation) => {
-                course.masquerade = translation == Translation::MasqueradedRequest;
-                course.source = ends(&packet).map(|(source, _)| source);
+                path.masquerade = translation == Translation::MasqueradedRequest;
+                path.source = ends(&packet).map(|(source, _)| source);
             }
             // Not the node lacks the address, but the question: nobody has said what the node's addresses are.
             Verdict::Drop(DropReason::NoMasqueradeAddress) => {
-                (course.masquerade, course.source) = (true, None);
+                (path.masquerade, path.source) = (true, None);
             }
             Verdict::Drop(reason) => {
-                course.decision = Decision::Drop(reason);
-                (course.source, course.destination) = (None, None);
+                path.decision = Decision::Drop(reason);
+                (path.source, path.destination) = (None, None);
             }
         }
-        course
+        path
     }
 }
 

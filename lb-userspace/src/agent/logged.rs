@@ -1,13 +1,13 @@
-//! What has been said about each Service, so that nothing is said twice: its slices change all the time.
+//! What has been logged about each Service, so that nothing is logged twice: its slices change all the time.
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{ServiceName, Warning};
 
-/// The warnings about each Service that hold and have been said.
+/// The warnings about each Service that hold and have been logged.
 #[derive(Debug, Default)]
-pub(super) struct Said(BTreeMap<ServiceName, BTreeSet<Warning>>);
+pub(super) struct Logged(BTreeMap<ServiceName, BTreeSet<Warning>>);
 
-impl Said {
+impl Logged {
     /// Of all that is to be said about a Service, what has not been said yet. What is not among it any more is
     /// forgotten: should it come back, it is news.
     pub(super) fn news(&mut self, name: &ServiceName, warnings: BTreeSet<Warning>) -> Vec<Warning> {
@@ -35,9 +35,9 @@ mod tests {
             ServiceName::new("default", "web"),
             ServiceName::new("default", "shop"),
         );
-        let mut said = Said::default();
+        let mut logged = Logged::default();
         let mut news = |name, problems: &[&str]| {
-            let news = said.news(name, warnings(problems)).into_iter();
+            let news = logged.news(name, warnings(problems)).into_iter();
             news.map(|warning| warning.problem).collect::<Vec<_>>()
         };
         assert_eq!(news(&web, &["a", "b"]), ["a", "b"]);
@@ -46,6 +46,6 @@ mod tests {
         assert_eq!(news(&web, &["b", "c"]), ["c"]);
         assert_eq!(news(&web, &["a", "b", "c"]), ["a"], "it came back");
         assert_eq!(news(&web, &[]), [""; 0]);
-        assert!(!said.0.contains_key(&web), "remembers who has nothing");
+        assert!(!logged.0.contains_key(&web), "remembers who has nothing");
     }
 }
