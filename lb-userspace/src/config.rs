@@ -33,18 +33,17 @@ use crate::{
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
-    /// Read Services, Pods, EndpointSlices and Endpoints from the YAML and JSON files in this folder and below, and
-    /// follow their changes. No API server is asked.
+    /// Read Services, Pods, EndpointSlices and Endpoints from the YAML and JSON files in this folder and its
+    /// subfolders, and follow changes. No API server is used
     #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "api_server"])]
     pub manifests: Option<PathBuf>,
 
-    /// How to reach the API server. Without this and without --manifests: the service account of the pod that the
-    /// agent runs in.
+    /// Kubeconfig file. If neither this nor --manifests is set, the agent uses the service account of its pod
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Address of the API server, in place of the configured one. Give an address that does not depend on this agent:
-    /// the `kubernetes` Service's own ClusterIP works only after the agent has read it from the API server.
+    /// Address of the API server, overriding the kubeconfig. It must not depend on this agent: the ClusterIP of the
+    /// `kubernetes` Service works only after the agent has read it from the API server
     #[arg(long, value_name = "URL")]
     pub api_server: Option<String>,
 
@@ -53,46 +52,46 @@ pub struct Settings {
     #[serde(flatten, skip_deserializing)]
     pub node: NodeOptions,
 
-    /// While changes keep coming they are collected for so long between two plans; the first change after a quiet time
-    /// is always applied at once [default: 5ms]
+    /// How long changes that follow each other are collected between two plans. The first change after a quiet period
+    /// is applied at once [default: 5ms]
     #[arg(long, value_name = "TIME")]
     pub collect_changes: Option<Period<0>>,
 
-    /// After the last change of a file in the manifest folder, wait so long before reading it: editors write a file in
-    /// several steps [default: 20ms]
+    /// How long to wait after the last change of a file in the manifest folder before reading it: editors write files
+    /// in several steps [default: 20ms]
     #[arg(long, value_name = "TIME")]
     pub manifest_settle: Option<Period<1>>,
 
-    /// How long an old list of backends stays in the map after a service has a new one; at least 1s, so that no packet
-    /// in flight meets a foreign list [default: 2s]
+    /// How long the old list of backends stays in the map after a Service got a new one; at least 1s, so that no
+    /// packet in flight reads the list of another Service [default: 2s]
     #[arg(long, value_name = "TIME")]
     pub region_rest: Option<Period<1_000>>,
 
-    /// How long after a terminating endpoint has left all slices its pod counts as gone. Nothing is reset then: a
-    /// client that opens a connection from the port of one it had with that pod gets another backend [default: 30s]
+    /// How long after a terminating endpoint left all slices its pod is considered gone. A client that then opens a
+    /// connection from a port that it used with this pod gets another backend [default: 30s]
     #[arg(long, value_name = "TIME")]
     pub gone_grace: Option<Period<0>>,
 
-    /// First pause after a map could not be written; doubled up to --backoff-limit [default: 50ms]
+    /// First delay after a failed write to a map; doubles up to --backoff-limit [default: 50ms]
     #[arg(long, value_name = "TIME")]
     pub backoff: Option<Period<1>>,
 
-    /// Longest pause after a map could not be written [default: 10s]
+    /// Longest delay after a failed write to a map [default: 10s]
     #[arg(long, value_name = "TIME")]
     pub backoff_limit: Option<Period<1>>,
 
-    /// After so long without a first list, `status` says what the agent is waiting for. Nothing is removed from the
-    /// maps before every source has listed, however long that takes [default: 15s]
+    /// How long to wait for the first list of objects before `status` reports what is missing. Nothing is removed
+    /// from the maps before all sources have listed their objects [default: 15s]
     #[arg(long, value_name = "TIME")]
     pub list_timeout: Option<Period<100>>,
 
-    /// Attach to those of the node's own devices (uplinks, tunnels, bridges) whose names match: patterns separated by
-    /// commas, as in `eth*,wg0,!eth9` [default: all but lo]
+    /// Attach to the node's own devices (uplinks, tunnels, bridges) whose names match these patterns, separated by
+    /// commas, for example `eth*,wg0,!eth9` [default: all but lo]
     #[arg(long, value_name = "PATTERNS")]
     pub devices: Option<Patterns>,
 
-    /// Attach to those of the node's sides of pods' interfaces (veth, netkit) whose names match; a name that --devices
-    /// or --pod-interfaces gives is taken whatever it is [default: all]
+    /// Attach to the host side of pod interfaces (veth, netkit) whose names match these patterns. A name that matches
+    /// --devices or --pod-interfaces is selected whatever its kind [default: all]
     #[arg(long, value_name = "PATTERNS")]
     pub pod_interfaces: Option<Patterns>,
 
@@ -100,65 +99,65 @@ pub struct Settings {
     #[arg(long, value_enum, value_name = "HOW")]
     pub attach: Option<AttachBy>,
 
-    /// How often everything that hangs on devices is looked at again: against somebody who removes what is ours, of
-    /// which the kernel tells nobody. What the kernel does tell is seen at once [default: 30s]
+    /// How often attachments are checked. Changes that the kernel reports are handled at once; it does not report
+    /// that another program was detached [default: 30s]
     #[arg(long, value_name = "TIME")]
     pub device_check_period: Option<Period<100>>,
 
-    /// Where maps and links are pinned, on a BPF file system [default: /sys/fs/bpf/waggle]
+    /// Directory on a BPF file system where maps and links are pinned [default: /sys/fs/bpf/waggle]
     #[arg(long, value_name = "DIR")]
     pub bpf_root: Option<PathBuf>,
 
-    /// The agent's lock and its socket are here [default: /run/waggle]
+    /// Directory of the agent's lock and socket [default: /run/waggle]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
 
-    /// Where /healthz and /livez are answered as kube-proxy answers them; nowhere if it is empty
-    /// [default: 0.0.0.0:10256]
+    /// Address and port for /healthz and /livez, compatible with kube-proxy. If empty, they are not served [default:
+    /// 0.0.0.0:10256]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub healthz_bind_address: Option<HealthzAddress>,
 
-    /// Root of the cgroup v2 hierarchy, where the socket hooks go [default: the first cgroup2 mount]
+    /// Root of the cgroup v2 hierarchy, where the socket hooks are attached [default: the first cgroup2 mount]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
 
-    /// Where the kernel describes its types [default: /sys/kernel/btf/vmlinux]
+    /// BTF of the kernel [default: /sys/kernel/btf/vmlinux]
     #[arg(long, value_name = "FILE")]
     pub btf: Option<PathBuf>,
 
-    /// How many entries each table of proven flows holds, one for IPv4 and one for IPv6; a plain flow takes two, a
-    /// masqueraded one four [default: 262144]
+    /// Maximum number of entries in each table of proven flows, one for IPv4 and one for IPv6. A flow takes two
+    /// entries, a masqueraded flow four; UDP flows take at most half of them [default: 262144]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1024..))]
     pub max_flow_entries: Option<u32>,
 
-    /// Forget an established TCP flow after this long without a packet. This and the timeouts below are rounded up to
-    /// whole seconds, and 0s stands for the default [default: 24h]
+    /// Idle timeout of established TCP flows. This and the following timeouts are rounded up to seconds; 0s selects
+    /// the default [default: 24h]
     #[arg(long, value_name = "TIME")]
     pub conntrack_tcp_timeout_established: Option<Timeout>,
 
-    /// Forget a TCP flow that one end has closed after this long without a packet [default: 1h]
+    /// Idle timeout of TCP flows that one end has closed [default: 1h]
     #[arg(long, value_name = "TIME")]
     pub conntrack_tcp_timeout_close_wait: Option<Timeout>,
 
-    /// Forget a TCP flow that both ends have closed, or that was reset, after this long [default: 120s]
+    /// Idle timeout of TCP flows that both ends have closed or one has reset [default: 120s]
     #[arg(long, value_name = "TIME")]
     pub conntrack_tcp_timeout_closed: Option<Timeout>,
 
-    /// Forget a UDP flow that has seen packets both ways after this long without one [default: 180s]
+    /// Idle timeout of UDP flows with packets in both directions [default: 180s]
     #[arg(long, value_name = "TIME")]
     pub conntrack_udp_timeout_stream: Option<Timeout>,
 
-    /// Forget a UDP flow that nobody has answered after this long without a packet; one over TCP or SCTP that has not come
-    /// about goes after 60s [default: 30s]
+    /// Idle timeout of UDP flows without an answer. TCP and SCTP flows that were not established are removed after
+    /// 60s [default: 30s]
     #[arg(long, value_name = "TIME")]
     pub conntrack_udp_timeout: Option<Timeout>,
 
-    /// What to log: error, warn, info, debug, trace, or a filter as `info,lb_userspace::datapath=debug`
+    /// Log level (error, warn, info, debug, trace) or filter, for example `info,lb_userspace::datapath=debug`
     /// [default: `info,kube_client=off`]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
 
-    /// How to log [default: text]
+    /// Log format [default: text]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 }

@@ -25,11 +25,11 @@ const BPF_ROOT: &str = "/sys/fs/bpf/waggle";
 /// Where the agent's lock and socket are, if nothing else is said.
 const RUN_DIR: &str = "/run/waggle";
 
-/// Service load balancing for Kubernetes inside the kernel, without kube-proxy.
+/// eBPF load balancer for Kubernetes Services, in place of kube-proxy.
 ///
 /// `waggle run` is the agent: it reads Services and their endpoints from an API server or from a folder of manifests and
-/// fills BPF maps; programs on network devices and sockets send each new connection to a living backend. The other
-/// commands look at what it did, or undo it.
+/// fills BPF maps. Programs on network devices and sockets send each new connection to a live backend. The other
+/// commands show or remove what the agent has set up.
 #[derive(Debug, Parser)]
 #[command(name = "waggle", version, after_help = EXAMPLES)]
 struct CommandLine {
@@ -41,25 +41,25 @@ const EXAMPLES: &str = "\
 Examples:
   waggle run --manifests examples/my-service     serve the Services in a folder, no cluster needed
   waggle run --kubeconfig ~/.kube/config         serve a cluster's Services on this node
-  waggle status                                  what is attached where, and what is wrong
-  waggle get services -o wide                    who is served, and by how many backends
-  waggle get flows | grep 10.96.0.80             the connections that go through a service
-  waggle trace --proto tcp --src 10.244.1.9:40000 --dst 10.96.0.80:80    who would answer, and why
-  waggle cleanup                                 take everything out of the kernel again";
+  waggle status                                  show attachments, maps and problems
+  waggle get services -o wide                    list Services and the number of their backends
+  waggle get flows | grep 10.96.0.80             list the connections through a Service
+  waggle trace --proto tcp --src 10.244.1.9:40000 --dst 10.96.0.80:80    show which backend a packet would get, and why
+  waggle cleanup                                 remove everything from the kernel";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent of this node
     Run(Box<run::Arguments>),
-    /// Show what is attached where, how full the maps are, and what is wrong; fails until the agent is ready
+    /// Show attachments, the fill of the maps and problems; fails until the agent is ready
     Status(status::Arguments),
     /// Show services, backends, flows or affinity
     Get(get::Arguments),
-    /// Ask what would happen to a packet, of an agent's maps or of a folder of manifests
+    /// Show what would happen to a packet, by the maps of the agent or a folder of manifests
     Trace(Box<trace::Arguments>),
-    /// Show what this kernel and each network device can do, without changing anything
+    /// Show what this kernel and each network device support, without changing anything
     Probe(probe::Arguments),
-    /// Detach every program and remove every map of this node; connections through services break
+    /// Detach all programs and remove all maps of this node; connections through Services break
     Cleanup(cleanup::Arguments),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  waggle completions bash > /etc/bash_completion.d/waggle")]

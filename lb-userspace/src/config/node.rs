@@ -18,11 +18,12 @@ pub struct NodeOptions {
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
 
-    /// Zone of the node, where no Node object says it; endpoints with hints for a zone are chosen by it
+    /// Zone of the node, if its Node object does not name one. Endpoints with hints for a zone are selected by it
     #[arg(long, value_name = "ZONE")]
     pub zone: Option<String>,
 
-    /// The node's own address; the first of each family is the primary one. Where a Node object says it, that counts
+    /// The node's own address; the first one of each family is the primary address. Addresses of the Node object take
+    /// precedence
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     #[serde(
         default,
@@ -31,8 +32,8 @@ pub struct NodeOptions {
     )]
     pub node_ip: Vec<Address>,
 
-    /// Where the cluster's pods have their addresses: a prefix of each family, separated by a comma. Whoever dials a
-    /// ClusterIP from elsewhere is masqueraded, and pods that dial an external address are not bound by the policy `Local`
+    /// Prefixes of pod addresses, one per family, separated by a comma. Clients from elsewhere that connect to a
+    /// ClusterIP are masqueraded, and the policy `Local` does not apply to pods that connect to an external address
     #[arg(long, value_name = "PREFIXES", value_delimiter = ',')]
     #[serde(
         default,
@@ -41,8 +42,8 @@ pub struct NodeOptions {
     )]
     pub cluster_cidr: Vec<Prefix>,
 
-    /// Where ClusterIPs are allocated, beside what ServiceCIDR objects say; once for each prefix, at most four of each
-    /// family. Packets to addresses there that no Service has are dropped
+    /// Prefix from which ClusterIPs are allocated, in addition to those of ServiceCIDR objects; can be repeated, at
+    /// most four per family. Packets to addresses in it that no Service has are dropped
     #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
     #[serde(
         default,
@@ -51,9 +52,9 @@ pub struct NodeOptions {
     )]
     pub service_cidr: Vec<Prefix>,
 
-    /// Where node ports are served, separated by commas: prefixes, which mean the node's addresses within them, and the
-    /// words `primary` (the node's own address of each family), `localhost` (127.0.0.1 and `::1`, for the node's own
-    /// processes) and `all` (all addresses of its devices but loopback) [default: primary]
+    /// Addresses that serve node ports, separated by commas: prefixes, which select the node's addresses within them,
+    /// and the words `primary` (the node's own address of each family), `localhost` (127.0.0.1 and `::1`, for
+    /// processes of the node) and `all` (all addresses of its devices except loopback) [default: primary]
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
     #[serde(
         default,
@@ -62,23 +63,23 @@ pub struct NodeOptions {
     )]
     pub nodeport_addresses: Vec<NodePortAddresses>,
 
-    /// Masquerade all requests to ClusterIPs, whoever sends them
+    /// Masquerade all connections to ClusterIPs
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub masquerade_all: Option<bool>,
 
-    /// How pods are told from other senders, for what is said at --cluster-cidr [default: `ClusterCIDR`]
+    /// How pods are told from other senders, see --cluster-cidr [default: `ClusterCIDR`]
     #[arg(long, value_enum, ignore_case = true, value_name = "MODE")]
     pub detect_local_mode: Option<DetectLocalMode>,
 
-    /// The bridge that pods of this node are behind, for --detect-local-mode `BridgeInterface`
+    /// Bridge of the pods of this node, for --detect-local-mode `BridgeInterface`
     #[arg(long, value_name = "NAME")]
     pub pod_bridge_interface: Option<String>,
 
-    /// How names of devices towards pods of this node begin, for --detect-local-mode `InterfaceNamePrefix`
+    /// Prefix of the names of pod interfaces on this node, for --detect-local-mode `InterfaceNamePrefix`
     #[arg(long, value_name = "PREFIX")]
     pub pod_interface_name_prefix: Option<String>,
 
-    /// Do not serve externalIPs of Services: whoever may write a Service can draw others' traffic by them
+    /// Do not serve externalIPs of Services: anybody who can write a Service can redirect traffic with them
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub ignore_external_ips: Option<bool>,
 }
@@ -86,19 +87,19 @@ pub struct NodeOptions {
 /// How pods of this node are told from other senders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DetectLocalMode {
-    /// By an address within --cluster-cidr
+    /// Addresses within --cluster-cidr
     #[value(name = "ClusterCIDR")]
     ClusterCidr,
-    /// By an address within the Node's podCIDRs
+    /// Addresses within the podCIDRs of the Node
     #[value(name = "NodeCIDR")]
     NodeCidr,
-    /// By the bridge --pod-bridge-interface
+    /// Packets from the bridge --pod-bridge-interface
     #[value(name = "BridgeInterface")]
     BridgeInterface,
-    /// By devices whose names begin with --pod-interface-name-prefix
+    /// Packets from devices with the prefix --pod-interface-name-prefix
     #[value(name = "InterfaceNamePrefix")]
     InterfaceNamePrefix,
-    /// Not at all
+    /// Pods are not told from other senders
     #[value(name = "None")]
     None,
 }

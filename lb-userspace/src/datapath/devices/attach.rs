@@ -26,10 +26,10 @@ pub(crate) const QDISCS: &str = "clsact";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "camelCase")]
 pub enum AttachBy {
-    /// By TCX links where the kernel has them (6.6 and newer), but for egress beside others' clsact filters
+    /// TCX links if the kernel has them (6.6 and newer), except for egress beside clsact filters of other programs
     #[default]
     Auto,
-    /// By clsact filters, preference 1 on ingress and 65535 on egress
+    /// clsact filters, with preference 1 on ingress and 65535 on egress
     Clsact,
 }
 
