@@ -18,6 +18,7 @@ use tests::traffic::client::{HttpFailure, http_get};
 const PATIENCE: Duration = Duration::from_secs(15);
 const SILENCE: Duration = Duration::from_millis(1500);
 const CLUSTER_IPS: [&str; 2] = ["10.96.0.81", "fd00:10:96::81"];
+const OTHERS: [&str; 2] = ["10.96.0.82", "fd00:10:96::82"];
 const NOBODYS: [&str; 2] = ["10.96.0.99", "fd00:10:96::99"];
 const BALANCER_IPS: [&str; 2] = ["203.0.113.81", "2001:db8:113::81"];
 const OPTIONS: [&str; 2] = [
@@ -43,6 +44,25 @@ status:
 "
     );
     cluster.state.apply("service-door", &service)
+}
+
+/// A Service that another proxy serves.
+fn of_another_proxy(cluster: &mut ServiceCluster) -> Result<()> {
+    let [v4, v6] = OTHERS;
+    let service = format!(
+        "kind: Service
+metadata:
+  name: elsewhere
+  namespace: default
+  labels: {{service.kubernetes.io/service-proxy-name: another}}
+spec:
+  selector: {{app: web}}
+  clusterIPs: [{v4}, '{v6}']
+  ports:
+  - {{protocol: TCP, port: 80, targetPort: {HTTP_PORT}}}
+"
+    );
+    cluster.state.apply("service-elsewhere", &service)
 }
 
 fn ask(
@@ -95,6 +115,30 @@ fn a_ping_of_a_service_is_refused_at_once() -> Result<()> {
                 ensure!(kind == Some(expected), "{address}: {answer:?}");
             }
         }
+        // At an address of another proxy a ping is not ours to refuse, by a packet or by `connect`.
+        of_another_proxy(cluster)?;
+        cluster.wait_for(&[&pod])?;
+        for namespace in [&client.namespace, &cluster.cluster.node(1).namespace] {
+            for address in OTHERS {
+                let ours = |answer: &std::io::Result<()>| {
+                    let kind = answer.as_ref().err().map(std::io::Error::kind);
+                    matches!(
+                        kind,
+                        Some(ErrorKind::ConnectionRefused | ErrorKind::PermissionDenied)
+                    )
+                };
+                // The agent hears of the Service a moment later.
+                let mut answer = ping(namespace, address, SILENCE)?;
+                for _ in 0..20 {
+                    if !ours(&answer) {
+                        break;
+                    }
+                    answer = ping(namespace, address, SILENCE)?;
+                }
+                ensure!(!ours(&answer), "{address}: {answer:?}");
+            }
+        }
+        let node = cluster.cluster.node(1);
         // Pods and the node are there to be pinged.
         for address in addresses_of(node) {
             ping(&client.namespace, &address.to_string(), PATIENCE)??;
