@@ -15,20 +15,29 @@ pub enum BackendState {
     Free = 0,
     /// A member of its service: takes new flows.
     Active = 1,
-    /// No longer a member. TCP flows live on to their end; UDP chooses again.
+    /// Takes no new flows. It is still a serving endpoint of its service (a terminating pod that answers, or one that a
+    /// traffic policy or a topology hint excludes), and keeps the flows that it has.
     Draining = 2,
+    /// Not a serving endpoint of its service. TCP flows continue to their end; UDP flows select another backend.
+    Left = 3,
     /// The pod behind it is gone for good.
-    Gone = 3,
+    Gone = 4,
 }
 
 impl BackendState {
+    /// Whether the backend keeps the UDP flows that it has (kube-proxy's `conntrack/cleanup.go`: a *serving* endpoint).
+    #[inline(always)]
+    pub const fn serves(self) -> bool {
+        matches!(self, Self::Active | Self::Draining)
+    }
     /// The state of a byte; an unknown byte is [`BackendState::Free`].
     #[inline(always)]
     pub const fn from_byte(byte: u8) -> Self {
         match byte {
             1 => Self::Active,
             2 => Self::Draining,
-            3 => Self::Gone,
+            3 => Self::Left,
+            4 => Self::Gone,
             _ => Self::Free,
         }
     }

@@ -1,6 +1,26 @@
 //! What is fixed when the programs are loaded: a read-only global, so that the verifier sees constants.
 use bytemuck::{Pod, Zeroable};
 
+/// The name of the agent's threads that ask the API server. TCP connections of threads with this name are not translated,
+/// but for those to a `ClusterIP`: a node port or a load balancer's address equal to the API server's address and port would
+/// cut the agent off from the news that it is gone. (At most 15 bytes: `TASK_COMM_LEN`.)
+pub const API_THREAD: &str = "waggle-api";
+
+/// [`API_THREAD`] as the kernel has it: padded with zeroes.
+#[must_use]
+pub const fn api_thread_words() -> [u64; 2] {
+    const fn word(name: &[u8], start: usize) -> u64 {
+        let (mut bytes, mut at) = ([0; 8], 0);
+        while at < bytes.len() && start + at < name.len() {
+            bytes[at] = name[start + at];
+            at += 1;
+        }
+        u64::from_ne_bytes(bytes)
+    }
+    let name = API_THREAD.as_bytes();
+    [word(name, 0), word(name, 8)]
+}
+
 /// The name of the global in the object.
 pub const CONFIG_SYMBOL: &str = "CONFIG";
 

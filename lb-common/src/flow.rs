@@ -9,7 +9,8 @@
 //! | C -> B   | source      | M            | egress  |
 //! | B -> M   | destination | C            | ingress |
 //!
-//! Rewriting a key and turning it round gives the key of its other half: [`FlowEntry::other_half`].
+//! Keys of packets that enter and of packets that leave are different keys: [`Tuple`]. Rewriting a key and turning it
+//! round gives the key of its other half: [`FlowEntry::other_half`].
 //!
 //! Where another flow of the same client has the reply tuple already (another frontend, the same backend, the same
 //! client port p), the request gets another source port q as well, and the reply gets p back:
@@ -56,6 +57,9 @@ impl FlowFlags {
     pub const MASQUERADE: Self = Self(1 << 4);
     /// The backend is behind the bridge whose port the request entered by.
     pub const BRIDGED: Self = Self(1 << 5);
+    /// The client is a process of the node: its packets take their way through the node's device pair
+    /// ([`crate::DeviceFlags::NODE`]). Behind a bridge nothing is masqueraded, so both flags together are free for it.
+    pub const NODE: Self = Self(Self::MASQUERADE.0 | Self::BRIDGED.0);
     /// `expected_ack` holds the acknowledgement that proves the client.
     pub const CHALLENGED: Self = Self(1 << 6);
     /// The flow has proven itself, but FLOWS had no room: it is tried again once a second.
@@ -98,7 +102,7 @@ pub struct FlowEntry<F: IpFamily> {
     pub backend_id: BackendId,
     /// The backend's generation when it was chosen.
     pub generation: u32,
-    /// The service it was chosen for.
+    /// The service it was chosen for; 0 where no Service takes part.
     pub service_id: ServiceId,
     /// With [`FlowFlags::CHALLENGED`]: the acknowledgement number, in host order, with which the client proves that it
     /// received the backend's SYN/ACK.
@@ -107,16 +111,30 @@ pub struct FlowEntry<F: IpFamily> {
     pub last_seen: u32,
     /// What the port of the other side becomes; [`Port::ZERO`]: it stays as it is.
     pub other_port: Port,
-    /// Zero.
-    pub spare: u16,
+    /// Of a UDP request: the low 16 bits of `FRONTEND_EPOCH` when the flow's frontend was last looked up; 0 if it was not
+    /// looked up since the flow was opened. Of a reply: not 0 if replies leave by the device that the frontend's address is
+    /// routed to ([`crate::device::DeviceFlags::POLICY_ROUTED`]).
+    pub epoch: u16,
     /// Zero.
     pub padding: F::Padding,
 }
 
 impl<F: IpFamily> FlowEntry<F> {
-    /// What a packet with this key looks like once it has been rewritten.
+    /// Whether a Service takes part. If not, the flow is a direct one, or a connection of the node's own that had to take
+    /// another port than its own.
+    #[inline(always)]
+    pub const fn has_service(&self) -> bool {
+        self.service_id != 0
+    }
+    /// Whether its client opened the flow to the backend directly.
+    #[inline(always)]
+    pub const fn is_direct(&self) -> bool {
+        !self.has_service() && !self.flags.has(FlowFlags::MASQUERADE)
+    }
+    /// What a packet with this key looks like once it has been rewritten, where it passes next: one that entered leaves.
     #[inline(always)]
     pub fn translated(&self, key: &Tuple<F>) -> Tuple<F> {
+        let key = key.crossed();
         if self.side == FlowSide::Destination.byte() {
             key.with_destination(self.address, self.port)
                 .with_source(key.source, self.other_port.or(key.source_port))

@@ -1,8 +1,5 @@
 //! What the first fragment of a datagram leaves for the others, which carry no ports.
-use crate::{
-    family::IpFamily,
-    flow::{FlowFlags, FlowSide},
-};
+use crate::{family::IpFamily, flow::FlowFlags};
 
 /// Key of FRAGMENTS: what all fragments of a datagram have in common at one place (RFC 791, RFC 8200 section 4.5).
 #[repr(C, align(8))]
@@ -14,7 +11,9 @@ pub struct FragmentKey<F: IpFamily> {
     pub destination: F::Address,
     /// The datagram's identification, as it lies in the packet.
     pub identification: u32,
-    /// IANA protocol number over IPv4. IPv6 identifies a datagram without it: there it is the fragment header's own.
+    /// IANA protocol number over IPv4. IPv6 identifies a datagram without it: there it is the fragment header's own. And
+    /// [`Tuple::LEAVES`](crate::Tuple::LEAVES) at an egress hook: a datagram may pass the one and the other kind of hook with
+    /// the same addresses.
     pub protocol: u32,
 }
 
@@ -26,12 +25,12 @@ pub struct FragmentEntry<F: IpFamily> {
     pub address: F::Address,
     /// When (low 32 bits of jiffies).
     pub noted: u32,
-    /// A [`FlowSide`] as a byte: which address, and so at which hook.
-    pub side: u8,
-    /// The flow's flags.
-    pub flags: FlowFlags,
     /// Zero.
-    pub spare: u16,
+    pub spare_half: u16,
+    /// Zero.
+    pub spare: u8,
+    /// The flow's flags. Behind what is zero: the compiler writes that at once, and the verifier wants such stores aligned.
+    pub flags: FlowFlags,
     /// Zero.
     pub spare_word: u32,
     /// Zero.
@@ -45,20 +44,15 @@ impl<F: IpFamily> FragmentEntry<F> {
 
     /// A first fragment that was given another address.
     #[inline(always)]
-    pub fn new(address: F::Address, side: u8, flags: FlowFlags, noted: u32) -> Self {
+    pub fn new(address: F::Address, flags: FlowFlags, noted: u32) -> Self {
         Self {
             address,
             noted,
-            side,
-            flags,
+            spare_half: 0,
             spare: 0,
+            flags,
             spare_word: 0,
             padding: F::Padding::default(),
         }
-    }
-    /// Whether fragments are rewritten at this side's hook.
-    #[inline(always)]
-    pub fn is_of(&self, side: FlowSide) -> bool {
-        self.side == side.byte()
     }
 }

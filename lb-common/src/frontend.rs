@@ -107,6 +107,15 @@ impl FrontendFlags {
     pub const SOURCE_RANGES: Self = Self(1 << 6);
     /// With [`Self::SOURCE_RANGES`]: the node's own processes are not among them.
     pub const NODE_EXCLUDED: Self = Self(1 << 7);
+    /// Address and port are a backend's own. Direct connections of pods to it are tracked, so that none shares its reply
+    /// tuple with a Service's flow. The service is 0.
+    pub const DIRECT: Self = Self(1 << 8);
+    /// With [`Self::DIRECT`]: direct connections of all clients are tracked, because clients outside the cluster can reach
+    /// the backend through its Service.
+    pub const DIRECT_FROM_OUTSIDE: Self = Self(1 << 9);
+    /// What processes of the node send here is translated packet by packet, at the node's device
+    /// ([`crate::DeviceFlags::NODE`]), and not at their sockets.
+    pub const AT_NODE_DEVICE: Self = Self(1 << 10);
 
     /// These flags and others.
     #[must_use]

@@ -38,7 +38,7 @@ pub use affinity::{AffinityEntry, AffinityKey};
 pub use backend::{BackendEntry, BackendId, BackendState};
 pub use config::DatapathConfig;
 pub use counter::Counter;
-pub use device::{DeviceEntry, DeviceFlags};
+pub use device::{DEVICE_NETWORKS, DeviceEntry, DeviceFlags, DeviceNetwork, NODE_DEVICE_ADDRESS};
 pub use event::{Event, Refusal, RefusalKind};
 pub use family::{IpFamily, Ipv4Address, Ipv6Address, V4, V6};
 pub use flow::{FlowEntry, FlowFlags, FlowMarks, FlowSide};

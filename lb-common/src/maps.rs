@@ -3,7 +3,7 @@
 
 /// Names the layout of all keys and values. It is part of the path the maps are pinned at: programs and maps of
 /// different layouts never meet. Bump it with every change of a key, a value or a meaning.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// Calls `$each!` with the list of maps: `NAME: Kind<Key, Value>, capacity;`.
 ///
@@ -13,10 +13,10 @@ pub const LAYOUT_VERSION: u32 = 5;
 macro_rules! for_each_map {
     ($each:ident) => {
         $each! {
-            /// Address, port and protocol to service.
-            FRONTENDS_V4: HashMap<$crate::frontend::FrontendKey<$crate::family::V4>, $crate::frontend::FrontendEntry>, 65_536;
+            /// Address, port and protocol to service; half of the entries are for backends' own addresses.
+            FRONTENDS_V4: HashMap<$crate::frontend::FrontendKey<$crate::family::V4>, $crate::frontend::FrontendEntry>, 131_072;
             /// The same for IPv6.
-            FRONTENDS_V6: HashMap<$crate::frontend::FrontendKey<$crate::family::V6>, $crate::frontend::FrontendEntry>, 65_536;
+            FRONTENDS_V6: HashMap<$crate::frontend::FrontendKey<$crate::family::V6>, $crate::frontend::FrontendEntry>, 131_072;
             /// Service id to what is known of the service.
             SERVICES: Array<u32, $crate::service::ServiceEntry>, 65_536;
             /// Regions of candidates; twice the number of backends, because an old region rests beside the new one.
@@ -59,6 +59,9 @@ macro_rules! for_each_map {
             SOURCE_RANGES_V6: LpmTrie<$crate::source_range::SourceRange<$crate::family::V6>, u32>, 65_536;
             /// Where pods and Services have their addresses, at index 0.
             NETWORKS: Array<u32, $crate::networks::Networks>, 1;
+            /// At index 0, how often frontends were given to other services, or removed: UDP flows compare it with
+            /// [`$crate::flow::FlowEntry::epoch`]. The low 16 bits are never 0.
+            FRONTEND_EPOCH: Array<u32, u32>, 1;
             /// Timeouts of the ageing program, at index 0.
             AGEING: Array<u32, $crate::config::Timeouts>, 1;
             /// What a program is working on; its layout is the programs' own affair.

@@ -9,6 +9,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     affinity::AffinityKey,
     backend::BackendEntry,
+    device::DeviceNetwork,
     family::{V4, V6},
     flow::FlowEntry,
     fragment::{FragmentEntry, FragmentKey},
@@ -57,16 +58,17 @@ plain_old_data!(BackendEntry {
     address, port, state, spare, generation, service_id, padding
 } sizes 16, 32);
 plain_old_data!(FlowEntry {
-    address, port, side, flags, backend_id, generation, service_id, expected_ack, last_seen, other_port, spare,
+    address, port, side, flags, backend_id, generation, service_id, expected_ack, last_seen, other_port, epoch,
     padding
 } sizes 32, 48);
 plain_old_data!(FragmentKey { source, destination, identification, protocol } sizes 16, 40);
 plain_old_data!(FragmentEntry {
-    address, noted, side, flags, spare, spare_word, padding
+    address, noted, spare_half, spare, flags, spare_word, padding
 } sizes 16, 32);
 plain_old_data!(SocketFlowKey { cookie, address, port, spare, padding } sizes 16, 32);
 plain_old_data!(Prefix { network, mask } sizes 8, 32);
 plain_old_data!(FamilyNetworks { pods, around_services, service_prefixes } sizes 48, 192);
+plain_old_data!(DeviceNetwork { network, address } sizes 12, 48);
 plain_old_data!(SourceRange { service_id, address } sizes 8, 20);
 plain_old_data!(AffinityKey { client, service_id, padding } sizes 8, 24);
 plain_old_data!(SocketFlowEntry { address, port, spare, padding } sizes 8, 24);

@@ -63,8 +63,13 @@ pub struct ServiceEntry {
     pub spare: [u8; 3],
     /// How long after its last new flow a client goes back to the backend it had; zero: it does not.
     pub affinity_seconds: u32,
+    /// The id of the same service port for the clients of the other traffic policy; 0 if it has none. A frontend that goes
+    /// from one to the other, because the policy changes, keeps its UDP flows.
+    pub sibling: ServiceId,
+    /// Zero.
+    pub padding: u32,
 }
-const _: () = assert!(size_of::<ServiceEntry>() == 16);
+const _: () = assert!(size_of::<ServiceEntry>() == 24);
 
 #[cfg(test)]
 mod tests {

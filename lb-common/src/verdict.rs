@@ -45,6 +45,8 @@ pub enum PassReason {
     LaterFragment = 3,
     /// No flow and no frontend has this tuple.
     NotOurs = 4,
+    /// The packet belongs to a direct connection to a backend, whose ports are kept: [`crate::FrontendFlags::DIRECT`].
+    Direct = 5,
 }
 
 /// Why a packet is dropped.

@@ -3,37 +3,36 @@
 //! [`Agent`] is a plain value that is told the time; [`run`] is the loop around it, and the only place that reads the
 //! clock.
 mod findings;
-mod health;
+mod knowledge;
 mod logged;
 mod no_backends;
-mod round;
+mod node_routes;
+mod publisher;
+mod reconciler;
 mod show;
-mod start;
 
 pub mod event;
 pub mod view;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 pub use crate::desired::RestingBackend;
 pub use event::{Event, Source};
-use logged::Logged;
-use start::Start;
+use knowledge::Knowledge;
+use publisher::Publisher;
+use reconciler::Reconciler;
 pub use view::View;
 
 use crate::{
-    desired::{self, Dispute, Ledger, Limits, Refusal, Scope},
+    datapath::devices::node_device::NodeDevice,
+    desired,
     findings::{Findings, node_ports::NodePorts},
-    health::{Check, Facts},
-    maps::{LbMaps, MapContents, MapError, read_contents},
-    model::{Dirty, Place, ServiceName, Snapshot, Warning},
-    reconcile::Backoff,
+    health::Facts,
+    maps::{LbMaps, MapError},
+    model::{Dirty, Place, ServiceName},
 };
 
 /// What the agent must know before it starts.
@@ -53,10 +52,9 @@ pub struct Settings {
     pub backoff: (Duration, Duration),
     /// After how long a source that has not listed is complained about.
     pub list_timeout: Duration,
+    /// Where processes of the node are served over UDP and SCTP; without it, UDP is translated at their sockets.
+    pub node_device: Option<Arc<NodeDevice>>,
 }
-
-/// A Service that did not fit is tried again so long after something has become free: many ids become free together.
-const RETRY_REFUSED: Duration = Duration::from_millis(200);
 
 /// Told after each plan. Runs inside the agent's loop: it must not block.
 pub trait Observer {
@@ -81,49 +79,15 @@ pub struct Report {
     pub retired: Vec<RestingBackend>,
 }
 
-/// What is known of a source.
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    listed: bool,
-    /// Something of it could never be read.
-    is_partial: bool,
-    last_event: Option<Duration>,
-}
-
-/// The agent's state.
+/// The agent's state: what it knows, what it reconciles, and what it publishes.
 #[derive(Debug)]
 pub struct Agent<M> {
-    maps: M,
     settings: Settings,
-    snapshot: Snapshot,
-    ledger: Ledger,
-    /// What the maps say, as far as is known.
-    actual: MapContents,
-    /// Services to look at with the next plan.
-    dirty: Dirty,
-    /// Keys that the next plan compares: what was touched, and what earlier plans did not get done.
-    pending: Scope,
-    sources: BTreeMap<Source, Seen>,
-    trouble: BTreeMap<Source, Vec<Warning>>,
-    logged: Logged,
-    /// What has been said of the node and of `ServiceCIDR`s.
-    said_of_node: Vec<Warning>,
-    refused: BTreeMap<ServiceName, Refusal>,
-    /// The disputes about frontends that have been told of.
-    disputes: BTreeSet<Dispute>,
-    /// Services with a port for health checks, as of the last plan that was begun.
-    checks: BTreeMap<ServiceName, Check>,
-    health: watch::Sender<Facts>,
-    findings: watch::Sender<Findings>,
-    node_ports: watch::Sender<NodePorts>,
-    /// When each Service or its endpoints last changed.
-    changed: BTreeMap<ServiceName, Duration>,
-    retry_refused: Option<Duration>,
-    start: Start,
+    knowledge: Knowledge,
+    reconciler: Reconciler<M>,
+    publisher: Publisher,
+    /// The sources that have not listed for too long have been logged.
     complained: bool,
-    /// A change failed: what the maps say is not known any more.
-    doubtful: bool,
-    backoff: Backoff,
     /// The last plan, and when it ended.
     last: Option<(Report, Duration)>,
 }
@@ -134,41 +98,12 @@ impl<M: LbMaps> Agent<M> {
     /// # Errors
     /// If the maps cannot be read.
     pub fn new(settings: Settings, maps: M) -> Result<Self, MapError> {
-        let limits = Limits {
-            capacities: maps.capacities(),
-            region_rest: settings.region_rest,
-            gone_grace: settings.gone_grace,
-        };
-        let actual = read_contents(&maps)?;
-        let ledger = Ledger::restore(limits, &actual);
-        let sources = settings
-            .sources
-            .iter()
-            .map(|source| (*source, Seen::default()));
         let mut agent = Self {
-            sources: sources.collect(),
-            backoff: Backoff::new(settings.backoff.0, settings.backoff.1),
-            maps,
-            snapshot: Snapshot::new(settings.place.clone()),
+            knowledge: Knowledge::new(&settings),
+            reconciler: Reconciler::new(&settings, maps)?,
+            publisher: Publisher::default(),
             settings,
-            ledger,
-            actual,
-            dirty: Dirty::new(),
-            pending: Scope::default(),
-            trouble: BTreeMap::new(),
-            logged: Logged::default(),
-            said_of_node: Vec::new(),
-            refused: BTreeMap::new(),
-            disputes: BTreeSet::new(),
-            checks: BTreeMap::new(),
-            health: watch::Sender::default(),
-            findings: watch::Sender::default(),
-            node_ports: watch::Sender::default(),
-            changed: BTreeMap::new(),
-            retry_refused: None,
-            start: Start::default(),
             complained: false,
-            doubtful: false,
             last: None,
         };
         agent.note_place();
@@ -177,11 +112,23 @@ impl<M: LbMaps> Agent<M> {
 
     /// The maps.
     pub fn maps(&self) -> &M {
-        &self.maps
+        &self.reconciler.maps
     }
     /// The maps.
     pub fn maps_mut(&mut self) -> &mut M {
-        &mut self.maps
+        &mut self.reconciler.maps
+    }
+    /// What health checks are answered by. Receivers are woken by other servers, not by other answers.
+    pub fn health(&self) -> watch::Receiver<Facts> {
+        self.publisher.health.subscribe()
+    }
+    /// What the owners of Services should know.
+    pub fn findings(&self) -> watch::Receiver<Findings> {
+        self.publisher.findings.subscribe()
+    }
+    /// The node ports that are served.
+    pub fn node_ports(&self) -> watch::Receiver<NodePorts> {
+        self.publisher.node_ports.subscribe()
     }
 
     /// Takes notice of an event; nothing is written. `now` is the time since the agent's start.
@@ -194,156 +141,187 @@ impl<M: LbMaps> Agent<M> {
                 vanished_pods,
                 is_complete,
             } => {
-                self.seen(Source::Manifests, true, now);
-                self.note_partial(Source::Manifests, !is_complete);
+                self.knowledge.seen(Source::Manifests, true, now);
+                let is_partial = self.reconciler.note_partial(!is_complete);
+                self.knowledge.set_partial(Source::Manifests, is_partial);
                 let vanished = vanished_pods.into_iter().collect();
-                self.ledger.vanished(&vanished, now);
-                let dirty = self.snapshot.replace_services(services);
+                self.reconciler.ledger.vanished(&vanished, now);
+                let dirty = self.knowledge.snapshot.replace_services(services);
                 self.look_at(dirty, now);
-                let dirty = self.snapshot.replace_slices(slices);
+                let dirty = self.knowledge.snapshot.replace_slices(slices);
                 self.look_at(dirty, now);
-                let dirty = self.snapshot.replace_service_cidrs(service_cidrs);
+                let dirty = self.knowledge.snapshot.replace_service_cidrs(service_cidrs);
                 self.moved(dirty);
             }
             Event::ServicesListed(services) => {
-                self.seen(Source::Services, true, now);
-                let dirty = self.snapshot.replace_services(services);
+                self.knowledge.seen(Source::Services, true, now);
+                let services = self.knowledge.with_kept_services(services);
+                let dirty = self.knowledge.snapshot.replace_services(services);
                 self.look_at(dirty, now);
             }
             Event::ServiceApplied(service) => {
-                self.seen(Source::Services, false, now);
-                let dirty = self.snapshot.apply_service(*service);
+                self.knowledge.seen(Source::Services, false, now);
+                let dirty = self.knowledge.snapshot.apply_service(*service);
                 self.look_at(dirty, now);
             }
             Event::ServiceDeleted(name) => {
-                self.seen(Source::Services, false, now);
-                let dirty = self.snapshot.delete_service(&name);
+                self.knowledge.seen(Source::Services, false, now);
+                let dirty = self.knowledge.snapshot.delete_service(&name);
                 self.look_at(dirty, now);
             }
             Event::SlicesListed(slices) => {
-                self.seen(Source::EndpointSlices, true, now);
-                let dirty = self.snapshot.replace_slices(slices);
+                self.knowledge.seen(Source::EndpointSlices, true, now);
+                let slices = self.knowledge.with_kept_slices(slices);
+                let dirty = self.knowledge.snapshot.replace_slices(slices);
                 self.look_at(dirty, now);
             }
             Event::SliceApplied(slice) => {
-                self.seen(Source::EndpointSlices, false, now);
-                let dirty = self.snapshot.apply_slice(*slice);
+                self.knowledge.seen(Source::EndpointSlices, false, now);
+                let dirty = self.knowledge.snapshot.apply_slice(*slice);
                 self.look_at(dirty, now);
             }
             Event::SliceDeleted(name) => {
-                self.seen(Source::EndpointSlices, false, now);
-                let dirty = self.snapshot.delete_slice(&name);
+                self.knowledge.seen(Source::EndpointSlices, false, now);
+                let dirty = self.knowledge.snapshot.delete_slice(&name);
                 self.look_at(dirty, now);
             }
             Event::NodeChanged(node) => {
-                self.seen(Source::Node, true, now);
-                let dirty = self.snapshot.set_node(node.map(|node| *node));
+                self.knowledge.seen(Source::Node, true, now);
+                let node = self.knowledge.or_kept_node(node.map(|node| *node));
+                let dirty = self.knowledge.snapshot.set_node(node);
                 self.moved(dirty);
             }
             Event::ServiceCidrsListed(objects) => {
-                self.seen(Source::ServiceCidrs, true, now);
-                let dirty = self.snapshot.replace_service_cidrs(objects);
+                self.knowledge.seen(Source::ServiceCidrs, true, now);
+                let objects = self.knowledge.with_kept_service_cidrs(objects);
+                let dirty = self.knowledge.snapshot.replace_service_cidrs(objects);
                 self.moved(dirty);
             }
             Event::ServiceCidrApplied(object) => {
-                self.seen(Source::ServiceCidrs, false, now);
-                let dirty = self.snapshot.apply_service_cidr(*object);
+                self.knowledge.seen(Source::ServiceCidrs, false, now);
+                let dirty = self.knowledge.snapshot.apply_service_cidr(*object);
                 self.moved(dirty);
             }
             Event::ServiceCidrDeleted(name) => {
-                self.seen(Source::ServiceCidrs, false, now);
-                let dirty = self.snapshot.delete_service_cidr(&name);
+                self.knowledge.seen(Source::ServiceCidrs, false, now);
+                let dirty = self.knowledge.snapshot.delete_service_cidr(&name);
                 self.moved(dirty);
             }
-            Event::LocalAddresses(addresses) => {
-                let dirty = self.snapshot.set_local_addresses(addresses);
+            Event::DeviceAddresses(addresses) => {
+                let dirty = self.knowledge.snapshot.set_device_addresses(addresses);
                 self.moved(dirty);
             }
-            Event::Trouble { source, warnings } => self.trouble(source, warnings),
-            Event::Unreferenced(backends) => self.ledger.release(&backends),
+            Event::Unreadable { source, objects } => {
+                for name in self.knowledge.set_unreadable(source, objects) {
+                    self.publisher.file(&name, self.about(&name));
+                }
+            }
+            Event::Trouble { source, warnings } => self.knowledge.set_trouble(source, warnings),
+            Event::Unreferenced(backends) => self.reconciler.ledger.release(&backends),
             // Whoever asked may have gone away meanwhile: that is no concern of the agent's.
-            Event::Resting(answer) => drop(answer.send(self.resting())),
+            Event::Resting(answer) => drop(answer.send(self.reconciler.resting())),
             Event::View(answer) => drop(answer.send(self.view(now))),
             Event::Stop => {}
         }
-        self.tell_of_work(now);
+        if self.reconciler.has_work(&self.knowledge) {
+            self.publisher.behind(now);
+        }
     }
 
     /// Something about the place has changed that concerns these Services.
     fn moved(&mut self, dirty: Dirty) {
-        self.dirty.extend(dirty);
+        self.reconciler.dirty.extend(dirty);
         self.note_place();
-        self.tell_of_node();
-    }
-
-    /// Says what is new to be said of the node.
-    fn tell_of_node(&mut self) {
-        let warnings = self.warnings_of_node();
-        for news in warnings.iter().filter(|it| !self.said_of_node.contains(it)) {
-            warn!("{news}");
-        }
-        self.said_of_node = warnings;
+        self.publisher.log_node(self.knowledge.warnings_of_node());
     }
 
     /// The node is where it is, and has the addresses it has.
     fn note_place(&mut self) {
-        self.tell_place();
-        let own = desired::own_addresses(self.snapshot.place());
-        self.ledger.set_addresses(None, &own);
+        self.publisher.node(&self.knowledge);
+        let own = desired::own_addresses(self.knowledge.snapshot.place());
+        self.reconciler.ledger.set_addresses(None, &own);
     }
 
-    /// Backends that have left, and are known to have left in the maps.
-    fn resting(&self) -> Vec<RestingBackend> {
-        let resting = self.ledger.resting();
-        resting
-            .filter(|backend| round::has_left(backend, &self.actual))
-            .collect()
-    }
-
-    fn seen(&mut self, source: Source, listed: bool, now: Duration) {
-        let seen = self.sources.entry(source).or_default();
-        if listed && !seen.listed {
-            info!(%source, "first list");
-        }
-        seen.listed |= listed;
-        seen.last_event = Some(now);
-    }
-
+    /// Services or their endpoints have changed.
     fn look_at(&mut self, names: impl IntoIterator<Item = ServiceName>, now: Duration) {
         for name in names {
-            if self.snapshot.service(&name).is_some() {
-                self.changed.insert(name.clone(), now);
-            } else {
-                self.changed.remove(&name);
-            }
-            let warnings = self.warnings_about(&name).into_iter().cloned().collect();
-            for warning in self.logged.news(&name, warnings) {
-                warn!("{warning}");
-            }
-            self.file(&name);
-            self.dirty.insert(name);
+            self.knowledge.note_change(&name, now);
+            let warnings = self.knowledge.warnings_about(&name).into_iter().cloned();
+            self.publisher.log_service(&name, warnings.collect());
+            self.publisher.file(&name, self.about(&name));
+            self.reconciler.dirty.insert(name);
         }
     }
 
-    fn trouble(&mut self, source: Source, warnings: Vec<Warning>) {
-        let known = self.trouble.get(&source).map_or(&[][..], Vec::as_slice);
-        for warning in warnings.iter().filter(|warning| !known.contains(warning)) {
-            warn!("{warning}");
+    /// When [`Agent::reconcile`] has something to do, if nothing else happens.
+    pub fn wake_at(&self) -> Option<Duration> {
+        if self.knowledge.awaited().next().is_some() {
+            return (!self.complained).then_some(self.settings.list_timeout);
         }
-        if warnings.is_empty() && !known.is_empty() {
-            info!(%source, "no more trouble");
-        }
-        self.trouble.insert(source, warnings);
+        let collected = self
+            .last
+            .as_ref()
+            .map_or(Duration::ZERO, |(_, end)| *end + self.settings.collect);
+        let work = self
+            .reconciler
+            .has_work(&self.knowledge)
+            .then_some(collected);
+        let next = work.into_iter().chain(self.reconciler.timer()).min()?;
+        Some(next.max(self.reconciler.backoff.until().unwrap_or_default()))
     }
 
-    /// The sources that nothing can be written without and that have not listed yet.
-    fn awaited(&self) -> impl Iterator<Item = Source> {
-        let awaited = self
-            .sources
-            .iter()
-            .filter(|(source, seen)| !seen.listed && **source != Source::Node);
-        awaited.map(|(source, _)| *source)
+    /// Brings the maps to what is wanted, if it is time to. `clock` tells the time since the agent's start.
+    pub fn reconcile(&mut self, clock: &dyn Fn() -> Duration) -> Option<Report> {
+        let start = clock();
+        if self.wake_at().is_none_or(|moment| moment > start) {
+            return None;
+        }
+        if self.knowledge.awaited().next().is_some() {
+            self.complain();
+            return None;
+        }
+        for name in self.reconciler.begin(&self.knowledge, start) {
+            self.publisher.service(&self.knowledge, name);
+        }
+        let mut report = Report::default();
+        self.reconciler
+            .round(&self.knowledge, &self.settings, &mut report, clock);
+        for name in self.reconciler.take_refusals_changed() {
+            self.publisher.file(&name, self.about(&name));
+        }
+        self.publisher.log_node(self.knowledge.warnings_of_node());
+        let end = clock();
+        self.reconciler.end(end);
+        if report.error.is_none() {
+            self.publisher.up_to_date(end);
+        }
+        report.duration = end.saturating_sub(start);
+        // The first plan is reported even if it had nothing to do.
+        let idle = report.changes == 0 && report.error.is_none();
+        if idle && self.last.is_some() {
+            return None;
+        }
+        if report.error.is_none() {
+            info!(changes = report.changes, duration = ?report.duration, "maps are up to date");
+        }
+        self.last = Some((report.clone(), end));
+        Some(report)
     }
+
+    fn complain(&mut self) {
+        self.complained = true;
+        for source in self.knowledge.awaited() {
+            warn!(
+                %source,
+                "no first list for {:?}: until it comes, the maps stay as an earlier run left them",
+                self.settings.list_timeout
+            );
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Feeds events to the agent until [`Event::Stop`] comes or every sender is gone.

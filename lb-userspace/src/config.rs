@@ -25,6 +25,7 @@ pub use period::{Period, Timeout};
 use crate::{
     agent::{self, Source},
     datapath::devices::attach::AttachBy,
+    datapath::devices::node_device::ServeNodeBy,
     datapath::devices::pattern::Patterns,
     watch::kubernetes::Access,
 };
@@ -98,6 +99,10 @@ pub struct Settings {
     /// How to attach to devices [default: auto]
     #[arg(long, value_enum, value_name = "HOW")]
     pub attach: Option<AttachBy>,
+
+    /// How processes of the node are served over UDP and SCTP [default: auto]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub node_device: Option<ServeNodeBy>,
 
     /// How often attachments are checked. Changes that the kernel reports are handled at once; it does not report
     /// that another program was detached [default: 30s]
@@ -276,6 +281,7 @@ impl Settings {
             // The first try again is quick, for most faults pass; a fault that stays is not worth a busy processor.
             backoff: (or(self.backoff, 50), or(self.backoff_limit, 10_000)),
             list_timeout: or(self.list_timeout, 15_000),
+            node_device: None,
         })
     }
 

@@ -15,6 +15,7 @@ pub mod flows;
 pub mod health;
 pub mod maps;
 pub mod model;
+pub mod objects;
 pub mod probe;
 pub mod reconcile;
 pub mod status;

@@ -38,8 +38,8 @@ pub(crate) struct Dump<M> {
 /// What a multicast socket brought.
 #[derive(Debug)]
 pub(crate) enum Received<M> {
-    /// These, in order, each with its flags (`NLM_F_…`).
-    Messages(Vec<(u16, M)>),
+    /// These, in order.
+    Messages(Vec<M>),
     /// Some were lost: ask for everything again.
     Lost,
 }
@@ -106,7 +106,7 @@ impl<M: NetlinkSerializable + NetlinkDeserializable> Netlink<M> {
         loop {
             match self.receive(libc::MSG_DONTWAIT, None) {
                 Ok(parts) => messages.extend(parts.into_iter().filter_map(|part| match part {
-                    Part::Message(flags, message) => Some((flags, message)),
+                    Part::Message(message) => Some(message),
                     Part::Done | Part::Answer(_) | Part::Unreadable => None,
                 })),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -140,7 +140,7 @@ impl<M: NetlinkSerializable + NetlinkDeserializable> Netlink<M> {
         loop {
             for part in self.receive(0, Some(self.sequence))? {
                 match part {
-                    Part::Message(_, message) => take(message),
+                    Part::Message(message) => take(message),
                     Part::Unreadable => unreadable += 1,
                     Part::Done | Part::Answer(None) => return Ok(unreadable),
                     Part::Answer(Some(error)) => return Err(error),
@@ -181,7 +181,7 @@ impl<M> AsFd for Netlink<M> {
 
 #[derive(Debug)]
 enum Part<M> {
-    Message(u16, M),
+    Message(M),
     Done,
     Answer(Option<io::Error>),
     Unreadable,
@@ -190,12 +190,10 @@ enum Part<M> {
 impl<M: NetlinkDeserializable> Part<M> {
     fn read(bytes: &[u8]) -> Self {
         let message = NetlinkMessage::<M>::deserialize(bytes);
-        match message.map(|message| (message.header.flags, message.payload)) {
-            Ok((flags, NetlinkPayload::InnerMessage(message))) => Self::Message(flags, message),
-            Ok((_, NetlinkPayload::Done(_))) => Self::Done,
-            Ok((_, NetlinkPayload::Error(error))) => {
-                Self::Answer(error.code.map(|_| error.to_io()))
-            }
+        match message.map(|message| message.payload) {
+            Ok(NetlinkPayload::InnerMessage(message)) => Self::Message(message),
+            Ok(NetlinkPayload::Done(_)) => Self::Done,
+            Ok(NetlinkPayload::Error(error)) => Self::Answer(error.code.map(|_| error.to_io())),
             Ok(_) => Self::Unreadable,
             Err(error) => {
                 tracing::debug!("a netlink message that cannot be read: {error}");

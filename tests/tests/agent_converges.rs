@@ -205,7 +205,7 @@ proptest! {
         bench.pause(Duration::from_hours(1));
         prop_assert_eq!(bench.contents(), before);
         let told = bench.agent.view(bench.now).warnings;
-        prop_assert!(told.iter().any(|it| it.problem.contains("has not said")), "{told:?}");
+        prop_assert!(told.iter().any(|it| it.problem.contains("first list")), "{told:?}");
     }
 }
 

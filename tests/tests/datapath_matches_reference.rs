@@ -47,6 +47,7 @@ fn stories_reach_every_verdict() {
         "Pass(Malformed)",
         "Pass(LaterFragment)",
         "Pass(NotOurs)",
+        "Pass(Direct)",
         "Translated(Request)",
         "Translated(Reply)",
         "Translated(MasqueradedRequest)",

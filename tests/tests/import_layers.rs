@@ -16,7 +16,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "lb-userspace/src/datapath",
-        &["node", "object", "answers", "sockets", "devices"],
+        &[
+            "node", "events", "object", "answers", "sockets", "devices", "cleanup",
+        ],
     ),
     (
         "lb-userspace/src",
@@ -27,6 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "model",
             "maps",
             "datapath",
+            "objects",
             "convert",
             "desired",
             "reconcile",
@@ -35,6 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "agent",
             "watch",
             "flows",
+            "probe",
             "config",
             "status",
             "trace",
@@ -66,6 +70,24 @@ fn no_folder_imports_from_one_above_it() -> Result<()> {
             }
         }
         ensure!(wrong.is_empty(), "in {folder}:\n{}", wrong.join("\n"));
+    }
+    Ok(())
+}
+
+#[test]
+fn every_module_has_a_layer() -> Result<()> {
+    // The programs are another crate, and `lib.rs` and `main.rs` are the roots.
+    const OTHERS: [&str; 5] = ["hooks", "floor", "lib", "main", "mod"];
+    for (folder, layers) in LAYERS {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("..")
+            .join(folder);
+        for entry in fs::read_dir(&root)? {
+            let path = entry?.path();
+            let name = path.file_stem().context("a name")?.to_string_lossy();
+            let has_layer = layers.contains(&&*name) || OTHERS.contains(&&*name);
+            ensure!(has_layer, "{} has no layer", path.display());
+        }
     }
     Ok(())
 }

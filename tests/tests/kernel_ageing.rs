@@ -130,7 +130,7 @@ where
     // Of UDP's share what is left is counted again.
     let marks: Array<_, Plain<FlowMarks>> = kernel.map("FLOW_MARKS")?;
     let [v4, v6] = marks.get(&0, 0)?.0.udp_entries;
-    let of_udp = left.keys().filter(|key| key.protocol == u32::from(UDP));
+    let of_udp = left.keys().filter(|key| key.protocol_number() == UDP);
     assert_eq!((v4 + v6) as usize, of_udp.count());
     let counted = kernel.counted(Counter::FlowsExpired)?;
     assert!(
@@ -250,12 +250,13 @@ fn keys<F: IpFamily>(at: fn(u8) -> F::Address, number: u16, protocol: u8) -> [Tu
         protocol,
     );
     let backend = request.with_destination(at(3), Port::new(8080));
-    [request, backend.reversed()]
+    [request, backend.reversed().leaving()]
 }
 
 /// The kernel's time, as a program writes it: a known flow's packet passes, and its entry says when.
 fn jiffies(kernel: &mut KernelProgram) -> Result<u32> {
     let [key, _] = keys::<V4>(|last| [10, 0, 0, last].into(), 999, UDP);
+    let key = key.leaving();
     let entry = FlowEntry {
         address: [10, 0, 0, 9].into(),
         port: Port::new(9),

@@ -199,7 +199,7 @@ fn a_hundred_thousand_forged_udp_clients_take_half_of_flows_at_most_and_connecti
         }
     }
     let flows = kernel.flows::<V4>("FLOWS_V4")?;
-    let of_udp = flows.keys().filter(|key| key.protocol == u32::from(UDP));
+    let of_udp = flows.keys().filter(|key| key.protocol_number() == UDP);
     let (of_udp, most) = (of_udp.count(), DatapathConfig::DEFAULT.udp_flow_entries);
     assert_eq!(of_udp, most as usize, "entries of UDP");
     assert_eq!(flows.len() - of_udp, 200, "entries of connections");

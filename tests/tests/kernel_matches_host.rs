@@ -95,6 +95,9 @@ impl Both {
             return None;
         };
         let mut packet = MemoryPacket::new(bytes.to_vec());
+        // Test runs are on the loopback device, whose Ethernet address is zero (`eth_type_trans`).
+        let is_unicast = bytes.first().is_some_and(|first| first & 1 == 0);
+        packet.is_for_another_machine = is_unicast && !bytes.starts_with(&[0; 6]);
         let tables = &mut self.cluster.tables;
         let scratch = &mut self.scratch;
         let verdict = host_datapath::run(hook, &mut packet, link, scratch, tables);
@@ -160,6 +163,7 @@ impl Both {
             | Event::Advance(_)
             | Event::Replace(_)
             | Event::Evict(_)
+            | Event::HandOver(..)
             | Event::Room(_) => Ok(0),
         }
     }

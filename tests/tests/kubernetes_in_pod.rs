@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::net::TcpStream;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use tests::cluster::agent_process::Agent;
 use tests::cluster::kubernetes_cluster::KubernetesCluster;
 use tests::cluster::service_cluster::wait_for_backends;
@@ -81,6 +82,42 @@ fn agent_in_a_pod_needs_no_service_to_reach_a_given_api_server() -> Result<()> {
     let status = informed(&agent)?;
     ensure!(!status.contains(WARNING), "{status}");
     Ok(())
+}
+
+#[test]
+fn agent_reaches_its_api_server_past_a_service_at_the_same_address() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let (cluster, var_run) = cluster()?;
+    let control_plane = &cluster.control_plane;
+    let address = control_plane.api_server().address();
+    let flags: Vec<OsString> = vec!["--api-server".into(), format!("https://{address}").into()];
+    let mut agent = Agent::start_in_pod(cluster.network.node(1), var_run.path(), address, flags)?;
+    informed(&agent)?;
+    // Nobody is behind it: whoever dials the API server's address is refused.
+    control_plane.apply(&format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: thief, namespace: default}}
+spec:
+  externalIPs: ['{}']
+  ports: [{{port: {}}}]
+",
+        address.ip(),
+        address.port()
+    ))?;
+    let taken = |text: &str| text.contains(&format!("{} ", address.ip()));
+    agent.wait_until("get services", taken)?;
+    let node = &cluster.network.node(1).namespace;
+    let refused = node.run(|| Ok(TcpStream::connect(address).is_err()))?;
+    ensure!(refused, "the Service does not have the address");
+    agent.terminate()?;
+    agent.launch()?;
+    control_plane.delete_service("thief")?;
+    agent
+        .wait_until("get services", |text| !taken(text))
+        .map_err(|error| anyhow!("{error:#}\n{}", agent.report()))
 }
 
 #[test]

@@ -57,6 +57,7 @@ impl AgentOnPaper {
             gone_grace: Duration::from_secs(30),
             backoff: (Duration::from_millis(50), Duration::from_secs(10)),
             list_timeout: Duration::from_secs(15),
+            node_device: None,
         };
         let agent = Agent::new(settings, FakeMaps::default())?;
         let access = Access {
@@ -172,6 +173,25 @@ fn agent_follows_services_and_pods() -> Result<()> {
     agent.wait_for(&["shrinking 10.244.1.3:80", "steady 10.244.1.1:80"])?;
     let warnings = agent.view()?.warnings;
     ensure!(warnings.is_empty(), "{warnings:?}");
+    Ok(())
+}
+
+#[test]
+fn null_in_a_field_that_is_not_read_is_ignored_by_starting_and_running_agents() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let control_plane = populated()?;
+    let running = AgentOnPaper::start(control_plane.api_server().agent_kubeconfig())?;
+    running.wait_for(POPULATION)?;
+    control_plane.add_condition_without_time("steady")?;
+    let starting = AgentOnPaper::start(control_plane.api_server().agent_kubeconfig())?;
+    control_plane.delete_service("vanishing")?;
+    for agent in [running, starting] {
+        agent.wait_for(&POPULATION[..3])?;
+        let warnings = agent.view()?.warnings;
+        ensure!(warnings.is_empty(), "{warnings:?}");
+    }
     Ok(())
 }
 

@@ -70,7 +70,11 @@ fn vanishes_once(
         layer: Some(Layer::Ethernet),
         loopback: false,
         master: 0,
+        lower: 0,
         bridge_port: false,
+        ethernet_address: [0; 6],
+        mtu: 1500,
+        is_up: true,
     };
     if was_attached {
         let hooks = attacher.attach(&device, Layer::Ethernet);

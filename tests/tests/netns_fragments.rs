@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lb_common::Counter;
-use tests::cluster::cluster_state::ClusterState as _;
 use tests::cluster::expect::udp_socket;
 use tests::cluster::service_cluster::{
-    HTTP_PORT, ServiceCluster, ServingPod, UDP_PORT, UDP_V4, UDP_V6, address, with_services,
+    ServiceCluster, ServingPod, UDP_V4, UDP_V6, address, with_services,
 };
 use tests::cluster::topology::PodNetwork;
 use tests::machine::netns::Namespace;
@@ -19,23 +18,6 @@ const NODE_PORT: u16 = 30_053;
 const LENGTHS: [usize; 2] = [4000, 60_000];
 /// How many datagrams of each length are sent from a socket: the first opens the flow, the others belong to it.
 const TIMES: usize = 3;
-
-/// Node ports for the pods of `web`.
-fn open(cluster: &mut ServiceCluster) -> Result<()> {
-    let door = format!(
-        "kind: Service
-metadata: {{name: door, namespace: default}}
-spec:
-  type: NodePort
-  selector: {{app: web}}
-  clusterIPs: [10.96.0.81, 'fd00:10:96::81']
-  ports:
-  - {{name: http, protocol: TCP, port: 80, targetPort: {HTTP_PORT}, nodePort: 30080}}
-  - {{name: dns, protocol: UDP, port: 53, targetPort: {UDP_PORT}, nodePort: {NODE_PORT}}}
-"
-    );
-    cluster.state.apply("service-door", &door)
-}
 
 /// The server sends back what it got, with a few words before: the answer comes in pieces too.
 fn long_datagrams_are_answered(client: &Namespace, frontend: SocketAddr) -> Result<()> {
@@ -73,7 +55,7 @@ fn addresses_of_node(cluster: &ServiceCluster) -> [IpAddr; 2] {
 /// From a pod to the ClusterIPs, and from outside to node 1's node ports, with a pod on the node or another.
 fn long_datagrams_go_through_over(network: PodNetwork, on: u8) -> Result<()> {
     with_services(network, |cluster| {
-        open(cluster)?;
+        cluster.add_node_ports("")?;
         let pod: ServingPod = cluster.add_serving_pod(on, "pod", 2)?;
         let client = cluster.cluster.add_pod(1, "client", 100)?;
         cluster.start_agents(&[&pod])?;
@@ -126,7 +108,7 @@ fn long_datagrams_reach_a_pod_over_a_vxlan_overlay() -> Result<()> {
 #[test]
 fn long_datagrams_go_through_where_the_host_puts_them_together() -> Result<()> {
     with_services(PodNetwork::Routed, |cluster| {
-        open(cluster)?;
+        cluster.add_node_ports("")?;
         let pod = cluster.add_serving_pod(2, "pod", 2)?;
         let client = cluster.cluster.add_pod(1, "client", 100)?;
         for node in cluster.cluster.nodes() {

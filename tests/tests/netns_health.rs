@@ -117,6 +117,30 @@ fn a_load_balancer_finds_the_nodes_with_ready_endpoints() -> Result<()> {
     })
 }
 
+/// As clouds route a balancer's address to its nodes: on no device.
+#[test]
+fn a_balancers_address_answers_too_where_node_ports_are_served_everywhere() -> Result<()> {
+    with_services(PodNetwork::Routed, |cluster| {
+        apply_door(cluster, CHECK)?;
+        let pod = cluster.add_serving_pod(1, "pod", 2)?;
+        let [first, second] = cluster.cluster.nodes();
+        for node in [first, second] {
+            node.namespace
+                .ip("route add local 203.0.113.200/32 dev lo")?;
+        }
+        let everywhere = ["--nodeport-addresses", "0.0.0.0/0,primary"];
+        cluster.start_agents_with(&[&pod], &everywhere)?;
+        let balancer = SocketAddr::new("203.0.113.200".parse()?, CHECK);
+        for (node, status) in cluster.cluster.nodes().iter().zip([GOOD, BAD]) {
+            wait_for(&node.namespace, balancer, status)?;
+            for address in at(node, CHECK) {
+                wait_for(&cluster.cluster.outside, address, status)?;
+            }
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn a_port_that_somebody_else_has_is_named_and_taken_when_it_is_free() -> Result<()> {
     with_services(PodNetwork::Routed, |cluster| {

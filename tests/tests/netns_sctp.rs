@@ -1,4 +1,4 @@
-//! SCTP by real sockets: pods and the outside reach a Service's pods, at another port than the one they dial. Where the
+//! SCTP by real sockets: pods, processes of the node and the outside reach a Service's pods, at another port than the one they dial. Where the
 //! devices leave the sum to the sender, what arrives must have the right one.
 
 use std::collections::BTreeSet;
@@ -103,7 +103,7 @@ fn has_sctp() -> bool {
 }
 
 #[test]
-fn pods_and_the_outside_reach_a_service_over_sctp() -> Result<()> {
+fn pods_the_node_and_the_outside_reach_a_service_over_sctp() -> Result<()> {
     if !has_sctp() {
         return Ok(());
     }
@@ -129,6 +129,7 @@ fn pods_and_the_outside_reach_a_service_over_sctp() -> Result<()> {
             for address in CLUSTER_IPS {
                 let at = SocketAddr::new(address.parse()?, PORT);
                 meets_exactly(&client.namespace, at, &pods)?;
+                meets_exactly(&cluster.cluster.node(1).namespace, at, &pods)?;
             }
         }
         for address in addresses_of(cluster.cluster.node(1)) {

@@ -1,20 +1,15 @@
 //! One socket, or one port, that talks by two frontends to the same backend: both conversations go on side by side, for the
 //! second one's source port is translated.
 
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use tests::cluster::cluster_state::ClusterState as _;
-use tests::cluster::expect::udp_socket;
 use tests::cluster::service_cluster::{
     HTTP_PORT, ServiceCluster, UDP_PORT, UDP_V4, UDP_V6, WEB_V4, WEB_V6, address, with_services,
 };
 use tests::cluster::topology::PodNetwork;
-use tests::machine::netns::Namespace;
-use tests::packets::socket_option::connect_from;
-use tests::traffic::client::http_get_on;
-use tests::traffic::udp::{any_like, exchange};
+use tests::traffic::one_port::{talk_over_tcp, talk_over_udp};
 
 /// The Service `other` over the pod of `web`: the same backends by other frontends.
 fn add_other(cluster: &mut ServiceCluster) -> Result<()> {
@@ -33,40 +28,6 @@ spec:
 "
     );
     cluster.state.apply("service-other", &service)
-}
-
-/// Two connections from one port, used in turn.
-fn talk_over_tcp(client: &Namespace, port: u16, frontends: [SocketAddr; 2]) -> Result<()> {
-    client.run(|| {
-        let connect = |to: SocketAddr| -> Result<TcpStream> {
-            let stream = connect_from(port, to)?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            Ok(stream)
-        };
-        let mut streams = [connect(frontends[0])?, connect(frontends[1])?];
-        for round in 0..5 {
-            for (stream, frontend) in streams.iter_mut().zip(frontends) {
-                http_get_on(stream, true)
-                    .with_context(|| format!("round {round} at {frontend} from port {port}"))?;
-            }
-        }
-        Ok(())
-    })
-}
-
-/// Datagrams of one socket to all frontends in turn.
-fn talk_over_udp(client: &Namespace, port: u16, frontends: &[SocketAddr]) -> Result<()> {
-    client.run(|| {
-        let socket = udp_socket(any_like(frontends[0], port))?;
-        for round in 0..5 {
-            for frontend in frontends {
-                let answer = exchange(&socket, *frontend, &format!("{round} {frontend}"))?
-                    .with_context(|| format!("no answer from {frontend} to port {port}"))?;
-                ensure!(answer.from == *frontend, "{frontend}: {answer:?}");
-            }
-        }
-        Ok(())
-    })
 }
 
 fn one_port_talks_by_two_frontends_over(network: PodNetwork) -> Result<()> {

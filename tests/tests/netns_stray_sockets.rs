@@ -32,7 +32,7 @@ const DNS_V6: &str = "[fd00:10:96::53]:53";
 fn start(cluster: &mut ServiceCluster) -> Result<[ServingPod; 2]> {
     let near = cluster.add_serving_pod(1, "near", 2)?;
     let far = cluster.add_serving_pod(2, "far", 2)?;
-    cluster.start_agents(&[&near, &far])?;
+    cluster.start_agents_with(&[&near, &far], &["--node-device", "socket"])?;
     Ok([near, far])
 }
 

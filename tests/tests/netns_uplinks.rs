@@ -2,6 +2,7 @@
 //! its requests came in by, and backends behind devices without Ethernet.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tests::cluster::cluster_state::ClusterState as _;
@@ -126,6 +127,121 @@ fn replies_leave_by_another_uplink_than_requests_came_in_by() -> Result<()> {
             let clients = udp_meets_exactly(&client, udp, &all[..1])?;
             ensure!(clients == [own].into(), "seen as {clients:?}");
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn replies_leave_where_the_frontends_address_is_routed_to() -> Result<()> {
+    with_services(PodNetwork::Routed, |cluster| {
+        let near = cluster.add_serving_pod(1, "near", 2)?;
+        let (outside, node) = (&cluster.cluster.outside, cluster.cluster.node(1));
+        // As a cloud's plugin for pods with addresses of a second network card: what they send leaves by that, where
+        // nothing else may be sent by.
+        outside.ip(&format!(
+            "link add second type veth peer name uplink2 netns {}
+             link set second up
+             addr add 192.168.78.1/24 dev second
+             addr add fd00:192:168:78::1/64 dev second nodad",
+            node.namespace.path().display()
+        ))?;
+        outside.sysctl("net/ipv4/conf/second/rp_filter", "1")?;
+        node.namespace.ip("link set uplink2 up
+             addr add 192.168.78.11/24 dev uplink2
+             addr add fd00:192:168:78::11/64 dev uplink2 nodad
+             route add default via 192.168.78.1 table 100
+             route add ::/0 via fd00:192:168:78::1 table 100
+             rule add from 10.244.1.2 lookup 100")?;
+        let of_v6 = [
+            "-6",
+            "rule",
+            "add",
+            "from",
+            "fd00:10:244:1::2",
+            "lookup",
+            "100",
+        ];
+        node.namespace.output("ip", &of_v6)?;
+        // As such plugins set it.
+        node.namespace.sysctl("net/ipv4/conf/eth0/rp_filter", "2")?;
+        for policy in ["Cluster", "Local"] {
+            door(cluster, policy)?;
+            if cluster.agents.is_empty() {
+                cluster.start_agents(&[&near])?;
+            }
+            let node = cluster.cluster.node(1);
+            let is_served = |text: &str| text.contains("30080/tcp");
+            cluster.agents[0].wait_until("get services", is_served)?;
+            let before = sent_by(node, "uplink2")?;
+            for [http, udp] in doors(node) {
+                tcp_meets_exactly(&cluster.cluster.outside, http, &[&near])?;
+                udp_meets_exactly(&cluster.cluster.outside, udp, &[&near])?;
+            }
+            // Neighbours ask for each other's Ethernet addresses.
+            let sent = sent_by(node, "uplink2")? - before;
+            ensure!(
+                sent < 10,
+                "{policy}: {sent} packets left by the second uplink"
+            );
+        }
+        Ok(())
+    })
+}
+
+/// A client outside dials node 1, whose only backend is on node 2: whom does that see?
+fn seen_from_outside(cluster: &ServiceCluster) -> Result<[IpAddr; 2]> {
+    let node = addresses_of(cluster.cluster.node(1));
+    let [v4, v6] = node.map(|address| SocketAddr::new(address, NODE_PORT_HTTP));
+    let outside = &cluster.cluster.outside;
+    Ok([seen_as(outside, v4)?, seen_as(outside, v6)?])
+}
+
+#[test]
+fn the_masquerade_has_the_address_that_the_kernels_would_have() -> Result<()> {
+    with_services(PodNetwork::Routed, |cluster| {
+        door(cluster, "Cluster")?;
+        let far = cluster.add_serving_pod(2, "far", 2)?;
+        cluster.start_agents(&[&far])?;
+        let [one, two] = cluster.cluster.nodes().each_ref().map(|it| &it.namespace);
+        let first = addresses_of(cluster.cluster.node(1));
+        ensure!(seen_from_outside(cluster)? == first);
+        // The next hop is in another network of the same device.
+        for (number, node) in [(1, one), (2, two)] {
+            node.ip(&format!(
+                "addr add 172.31.0.1{number}/24 dev eth0
+                 addr add fd00:172:31::1{number}/64 dev eth0 nodad"
+            ))?;
+        }
+        one.ip("route replace 10.244.2.0/24 via 172.31.0.12
+            route replace fd00:10:244:2::/64 via fd00:172:31::12")?;
+        let of_network: [IpAddr; 2] = ["172.31.0.11".parse()?, "fd00:172:31::11".parse()?];
+        let mut left = 50;
+        let mut seen = seen_from_outside(cluster)?;
+        while seen != of_network {
+            left -= 1;
+            ensure!(left > 0, "seen as {seen:?}");
+            std::thread::sleep(Duration::from_millis(100));
+            seen = seen_from_outside(cluster)?;
+        }
+        // The device towards the other node has no address: that of the loopback device comes first.
+        one.ip(&format!(
+            "link add direct type veth peer name direct netns {}
+             link set direct up
+             addr add 203.0.113.11/32 dev lo",
+            two.path().display()
+        ))?;
+        two.ip("link set direct up
+            route add 203.0.113.11 dev direct")?;
+        for node in [one, two] {
+            node.sysctl("net/ipv4/conf/direct/proxy_arp", "1")?;
+            node.sysctl("net/ipv4/conf/direct/rp_filter", "0")?;
+        }
+        one.ip("route replace 10.244.2.0/24 dev direct")?;
+        let wanted: IpAddr = "203.0.113.11".parse()?;
+        let [v4, _] = addresses_of(cluster.cluster.node(1));
+        let door = SocketAddr::new(v4, NODE_PORT_HTTP);
+        let seen = seen_as(&cluster.cluster.outside, door)?;
+        ensure!(seen == wanted, "seen as {seen}");
         Ok(())
     })
 }

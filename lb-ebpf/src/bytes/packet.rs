@@ -3,7 +3,7 @@
     unsafe_code,
     reason = "`Header` is the one promise that header types make"
 )]
-use lb_common::IpFamily;
+use lb_common::{IpFamily, Tuple};
 
 use crate::bytes::{checksum::ChecksumDelta, crc32c};
 
@@ -64,6 +64,15 @@ pub trait Packet {
 
     /// Index of the interface at whose hook the packet is.
     fn interface(&self) -> u32;
+
+    /// The packet leaves by this device, to the next hop of its addresses there.
+    fn redirect(&mut self, interface: u32);
+
+    /// The packet goes on to processes of the node: it leaves by this device, the inner end of the node's device pair.
+    fn redirect_to_node(&mut self, device: u32);
+
+    /// Whether the packet entered in a frame with the Ethernet address of another machine (`PACKET_OTHERHOST`).
+    fn is_for_another_machine(&self) -> bool;
 }
 
 /// An Ethernet address, aligned like everything that may lie on a program's stack.
@@ -86,4 +95,11 @@ pub enum OnBridge {
 pub trait Forwarding<F: IpFamily> {
     /// Where a packet from `source` to `destination` goes that comes in by the bridge with index `bridge`.
     fn on_bridge(&mut self, bridge: u32, source: F::Address, destination: F::Address) -> OnBridge;
+    /// The next hop of a packet that leaves by the device at whose hook it is: a gateway, or `destination` itself.
+    fn next_hop(&mut self, source: F::Address, destination: F::Address) -> F::Address;
+    /// The device that a packet between these addresses is routed to, if it has a route and a next hop.
+    fn next_device(&mut self, source: F::Address, destination: F::Address) -> Option<u32>;
+    /// Whether a socket of the node gets packets that enter with this tuple: one that is connected so, or bound to the
+    /// destination. Of SCTP nothing is known.
+    fn is_for_socket(&mut self, tuple: &Tuple<F>) -> bool;
 }

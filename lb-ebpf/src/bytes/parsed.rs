@@ -52,7 +52,7 @@ impl<F: Wire> Parsed<F> {
     /// Whether the packet is SCTP.
     #[inline(always)]
     pub fn is_sctp(&self) -> bool {
-        self.tuple.protocol == u32::from(Protocol::Sctp.number())
+        self.tuple.protocol_number() == Protocol::Sctp.number()
     }
     /// Whether it is the first part of an SCTP packet. What other ports change in the sum depends on the length of the
     /// whole, which a part does not tell; and SCTP sends none, for it has parts of its own (RFC 9260, section 6.9).
@@ -68,7 +68,7 @@ impl<F: Wire> Parsed<F> {
     /// Whether the transport protocol is the family's ICMP (RFC 792, RFC 4443).
     #[inline(always)]
     pub fn is_icmp(&self) -> bool {
-        self.tuple.protocol == if F::VERSION == 4 { 1 } else { 58 }
+        self.tuple.protocol_number() == if F::VERSION == 4 { 1 } else { 58 }
     }
     /// `offset` is below two VLAN tags' and a quoting packet's headers, which were parsed before.
     #[inline(always)]
@@ -101,7 +101,7 @@ impl<F: Wire> Parsed<F> {
 /// Whether a tuple is of UDP.
 #[inline(always)]
 pub fn is_udp<F: Wire>(tuple: &Tuple<F>) -> bool {
-    tuple.protocol == u32::from(Protocol::Udp.number())
+    tuple.protocol_number() == Protocol::Udp.number()
 }
 
 /// Memory with a [`Parsed`], which is borrowed anew for each use.

@@ -36,6 +36,8 @@ pub trait FlowHandle<F: IpFamily> {
     fn set_last_seen(&self, jiffies: u32);
     /// Writes `flags`.
     fn set_flags(&self, flags: FlowFlags);
+    /// Writes `epoch`.
+    fn set_epoch(&self, epoch: u16);
     /// Writes `expected_ack`, then sets [`FlowFlags::CHALLENGED`] and [`FlowFlags::REPLIED`].
     fn challenge(&self, expected_ack: u32);
 }
@@ -65,6 +67,8 @@ pub trait Environment<F: IpFamily> {
     fn give_back_udp_entries(&mut self, entries: u32);
     /// FRONTENDS.
     fn frontend(&self, key: &FrontendKey<F>) -> Option<FrontendEntry>;
+    /// `FRONTEND_EPOCH`, the low 16 bits.
+    fn frontend_epoch(&self) -> u16;
     /// SERVICES.
     fn service(&self, id: ServiceId) -> Option<ServiceEntry>;
     /// SLOTS, by absolute index.
@@ -76,11 +80,11 @@ pub trait Environment<F: IpFamily> {
     /// Whether `SOURCE_RANGES` has a prefix of this service that the client is within.
     fn is_in_source_range(&self, service_id: ServiceId, client: &F::Address) -> bool;
     /// DEVICES, by interface index.
-    fn device(&self, interface: u32) -> Option<DeviceEntry>;
+    fn device(&self, interface: u32) -> Option<&DeviceEntry>;
 
     /// A flow's entry.
     fn flow(&self, table: FlowTable, key: &Tuple<F>) -> Option<Self::Flow>;
-    /// [`lb_common::FlowMarks::last_move`].
+    /// [`lb_common::FlowMarks::last_move`], with acquire ordering: what is looked up later is read later.
     fn last_move(&self) -> u32;
     /// What was looked up before is read before what is read from here on, whatever the processor.
     fn order_reads(&self);
@@ -127,6 +131,9 @@ pub trait Environment<F: IpFamily> {
     fn affinity(&self, key: &AffinityKey<F>) -> Option<AffinityEntry>;
     /// Writes `AFFINITY`; where the kernel refuses, the client is not remembered.
     fn set_affinity(&mut self, key: &AffinityKey<F>, entry: &AffinityEntry);
+
+    /// Whether the calling thread is one of the agent's with the name [`lb_common::config::API_THREAD`].
+    fn is_api_thread(&self) -> bool;
 
     /// Adds one to a counter.
     fn count(&mut self, counter: Counter);

@@ -67,6 +67,10 @@ pub struct Entries<F: Wire> {
     pub kept: BackendId,
     /// Not 0: which backend the flow gets is remembered for the client.
     pub has_affinity: u32,
+    /// Which try to find a masquerade port this is, from 0 on.
+    pub attempt: u32,
+    /// Where in the range of ports the search begins.
+    pub random: u32,
 }
 
 /// The scratch memory of a run, which subprograms use as well: each finds it by itself, not by an argument.
@@ -79,7 +83,8 @@ pub struct Entries<F: Wire> {
 /// # use lb_ebpf::context::scratch::{FamilyMemory, Scratch};
 /// # fn step(_: &mut FamilyMemory<'_, V4>) {}
 /// let mut scratch = Scratch::default();
-/// let mut memory = scratch.memory().v4();
+/// let mut whole = scratch.memory();
+/// let mut memory = whole.v4();
 /// let entries = memory.entries();
 /// step(&mut memory);
 /// entries.kept = 1; // Borrowed before the step, used after it.
@@ -95,7 +100,7 @@ pub struct FamilyMemory<'a, F: Wire> {
     lifetime: PhantomData<&'a mut FamilyScratch<F>>,
 }
 
-impl<'a> Memory<'a> {
+impl Memory<'_> {
     /// The memory behind a pointer.
     ///
     /// # Safety
@@ -119,7 +124,7 @@ impl<'a> Memory<'a> {
     }
     /// The part for an IPv4 packet.
     #[inline(always)]
-    pub fn v4(&mut self) -> FamilyMemory<'a, V4> {
+    pub fn v4(&mut self) -> FamilyMemory<'_, V4> {
         FamilyMemory {
             // SAFETY: valid, by the promise at construction; no reference is made.
             scratch: unsafe { &raw mut (*self.scratch).v4 },
@@ -128,7 +133,7 @@ impl<'a> Memory<'a> {
     }
     /// The part for an IPv6 packet.
     #[inline(always)]
-    pub fn v6(&mut self) -> FamilyMemory<'a, V6> {
+    pub fn v6(&mut self) -> FamilyMemory<'_, V6> {
         FamilyMemory {
             // SAFETY: as above.
             scratch: unsafe { &raw mut (*self.scratch).v6 },
@@ -235,6 +240,8 @@ where
                 frontend: FrontendEntry::zeroed(),
                 kept: 0,
                 has_affinity: 0,
+                attempt: 0,
+                random: 0,
             },
             message: Message {
                 source: F::Address::zeroed(),

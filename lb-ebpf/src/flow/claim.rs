@@ -21,7 +21,7 @@ pub const OPENING_SECONDS: u32 = 60;
 
 /// Finds a reply tuple for the new flow `entries.own` and stores its reply half there, before the request's, so that no
 /// answer can come back unrecognised: the tuple with the client's own port, unless a living flow of another frontend has
-/// it; then one with another source port from the range of masquerade ports. Which ports are tried follows from the
+/// it or the client is a process of the node; then one with another source port from the range of masquerade ports. Which ports are tried follows from the
 /// flow's tuple: who opens it again after its request half was evicted finds its own.
 #[inline(always)]
 pub fn reserve<F: Wire, E: Environment<F>>(
@@ -32,9 +32,12 @@ pub fn reserve<F: Wire, E: Environment<F>>(
 ) -> Result<(), DropReason> {
     entries.other_key = entries.own.other_half(key);
     make_other(key, entries, now);
-    let claimed = claim_reply_tuple(env, entries, now);
-    if claimed != Err(DropReason::FlowConflict) {
-        return claimed;
+    // With its own port, a process's packets for a Service would be those it sends to the backend directly.
+    if !entries.own.flags.has(FlowFlags::NODE) {
+        let claimed = claim_reply_tuple(env, entries, now);
+        if claimed != Err(DropReason::FlowConflict) {
+            return claimed;
+        }
     }
     let hash = tuple_hash(key);
     entries.other.other_port = key.source_port;

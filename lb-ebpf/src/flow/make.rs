@@ -34,7 +34,7 @@ pub fn make_request<F: Wire>(
     own.service_id = selected.backend.service_id;
     own.expected_ack = 0;
     own.last_seen = now.jiffies;
-    own.spare = 0;
+    own.epoch = 0;
     own.padding = F::Padding::default();
 }
 
@@ -65,7 +65,7 @@ pub(super) fn make_other<F: Wire>(key: &Tuple<F>, entries: &mut Entries<F>, now:
     other.service_id = own.service_id;
     other.expected_ack = 0;
     other.last_seen = now.jiffies;
-    other.spare = 0;
+    other.epoch = 0;
     other.padding = F::Padding::default();
 }
 

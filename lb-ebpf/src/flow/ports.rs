@@ -3,6 +3,11 @@ use lb_common::Port;
 
 /// How many ports are tried when the client's own is taken.
 pub(crate) const PORT_TRIES: u32 = 8;
+/// How many ports are tried for a masquerade. All masqueraded clients of a backend share the range.
+pub(crate) const MASQUERADE_TRIES: u32 = 48;
+/// After how many tries the port of a closed flow is reused. An unused port is better, because the pod's socket of the
+/// closed connection may be in `TIME_WAIT`.
+pub(crate) const FRESH_TRIES: u32 = 12;
 
 /// Whether [`port_from_range`] may give this port.
 #[inline(always)]

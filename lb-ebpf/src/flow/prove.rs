@@ -37,6 +37,7 @@ pub fn promote<F: Wire, E: Environment<F>>(
             return;
         }
         entries.other.flags = present.flags;
+        entries.other.epoch = present.epoch;
     }
     let of_udp = 2 * udp_entries_of(key, &entries.own);
     if of_udp != 0 && !env.take_udp_entries(of_udp) {

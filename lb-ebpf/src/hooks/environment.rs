@@ -7,63 +7,33 @@ use core::{
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::{bpf_get_prandom_u32, bpf_jiffies64},
+    helpers::{bpf_get_prandom_u32, bpf_jiffies64, generated::bpf_get_current_comm},
     maps::lpm_trie::Key,
 };
 use lb_common::{
     AffinityEntry, AffinityKey, BackendEntry, BackendId, Counter, DeviceEntry, FamilyNetworks,
-    FlowEntry, FlowFlags, FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, ServiceEntry,
-    ServiceId, SlotEntry, SocketFlowEntry, SocketFlowKey, SourceRange, Tuple, hash::address_class,
+    FlowEntry, FragmentEntry, FragmentKey, FrontendEntry, FrontendKey, ServiceEntry, ServiceId,
+    SlotEntry, SocketFlowEntry, SocketFlowKey, SourceRange, Tuple, config::api_thread_words,
+    hash::address_class,
 };
 use lb_ebpf::{
     bytes::headers::Wire,
     context::{
         clock::Instant,
-        environment::{Environment, FlowHandle, FlowTable, StoreError},
+        environment::{Environment, FlowTable, StoreError},
     },
 };
 
-use super::maps::{
-    COUNTERS, DEVICES, FLOW_MARKS, FamilyMaps, NETWORKS, SCRATCH, SERVICES, SLOTS, config,
+use super::{
+    flow_pointer::FlowPointer,
+    maps::{
+        COUNTERS, DEVICES, FLOW_MARKS, FRONTEND_EPOCH, FamilyMaps, NETWORKS, SCRATCH, SERVICES,
+        SLOTS, config,
+    },
 };
 
 /// The maps of the object, the kernel's clock and its chance.
 pub struct Kernel;
-
-/// A pointer to a value of a flow table. The kernel keeps the memory alive while the program runs (RCU); an entry that
-/// is removed meanwhile may be given to another flow at once, so that a late store can touch that flow's time or flags.
-/// Both are hints that the flow's own next packet puts right.
-#[derive(Clone, Copy)]
-pub struct FlowPointer<F: FamilyMaps>(*mut FlowEntry<F>);
-
-impl<F: FamilyMaps> FlowHandle<F> for FlowPointer<F> {
-    #[inline(always)]
-    fn entry(&self) -> FlowEntry<F> {
-        // SAFETY: the lookup gave a valid, aligned value; it is copied field by field as needed.
-        unsafe { *self.0 }
-    }
-    #[inline(always)]
-    fn set_last_seen(&self, jiffies: u32) {
-        // SAFETY: as above; one aligned word.
-        unsafe { ptr::addr_of_mut!((*self.0).last_seen).write_volatile(jiffies) }
-    }
-    #[inline(always)]
-    fn set_flags(&self, flags: FlowFlags) {
-        // SAFETY: as above; one byte.
-        unsafe { ptr::addr_of_mut!((*self.0).flags).write_volatile(flags) }
-    }
-    #[inline(always)]
-    fn challenge(&self, expected_ack: u32) {
-        // SAFETY: as above; one aligned word.
-        unsafe { ptr::addr_of_mut!((*self.0).expected_ack).write_volatile(expected_ack) };
-        let flags = self
-            .entry()
-            .flags
-            .with(FlowFlags::CHALLENGED)
-            .with(FlowFlags::REPLIED);
-        self.set_flags(flags);
-    }
-}
 
 /// The helper's answer when `BPF_NOEXIST` meets a taken key: -EEXIST.
 const EXISTS: i32 = -17;
@@ -109,14 +79,23 @@ impl<F: FamilyMaps + Wire> Environment<F> for Kernel {
         unsafe { F::frontends().get(key) }.copied()
     }
     #[inline(always)]
+    fn frontend_epoch(&self) -> u16 {
+        // SAFETY: an array's value lives as long as the map; one aligned word, of which the low half counts.
+        let epoch = FRONTEND_EPOCH
+            .get_ptr(0)
+            .map(|it| unsafe { it.read_volatile() });
+        (epoch.unwrap_or_default() & 0xffff) as u16
+    }
+    #[inline(always)]
     fn service(&self, id: ServiceId) -> Option<ServiceEntry> {
         let service = SERVICES.get_ptr(id)?;
         // SAFETY: an array's value lives as long as the map. The region is one aligned word: either old or new.
-        let (slots, algorithm, affinity_seconds) = unsafe {
+        let (slots, algorithm, affinity_seconds, sibling) = unsafe {
             (
                 ptr::addr_of!((*service).slots).read_volatile(),
                 ptr::addr_of!((*service).algorithm).read_volatile(),
                 ptr::addr_of!((*service).affinity_seconds).read_volatile(),
+                ptr::addr_of!((*service).sibling).read_volatile(),
             )
         };
         Some(ServiceEntry {
@@ -124,6 +103,8 @@ impl<F: FamilyMaps + Wire> Environment<F> for Kernel {
             algorithm,
             spare: [0; 3],
             affinity_seconds,
+            sibling,
+            padding: 0,
         })
     }
     #[inline(always)]
@@ -148,9 +129,10 @@ impl<F: FamilyMaps + Wire> Environment<F> for Kernel {
         F::source_ranges().get(key).is_some()
     }
     #[inline(always)]
-    fn device(&self, interface: u32) -> Option<DeviceEntry> {
-        // SAFETY: copied out at once.
-        unsafe { DEVICES.get(interface) }.copied()
+    fn device(&self, interface: u32) -> Option<&DeviceEntry> {
+        // SAFETY: the kernel keeps the memory alive while the program runs (RCU). An entry that is removed meanwhile may be
+        // given to another device: this packet may be taken for one of that device.
+        unsafe { DEVICES.get(interface) }
     }
     #[inline(always)]
     fn flow(&self, table: FlowTable, key: &Tuple<F>) -> Option<Self::Flow> {
@@ -163,9 +145,12 @@ impl<F: FamilyMaps + Wire> Environment<F> for Kernel {
     #[inline(always)]
     fn last_move(&self) -> u32 {
         // SAFETY: an array's value lives as long as the map.
-        FLOW_MARKS.get_ptr(0).map_or(0, |marks| unsafe {
+        let mark = FLOW_MARKS.get_ptr(0).map_or(0, |marks| unsafe {
             ptr::addr_of!((*marks).last_move).read_volatile()
-        })
+        });
+        // A load-acquire instruction of BPF's own would do, and came with Linux 6.15 (commit 880442305a39).
+        Environment::<F>::order_reads(self);
+        mark
     }
     /// A full barrier where one is needed: an atomic instruction that fetches is one (`Documentation/atomic_t.txt`,
     /// "ORDERING"; BPF's is the kernel's own, commit 5ffa25502b5a), and this CPU's own memory costs least. The agent sets
@@ -290,6 +275,14 @@ impl<F: FamilyMaps + Wire> Environment<F> for Kernel {
     #[inline(always)]
     fn set_affinity(&mut self, key: &AffinityKey<F>, entry: &AffinityEntry) {
         let _refused = F::affinities().insert(key, entry, u64::from(BPF_ANY));
+    }
+    #[inline(always)]
+    fn is_api_thread(&self) -> bool {
+        const NAME: [u64; 2] = api_thread_words();
+        let mut name = [0u64; 2];
+        // SAFETY: the helper writes 16 bytes.
+        let result = unsafe { bpf_get_current_comm(name.as_mut_ptr().cast(), 16) };
+        result == 0 && name == NAME
     }
     #[inline(always)]
     fn count(&mut self, counter: Counter) {

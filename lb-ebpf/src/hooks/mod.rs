@@ -17,6 +17,7 @@
 
 mod ageing;
 mod environment;
+mod flow_pointer;
 mod maps;
 mod report;
 mod skb_packet;

@@ -6,8 +6,11 @@ use aya_ebpf::{
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use lb_common::{DropReason, Ipv4Address, Ipv6Address, Port, Protocol, V4, V6};
-use lb_ebpf::path::socket::{Call, Choice, SocketVerdict, reply, request};
+use lb_common::{DropReason, IpFamily, Ipv4Address, Ipv6Address, Port, Protocol, V4, V6};
+use lb_ebpf::{
+    context::environment::Environment,
+    path::socket::{Call, Choice, SocketVerdict, received, reply, request},
+};
 
 use super::{environment::Kernel, maps::config};
 
@@ -22,11 +25,11 @@ const ECONNREFUSED: i32 = 111;
 const MAPPED: [u32; 3] = [0, 0, 0xffffu32.to_be()];
 
 macro_rules! hooks {
-    ($($(#[$doc:meta])* $attach:ident => $run:ident($($argument:expr)?);)+) => {$(
+    ($($(#[$doc:meta])* $attach:ident => $run:ident($argument:expr);)+) => {$(
         $(#[$doc])*
         #[cgroup_sock_addr($attach)]
         pub fn $attach(ctx: SockAddrContext) -> i32 {
-            $run(&ctx $(, $argument)?)
+            $run(&ctx, $argument)
         }
     )+};
 }
@@ -40,13 +43,13 @@ hooks! {
     /// `sendmsg()` of an unconnected IPv6 UDP socket.
     sendmsg6 => request_v6(Choice::Datagram);
     /// `recvmsg()` of an IPv4 UDP socket.
-    recvmsg4 => reply_v4();
+    recvmsg4 => reply_v4(Reply::Datagram);
     /// `recvmsg()` of an IPv6 UDP socket.
-    recvmsg6 => reply_v6();
+    recvmsg6 => reply_v6(Reply::Datagram);
     /// `getpeername()` of an IPv4 socket.
-    getpeername4 => reply_v4();
+    getpeername4 => reply_v4(Reply::Name);
     /// `getpeername()` of an IPv6 socket.
-    getpeername6 => reply_v6();
+    getpeername6 => reply_v6(Reply::Name);
 }
 
 /// A call of the node's own, or `None`.
@@ -80,6 +83,12 @@ fn port(address: &bpf_sock_addr) -> Port {
 }
 
 #[inline(always)]
+fn bound_device(address: &bpf_sock_addr) -> u32 {
+    // SAFETY: the call's socket is there as long as the program runs.
+    unsafe { (*address.__bindgen_anon_1.sk).bound_dev_if }
+}
+
+#[inline(always)]
 fn port_word(port: Port) -> u32 {
     u32::from(port.word())
 }
@@ -91,6 +100,7 @@ fn call_v4(address: &bpf_sock_addr, cookie: u64) -> Call<V4> {
         protocol: protocol(address),
         address: Ipv4Address([address.user_ip4]),
         port: port(address),
+        bound_device: bound_device(address),
     }
 }
 
@@ -114,18 +124,38 @@ fn request_v4(ctx: &SockAddrContext, choice: Choice) -> i32 {
 }
 
 #[inline(always)]
-fn reply_v4(ctx: &SockAddrContext) -> i32 {
+fn reply_v4(ctx: &SockAddrContext, kind: Reply) -> i32 {
     let Some(cookie) = cookie(ctx) else {
         return ALLOW;
     };
     // SAFETY: as in `request_v4`.
     let address = unsafe { &mut *ctx.sock_addr };
     let call = call_v4(address, cookie);
-    if let SocketVerdict::Translated(from, port) = reply(&mut Kernel, &call) {
+    if let SocketVerdict::Translated(from, port) = named(&call, kind) {
         address.user_ip4 = from.0[0];
         address.user_port = port_word(port);
     }
     ALLOW
+}
+
+/// What names a peer to the program.
+#[derive(Clone, Copy)]
+enum Reply {
+    /// A datagram that it receives.
+    Datagram,
+    /// Its question for the name alone.
+    Name,
+}
+
+#[inline(always)]
+fn named<F: IpFamily>(call: &Call<F>, kind: Reply) -> SocketVerdict<F>
+where
+    Kernel: Environment<F>,
+{
+    match kind {
+        Reply::Datagram => received(&mut Kernel, call),
+        Reply::Name => reply(&mut Kernel, call),
+    }
 }
 
 /// An IPv6 socket's peer: of the one family, or of the other in disguise (RFC 4291, section 2.5.5.2: Java and every
@@ -144,12 +174,14 @@ fn peer_v6(address: &bpf_sock_addr, cookie: u64) -> Peer {
         address.user_ip6[3],
     ];
     let (protocol, port) = (protocol(address), port(address));
+    let bound_device = bound_device(address);
     if [words[0], words[1], words[2]] == MAPPED {
         Peer::V4(Call {
             cookie,
             protocol,
             address: Ipv4Address([words[3]]),
             port,
+            bound_device,
         })
     } else {
         Peer::V6(Call {
@@ -157,6 +189,7 @@ fn peer_v6(address: &bpf_sock_addr, cookie: u64) -> Peer {
             protocol,
             address: Ipv6Address(words),
             port,
+            bound_device,
         })
     }
 }
@@ -204,7 +237,7 @@ fn request_v6(ctx: &SockAddrContext, choice: Choice) -> i32 {
 }
 
 #[inline(always)]
-fn reply_v6(ctx: &SockAddrContext) -> i32 {
+fn reply_v6(ctx: &SockAddrContext, kind: Reply) -> i32 {
     let Some(cookie) = cookie(ctx) else {
         return ALLOW;
     };
@@ -212,12 +245,12 @@ fn reply_v6(ctx: &SockAddrContext) -> i32 {
     let address = unsafe { &mut *ctx.sock_addr };
     match peer_v6(address, cookie) {
         Peer::V4(call) => {
-            if let SocketVerdict::Translated(from, port) = reply(&mut Kernel, &call) {
+            if let SocketVerdict::Translated(from, port) = named(&call, kind) {
                 set_mapped(address, from, port);
             }
         }
         Peer::V6(call) => {
-            if let SocketVerdict::Translated(from, port) = reply(&mut Kernel, &call) {
+            if let SocketVerdict::Translated(from, port) = named(&call, kind) {
                 set_v6(address, from, port);
             }
         }

@@ -10,7 +10,8 @@ use lb_ebpf::{
         parsed::ParsedMemory,
     },
     context::{Context, Hook, environment::Environment},
-    path::{fragments, icmp, opening, reply, request, steps::Steps},
+    path::{fragments, icmp, masquerade, opening, reply, request, steps::Steps, unserved},
+    service::{self, frontends},
 };
 
 use super::{environment::Kernel, skb_packet::SkbPacket, tc::memory};
@@ -45,7 +46,7 @@ pub extern "C" fn skip_extensions_v6(skb: *mut __sk_buff) -> u32 {
     let Some(mut memory) = memory() else {
         return MALFORMED;
     };
-    let packet = SkbPacket(TcContext::new(skb));
+    let packet = SkbPacket::new(TcContext::new(skb));
     match skip_extensions(&packet, memory.v6().parsed_mut()) {
         Ok(()) => DONE,
         Err(ParseError::OutOfReach) => OUT_OF_REACH,
@@ -57,7 +58,7 @@ pub extern "C" fn skip_extensions_v6(skb: *mut __sk_buff) -> u32 {
 impl Extensions for SkbPacket {
     #[inline(always)]
     fn skip_extensions<M: ParsedMemory<V6>>(&self, _memory: &mut M) -> Result<(), ParseError> {
-        Err(match skip_extensions_v6(self.0.skb.skb) {
+        Err(match skip_extensions_v6(self.context.skb.skb) {
             DONE => return Ok(()),
             OUT_OF_REACH => ParseError::OutOfReach,
             LATER_FRAGMENT => ParseError::LaterFragment,
@@ -104,22 +105,32 @@ const PASSED: u32 = 0;
 const TRANSLATED: u32 = 1;
 /// And the reason's number.
 const DROPPED: u32 = 2;
+/// Beside [`TRANSLATED`], the device that the packet leaves by ([`SkbPacket::redirect`]), and whether that is the node's.
+const DEVICE_SHIFT: u32 = 32;
+const TO_NODE: u64 = 1 << 63;
 
 /// Of translations there is one, of reasons to pass none that matters any more.
 #[inline(always)]
-fn verdict_number(verdict: Verdict) -> u32 {
+fn verdict_number(verdict: Verdict, packet: &SkbPacket) -> u64 {
     match verdict {
-        Verdict::Pass(_) => PASSED,
-        Verdict::Translated(_) => TRANSLATED,
-        Verdict::Drop(reason) => DROPPED + reason as u32,
+        Verdict::Pass(_) => PASSED.into(),
+        Verdict::Translated(_) => {
+            let to_node = if packet.goes_to_node { TO_NODE } else { 0 };
+            u64::from(TRANSLATED) | u64::from(packet.redirect) << DEVICE_SHIFT | to_node
+        }
+        Verdict::Drop(reason) => (DROPPED + reason as u32).into(),
     }
 }
 
 #[inline(always)]
-fn verdict(number: u32, translation: Translation) -> Verdict {
-    match number {
+fn verdict(number: u64, translation: Translation, packet: &mut SkbPacket) -> Verdict {
+    match number as u32 {
         PASSED => Verdict::Pass(PassReason::NotOurs),
-        TRANSLATED => Verdict::Translated(translation),
+        TRANSLATED => {
+            packet.goes_to_node = number & TO_NODE != 0;
+            packet.redirect = ((number & !TO_NODE) >> DEVICE_SHIFT) as u32;
+            Verdict::Translated(translation)
+        }
         number => Verdict::Drop(DropReason::from_number(number - DROPPED)),
     }
 }
@@ -138,7 +149,7 @@ macro_rules! subprograms {
                     return DONE;
                 };
                 // An argument that is not used is not passed, and the verifier wants it.
-                let mut packet = SkbPacket(TcContext::new(black_box(skb)));
+                let mut packet = SkbPacket::new(TcContext::new(black_box(skb)));
                 number($path(&mut Context {
                     packet: &mut packet,
                     scratch: memory.$memory(),
@@ -160,17 +171,18 @@ macro_rules! subprograms {
         $(
             #[unsafe(no_mangle)]
             #[inline(never)]
-            pub extern "C" fn $whole_global(skb: *mut __sk_buff, at: u32) -> u32 {
+            pub extern "C" fn $whole_global(skb: *mut __sk_buff, at: u32) -> u64 {
                 let Some(mut memory) = memory() else {
-                    return PASSED;
+                    return PASSED.into();
                 };
-                let mut packet = SkbPacket(TcContext::new(skb));
+                let mut packet = SkbPacket::new(TcContext::new(skb));
                 let mut context = Context {
                     packet: &mut packet,
                     scratch: memory.$memory(),
                     env: &mut Kernel,
                 };
-                verdict_number($whole_path(&mut context, hook(at)))
+                let verdict = $whole_path(&mut context, hook(at));
+                verdict_number(verdict, &packet)
             }
         )*
         impl Steps<$family> for SkbPacket {
@@ -179,7 +191,7 @@ macro_rules! subprograms {
                 fn $method<E: Environment<$family>>(
                     cx: &mut Context<'_, $family, Self, E>,
                 ) -> Result<(), DropReason> {
-                    result($global(cx.packet.0.skb.skb))
+                    result($global(cx.packet.context.skb.skb))
                 }
             )*
             $(
@@ -196,8 +208,8 @@ macro_rules! subprograms {
                     cx: &mut Context<'_, $family, Self, E>,
                     hook: Hook,
                 ) -> Verdict {
-                    let number = $whole_global(cx.packet.0.skb.skb, hook_number(hook));
-                    verdict(number, Translation::$translation)
+                    let number = $whole_global(cx.packet.context.skb.skb, hook_number(hook));
+                    verdict(number, Translation::$translation, cx.packet)
                 }
             )*
         }
@@ -208,11 +220,17 @@ subprograms!(V4:
     choose is choose_v4, opening::choose;
     advance_request is advance_request_v4, request::advance;
     advance_reply is advance_reply_v4, reply::advance;
+    select_address is select_address_v4, service::masquerade::select_address;
+    find_port is find_port_v4, masquerade::find_port;
+    take_port is take_port_v4, masquerade::take_port;
+    make_way is make_way_v4, masquerade::make_way;
     note_fragment is note_fragment_v4, fragments::note;
     }
     without the packet: {
     reserve is reserve_v4, opening::reserve;
     remember is remember_v4, opening::remember;
+    follow is follow_v4, frontends::follow;
+    note_question is note_question_v4, unserved::note_question;
     forget is forget_v4, request::forget;
     }
     with a verdict: {
@@ -226,11 +244,17 @@ subprograms!(V6:
     choose is choose_v6, opening::choose;
     advance_request is advance_request_v6, request::advance;
     advance_reply is advance_reply_v6, reply::advance;
+    select_address is select_address_v6, service::masquerade::select_address;
+    find_port is find_port_v6, masquerade::find_port;
+    take_port is take_port_v6, masquerade::take_port;
+    make_way is make_way_v6, masquerade::make_way;
     note_fragment is note_fragment_v6, fragments::note;
     }
     without the packet: {
     reserve is reserve_v6, opening::reserve;
     remember is remember_v6, opening::remember;
+    follow is follow_v6, frontends::follow;
+    note_question is note_question_v6, unserved::note_question;
     forget is forget_v6, request::forget;
     }
     with a verdict: {

@@ -2,6 +2,7 @@
 //! (`TC_ACT_UNSPEC`, never `TC_ACT_OK`), so that others' programs run.
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::generated::{bpf_redirect, bpf_redirect_neigh},
     macros::classifier,
     programs::TcContext,
 };
@@ -73,19 +74,32 @@ fn run(context: TcContext, hook: Hook) -> i32 {
         return TC_ACT_UNSPEC;
     };
     let (mut packet, mut reporter) = parts(context);
-    action(pipeline::run(
-        &mut packet,
-        hook,
-        memory,
-        &mut Kernel,
-        &mut reporter,
-    ))
+    let verdict = pipeline::run(&mut packet, hook, memory, &mut Kernel, &mut reporter);
+    if packet.redirect == 0 || !matches!(verdict, Verdict::Translated(_)) {
+        return action(verdict);
+    }
+    if packet.goes_to_node {
+        return to_node(&mut packet, hook.link);
+    }
+    // SAFETY: the helper takes numbers; without parameters it looks for the next hop itself.
+    unsafe { bpf_redirect_neigh(packet.redirect, core::ptr::null_mut(), 0, 0) as i32 }
+}
+
+/// Sends a packet through the node's device pair, in an Ethernet frame for its other end.
+#[inline(always)]
+fn to_node(packet: &mut SkbPacket, link: Link) -> i32 {
+    let device = packet.redirect;
+    if packet.make_frame(link).is_none() {
+        return TC_ACT_SHOT;
+    }
+    // SAFETY: the helper takes numbers.
+    unsafe { bpf_redirect(device, 0) as i32 }
 }
 
 #[inline(always)]
 fn parts(context: TcContext) -> (SkbPacket, Reporter) {
     let skb = context.skb.skb;
-    let packet = SkbPacket(context);
+    let packet = SkbPacket::new(context);
     let interface = packet.interface();
     (
         packet,

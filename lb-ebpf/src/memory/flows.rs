@@ -30,6 +30,9 @@ impl<F: IpFamily> FlowHandle<F> for MemoryFlow<F> {
     fn set_flags(&self, flags: FlowFlags) {
         self.update(|entry| entry.flags = flags);
     }
+    fn set_epoch(&self, epoch: u16) {
+        self.update(|entry| entry.epoch = epoch);
+    }
     fn challenge(&self, expected_ack: u32) {
         self.update(|entry| {
             entry.expected_ack = expected_ack;

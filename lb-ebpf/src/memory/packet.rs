@@ -3,13 +3,16 @@
     unsafe_code,
     reason = "laying a `Header` over bytes, as the trait's promise allows"
 )]
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
 
 use crate::bytes::{
     checksum::{ChecksumDelta, adjust_in_place},
     packet::{EthernetAddress, Forwarding, Header, L4Checksum, OnBridge, Packet},
 };
-use lb_common::IpFamily;
+use lb_common::{IpFamily, Tuple};
 
 /// A packet as a vector of bytes.
 #[derive(Clone, Debug)]
@@ -22,6 +25,16 @@ pub struct MemoryPacket {
     pub interface: u32,
     /// Who is behind which bridge: (bridge, address) to Ethernet address. Everybody else is routed.
     pub neighbours: BTreeMap<(u32, IpAddr), [u8; 6]>,
+    /// It entered in a frame for another machine.
+    pub is_for_another_machine: bool,
+    /// The devices that packets from these addresses are routed to.
+    pub routes_from: BTreeMap<IpAddr, u32>,
+    /// The device that it leaves by, in place of [`Self::interface`].
+    pub redirected: Option<u32>,
+    /// The device that it leaves by to processes of the node.
+    pub redirected_to_node: Option<u32>,
+    /// The addresses and ports that sockets of the node are bound to.
+    pub sockets: BTreeSet<SocketAddr>,
     /// How often more bytes were made readable.
     pub pulls: u32,
     /// Checksum changes fail, as the kernel's helper may.
@@ -36,6 +49,11 @@ impl MemoryPacket {
             bytes,
             interface: 1,
             neighbours: BTreeMap::new(),
+            is_for_another_machine: false,
+            routes_from: BTreeMap::new(),
+            redirected: None,
+            redirected_to_node: None,
+            sockets: BTreeSet::new(),
             pulls: 0,
             refuses_checksums: false,
         }
@@ -94,6 +112,15 @@ impl Packet for MemoryPacket {
         Some(())
     }
     fn adjust_sum(&mut self, _change: ChecksumDelta) {}
+    fn redirect(&mut self, interface: u32) {
+        self.redirected = Some(interface);
+    }
+    fn redirect_to_node(&mut self, device: u32) {
+        self.redirected_to_node = Some(device);
+    }
+    fn is_for_another_machine(&self) -> bool {
+        self.is_for_another_machine
+    }
     fn interface(&self) -> u32 {
         self.interface
     }
@@ -105,6 +132,17 @@ impl<F: IpFamily> Forwarding<F> for MemoryPacket {
             Some(address) => OnBridge::At(EthernetAddress(*address)),
             None => OnBridge::No,
         }
+    }
+    fn next_hop(&mut self, _source: F::Address, destination: F::Address) -> F::Address {
+        destination
+    }
+    fn next_device(&mut self, source: F::Address, _destination: F::Address) -> Option<u32> {
+        self.routes_from.get(&source.into()).copied()
+    }
+    fn is_for_socket(&mut self, tuple: &Tuple<F>) -> bool {
+        let port = tuple.destination_port.number();
+        self.sockets
+            .contains(&SocketAddr::new(tuple.destination.into(), port))
     }
 }
 

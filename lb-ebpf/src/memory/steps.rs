@@ -8,7 +8,11 @@ use crate::{
         parsed::ParsedMemory,
     },
     context::{Context, Hook, environment::Environment},
-    path::{fragments, icmp, icmp_quote::Icmp, opening, reply, request, steps::Steps},
+    path::{
+        fragments, icmp, icmp_quote::Icmp, masquerade, opening, reply, request, steps::Steps,
+        unserved,
+    },
+    service::{self, frontends},
 };
 
 impl Extensions for MemoryPacket {
@@ -27,6 +31,14 @@ impl<F: Icmp> Steps<F> for MemoryPacket {
     fn remember<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason> {
         opening::remember(&mut cx.scratch, cx.env)
     }
+    fn follow<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason> {
+        frontends::follow(&mut cx.scratch, cx.env)
+    }
+    fn note_question<E: Environment<F>>(
+        cx: &mut Context<'_, F, Self, E>,
+    ) -> Result<(), DropReason> {
+        unserved::note_question(&mut cx.scratch, cx.env)
+    }
     fn forget<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason> {
         request::forget(&mut cx.scratch, cx.env)
     }
@@ -39,6 +51,20 @@ impl<F: Icmp> Steps<F> for MemoryPacket {
         cx: &mut Context<'_, F, Self, E>,
     ) -> Result<(), DropReason> {
         reply::advance(cx)
+    }
+    fn select_address<E: Environment<F>>(
+        cx: &mut Context<'_, F, Self, E>,
+    ) -> Result<(), DropReason> {
+        service::masquerade::select_address(cx)
+    }
+    fn find_port<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason> {
+        masquerade::find_port(cx)
+    }
+    fn take_port<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason> {
+        masquerade::take_port(cx)
+    }
+    fn make_way<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason> {
+        masquerade::make_way(cx)
     }
     fn note_fragment<E: Environment<F>>(
         cx: &mut Context<'_, F, Self, E>,

@@ -90,6 +90,10 @@ pub struct MemoryTables<I: Instrument = ()> {
     pub slots: BTreeMap<u32, SlotEntry>,
     /// NETWORKS.
     pub networks: Networks,
+    /// `FRONTEND_EPOCH`.
+    pub frontend_epoch: u32,
+    /// Calls come from the agent's own threads.
+    pub is_api_thread: bool,
     /// `SOURCE_RANGES` of both families.
     pub source_ranges: Vec<(ServiceId, IpNet)>,
     /// DEVICES.
@@ -118,6 +122,8 @@ impl<I: Instrument> Default for MemoryTables<I> {
             services: BTreeMap::new(),
             slots: BTreeMap::new(),
             networks,
+            frontend_epoch: 1,
+            is_api_thread: false,
             source_ranges: Vec::new(),
             devices: BTreeMap::new(),
             config: DatapathConfig::DEFAULT,
@@ -222,6 +228,12 @@ impl<F: MemoryFamily, I: Instrument> Environment<F> for MemoryTables<I> {
         let written = F::own(self).backends.get(&id).copied();
         Some(written.unwrap_or_else(F::nobody))
     }
+    fn is_api_thread(&self) -> bool {
+        self.is_api_thread
+    }
+    fn frontend_epoch(&self) -> u16 {
+        (self.frontend_epoch & 0xffff) as u16
+    }
     fn networks(&self) -> Option<&FamilyNetworks<F>> {
         Some(F::of_networks(&self.networks))
     }
@@ -231,9 +243,9 @@ impl<F: MemoryFamily, I: Instrument> Environment<F> for MemoryTables<I> {
         let mut ranges = self.source_ranges.iter();
         ranges.any(|(id, range)| *id == service_id && range.contains(&client))
     }
-    fn device(&self, interface: u32) -> Option<DeviceEntry> {
+    fn device(&self, interface: u32) -> Option<&DeviceEntry> {
         self.instrument.looked_up();
-        self.devices.get(&interface).copied()
+        self.devices.get(&interface)
     }
     fn flow(&self, table: FlowTable, key: &Tuple<F>) -> Option<Self::Flow> {
         self.instrument.looked_up();

@@ -6,7 +6,8 @@
 //! is a Service's it is dropped and counted, so that nothing untranslated goes on; the sender's datagram is lost. At
 //! other addresses (a node's own, a client's on the way back) it passes, and the receiver will miss it.
 use lb_common::{
-    DropReason, FlowFlags, FlowSide, FragmentEntry, FragmentKey, PassReason, Translation, Verdict,
+    DropReason, FlowFlags, FlowSide, FragmentEntry, FragmentKey, PassReason, Translation, Tuple,
+    Verdict,
 };
 
 use crate::{
@@ -17,12 +18,20 @@ use crate::{
         parsed::Parsed,
     },
     context::{Context, Hook, environment::Environment},
-    path::{icmp_quote::Icmp, origin::bridge, steps::Steps},
+    path::{
+        icmp_quote::Icmp,
+        origin::{is_foreign, lead},
+        steps::Steps,
+    },
     service::frontends::refusal,
 };
 
 #[inline(always)]
-fn key<F: Wire, P: Packet + ?Sized>(packet: &P, parsed: &Parsed<F>) -> Option<FragmentKey<F>> {
+fn key<F: Wire, P: Packet + ?Sized>(
+    packet: &P,
+    parsed: &Parsed<F>,
+    leaves: bool,
+) -> Option<FragmentKey<F>> {
     let (identification, protocol) = if F::VERSION == 4 {
         let ip = packet.header::<Ipv4Header>(parsed.l3_offset())?;
         (u16::from_ne_bytes(ip.identification).into(), ip.protocol)
@@ -33,7 +42,7 @@ fn key<F: Wire, P: Packet + ?Sized>(packet: &P, parsed: &Parsed<F>) -> Option<Fr
         source: parsed.tuple.source,
         destination: parsed.tuple.destination,
         identification,
-        protocol: u32::from(protocol),
+        protocol: u32::from(protocol) | if leaves { Tuple::<F>::LEAVES } else { 0 },
     })
 }
 
@@ -50,9 +59,10 @@ where
     if parsed.is_sctp() {
         return Err(DropReason::Fragmented);
     }
-    let key = key(cx.packet, parsed).ok_or(DropReason::Fragmented)?;
     let own = &entries.own;
-    let entry = FragmentEntry::new(own.address, own.side, own.flags, env.now().jiffies);
+    let leaves = own.side == FlowSide::Source.byte();
+    let key = key(cx.packet, parsed, leaves).ok_or(DropReason::Fragmented)?;
+    let entry = FragmentEntry::new(own.address, own.flags, env.now().jiffies);
     if env.set_fragment(&key, &entry) {
         Ok(())
     } else {
@@ -68,15 +78,15 @@ where
     P: Steps<F>,
     E: Environment<F>,
 {
-    let Some(key) = key(cx.packet, cx.scratch.parsed()) else {
+    let leaves = hook.side == FlowSide::Source;
+    let Some(key) = key(cx.packet, cx.scratch.parsed(), leaves) else {
         return Verdict::Pass(PassReason::Malformed);
     };
     let now = cx.env.now();
-    let entry = cx.env.fragment(&key).filter(|entry| {
-        entry.is_of(hook.side) && !now.is_after(entry.noted, FragmentEntry::<F>::SECONDS)
-    });
+    let entry = cx.env.fragment(&key);
+    let entry = entry.filter(|entry| !now.is_after(entry.noted, FragmentEntry::<F>::SECONDS));
     let Some(entry) = entry else {
-        return unknown(hook, &key, cx.env);
+        return unknown(cx, hook, &key);
     };
     match rewrite(cx, hook, &entry) {
         Ok(()) => Verdict::Translated(Translation::LaterFragment),
@@ -86,8 +96,17 @@ where
 
 /// A fragment without a first one.
 #[inline(always)]
-fn unknown<F: Icmp, E: Environment<F>>(hook: Hook, key: &FragmentKey<F>, env: &E) -> Verdict {
-    if hook.side == FlowSide::Destination && refusal(env, key.destination).is_some() {
+fn unknown<F, P, E>(cx: &Context<'_, F, P, E>, hook: Hook, key: &FragmentKey<F>) -> Verdict
+where
+    F: Icmp,
+    P: Steps<F>,
+    E: Environment<F>,
+{
+    // To an address that no Service has it may be a part of an answer.
+    if hook.side == FlowSide::Destination
+        && refusal(cx.env, key.destination) == Some(DropReason::NoSuchPort)
+        && !is_foreign(cx.packet, cx.env, hook.link)
+    {
         return Verdict::Drop(DropReason::EarlyFragment);
     }
     Verdict::Pass(PassReason::LaterFragment)
@@ -122,7 +141,14 @@ where
         packet.adjust_sum(addresses);
     }
     if hook.side == FlowSide::Destination && entry.flags.has(FlowFlags::BRIDGED) {
-        bridge(packet, hook.link, cx.env, source, entry.address)?;
+        lead(
+            packet,
+            hook.link,
+            cx.env,
+            entry.flags,
+            source,
+            entry.address,
+        )?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 //!
 //! At a Service's address nobody can be asked whether he is there: a ping of it is refused like a packet to a port that the
 //! Service does not have, as kube-proxy does; and so is every protocol that has no ports that are known here.
-use lb_common::{DropReason, PassReason, Port, Tuple, Verdict};
+use lb_common::{DropReason, FlowSide, PassReason, Port, Verdict};
 
 use crate::{
     bytes::{
@@ -21,8 +21,9 @@ use crate::{
     },
     flow::find::find,
     path::{
-        icmp_error,
+        direct, icmp_error,
         icmp_quote::{Icmp, Quote},
+        origin::is_foreign,
         steps::Steps,
     },
     service::frontends,
@@ -38,7 +39,7 @@ where
     E: Environment<F>,
 {
     if !cx.scratch.parsed().is_icmp() {
-        return without_ports(&cx.scratch.parsed().tuple, cx.env);
+        return without_ports(cx, hook, false);
     }
     // The parse has seen the IP headers, and no more.
     cx.packet.pull();
@@ -47,7 +48,7 @@ where
         return Verdict::Pass(PassReason::Malformed);
     };
     match F::quote(cx.packet, header.kind, offset) {
-        Quote::None if header.kind == F::ECHO => without_ports(&cx.scratch.parsed().tuple, cx.env),
+        Quote::None if header.kind == F::ECHO => without_ports(cx, hook, true),
         Quote::None => Verdict::Pass(PassReason::OtherProtocol),
         Quote::OfError(at) => match read(cx.packet, at, &mut cx.scratch) {
             Ok(()) => error(cx, hook),
@@ -60,11 +61,23 @@ where
     }
 }
 
-/// A ping, or another protocol: to a Service's address it is refused, and dropped where no Service has the address.
+/// A ping, or another protocol: to a Service's address it is refused. To an address that no Service has only what begins a
+/// conversation is dropped (`path/unserved.rs`): a ping; of other protocols it is not known.
 #[inline(always)]
-fn without_ports<F: Icmp, E: Environment<F>>(tuple: &Tuple<F>, env: &E) -> Verdict {
-    match frontends::refusal(env, tuple.destination) {
+fn without_ports<F, P, E>(cx: &Context<'_, F, P, E>, hook: Hook, begins: bool) -> Verdict
+where
+    F: Icmp,
+    P: Steps<F>,
+    E: Environment<F>,
+{
+    match frontends::refusal(cx.env, cx.scratch.parsed().tuple.destination) {
         None => Verdict::Pass(PassReason::OtherProtocol),
+        Some(DropReason::NoSuchService) if !begins => Verdict::Pass(PassReason::OtherProtocol),
+        Some(_)
+            if hook.side == FlowSide::Destination && is_foreign(cx.packet, cx.env, hook.link) =>
+        {
+            Verdict::Pass(PassReason::OtherProtocol)
+        }
         Some(reason) => Verdict::Drop(reason),
     }
 }
@@ -107,10 +120,17 @@ where
     }
     let entries = &mut scratch.entries;
     entries.other_key = scratch.parsed.tuple.reversed();
+    if hook.side == FlowSide::Source {
+        entries.other_key = entries.other_key.leaving();
+    }
     let Some(found) = find(cx.env, &entries.other_key) else {
         return Verdict::Pass(PassReason::NotOurs);
     };
     entries.own = found.handle.entry();
+    if direct::keeps_port(&entries.own) || direct::is_tracked_below(cx.packet, cx.env, &entries.own)
+    {
+        return Verdict::Pass(PassReason::Direct);
+    }
     // A masquerade that has no port yet has let no packet out.
     if entries.own.side != hook.side.byte() || entries.own.port == Port::ZERO {
         return Verdict::Pass(PassReason::NotOurs);
@@ -127,9 +147,18 @@ where
 {
     let (parsed, entries) = scratch.parts();
     let quoted = &parsed.tuple;
-    entries.other_key = quoted.reversed();
-    if find(env, quoted).is_some() || find(env, &entries.other_key).is_some() {
-        return Verdict::Drop(DropReason::Redirect);
+    entries.other_key = *quoted;
+    for turn in 0..4 {
+        if find(env, &entries.other_key)
+            .is_some_and(|found| !direct::keeps_port(&found.handle.entry()))
+        {
+            return Verdict::Drop(DropReason::Redirect);
+        }
+        entries.other_key = if turn == 1 {
+            entries.other_key.reversed()
+        } else {
+            entries.other_key.crossed()
+        };
     }
     Verdict::Pass(PassReason::NotOurs)
 }

@@ -20,7 +20,7 @@ use crate::{
         rewrite::{checksum_offset, sctp_sums},
     },
     context::{Hook, environment::Environment, scratch::FamilyScratch},
-    path::{icmp_quote::Icmp, origin::bridge},
+    path::{icmp_quote::Icmp, origin::lead},
 };
 
 /// What of the message changes besides addresses and ports.
@@ -64,7 +64,14 @@ where
     let own = &scratch.entries.own;
     if hook.side == FlowSide::Destination
         && own.flags.has(FlowFlags::BRIDGED)
-        && let Err(reason) = bridge(packet, hook.link, env, scratch.message.source, own.address)
+        && let Err(reason) = lead(
+            packet,
+            hook.link,
+            env,
+            own.flags,
+            scratch.message.source,
+            own.address,
+        )
     {
         return Verdict::Drop(reason);
     }

@@ -1,5 +1,5 @@
 //! What a packet is: of a known flow, for a frontend, or others' affair.
-use lb_common::{FrontendEntry, Tuple};
+use lb_common::{FrontendEntry, FrontendFlags, Tuple};
 
 use crate::{
     bytes::headers::Wire,
@@ -10,7 +10,7 @@ use crate::{
 
 /// The packet's flow, and where that must be known to find it, the frontend it is for. A packet that belongs to no proven
 /// flow and is for no frontend is somebody else's, but for the few that [`lb_common::FlowMarks::unlisted`] speaks of:
-/// most of a node's packets end here, after two lookups.
+/// most of a node's packets end here, after two lookups. A backend's own address counts as a frontend here.
 #[inline(always)]
 pub fn look_up<F: Wire, E: Environment<F>>(
     env: &E,
@@ -21,7 +21,10 @@ pub fn look_up<F: Wire, E: Environment<F>>(
         return (Some(found), NOBODYS);
     }
     let frontend = frontend_of(env, key);
-    if frontend.service_id == NO_SERVICE && !env.may_have_unlisted_flows(&key.destination) {
+    if frontend.service_id == NO_SERVICE
+        && !frontend.flags.has(FrontendFlags::DIRECT)
+        && !env.may_have_unlisted_flows(&key.destination)
+    {
         return (None, NOBODYS);
     }
     (find_opening(env, key, last_move), frontend)

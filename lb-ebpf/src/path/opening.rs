@@ -1,7 +1,9 @@
 //! A new flow, in three steps: choose a backend, reserve a tuple for its replies, remember both directions. Between the steps
 //! `entries.own` is what the flow's request entry is to be. (Each is a subprogram of its own: in one piece they would ask
 //! more stack than a program has.)
-use lb_common::{DropReason, FlowEntry, FlowFlags, FrontendFlags, hash::tuple_hash};
+use lb_common::{
+    DeviceFlags, DropReason, FlowEntry, FlowFlags, FrontendFlags, Tuple, hash::tuple_hash,
+};
 
 use crate::{
     bytes::{
@@ -14,7 +16,7 @@ use crate::{
         scratch::{Entries, FamilyMemory},
     },
     flow::{backend::Selected, claim, make},
-    path::origin::{is_from_pod, on_bridge},
+    path::origin::{is_at, is_from_pod, on_bridge},
     service::{
         affinity::{self, Client},
         frontends::frontend_key,
@@ -34,13 +36,16 @@ where
     let (parsed, entries) = cx.scratch.parts();
     let (key, env, packet) = (&parsed.tuple, &mut *cx.env, &mut *cx.packet);
     let now = env.now();
+    let is_of_node = is_at(packet, env, DeviceFlags::NODE);
     let is_strange = !is_from_pod(packet, env, key);
     let frontend = if is_strange {
         entries.frontend
     } else {
         for_inside(env, &frontend_key(key), entries.frontend)
     };
+    // With the frontend's own address comes a process of a node that has it on a device: the node's own, as for kube-proxy.
     if frontend.flags.has(FrontendFlags::SOURCE_RANGES)
+        && key.source != key.destination
         && !env.is_in_source_range(frontend.service_id, &key.source)
     {
         return Err(DropReason::SourceNotAllowed);
@@ -49,7 +54,7 @@ where
         || is_strange && frontend.flags.has(FrontendFlags::MASQUERADE_STRANGERS);
     let hash = tuple_hash(key);
     let client = Client {
-        address: key.source,
+        address: client_address(key, is_of_node),
         service_id: frontend.service_id,
         now,
     };
@@ -68,7 +73,9 @@ where
             selected => selected?,
         }
     };
-    let flags = if masquerades || key.source == selected.backend.address {
+    let flags = if is_of_node {
+        FlowFlags::NODE
+    } else if masquerades || key.source == selected.backend.address {
         FlowFlags::MASQUERADE
     } else if on_bridge(packet, env, key.source, selected.backend.address) != OnBridge::No {
         FlowFlags::BRIDGED
@@ -102,8 +109,9 @@ pub fn remember<F: Wire, E: Environment<F>>(
     let now = env.now();
     make::remember(env, key, entries)?;
     if entries.has_affinity != 0 {
+        let is_of_node = entries.own.flags.has(FlowFlags::NODE);
         let client = Client {
-            address: key.source,
+            address: client_address(key, is_of_node),
             service_id: entries.own.service_id,
             now,
         };
@@ -118,6 +126,16 @@ pub fn remember<F: Wire, E: Environment<F>>(
         return masquerade::request(env, key, entries, now);
     }
     Ok(())
+}
+
+/// As whom affinity knows the client: processes of the node are one, as at their sockets.
+#[inline(always)]
+fn client_address<F: Wire>(key: &Tuple<F>, is_of_node: bool) -> F::Address {
+    if is_of_node {
+        F::UNSPECIFIED
+    } else {
+        key.source
+    }
 }
 
 /// Leaves in `entries` which backend the client has, and whether it shall have one. (What is read back from there is

@@ -134,7 +134,11 @@ observed!(
     /// A packet with ports.
     with_tuple, cx, hook => match hook.side {
         FlowSide::Destination => request::ingress(cx, hook.link),
-        FlowSide::Source => reply::egress(cx),
+        FlowSide::Source => {
+            let parsed = &mut cx.scratch.all().parsed;
+            parsed.tuple = parsed.tuple.leaving();
+            reply::egress(cx)
+        }
     }
 );
 observed!(

@@ -1,5 +1,8 @@
 //! Client to backend, on ingress: the whole decision, top to bottom. Masqueraded replies come in this way too.
-use lb_common::{Counter, DropReason, FlowFlags, FlowSide, FrontendEntry, Translation, Verdict};
+use lb_common::{
+    Counter, DropReason, FlowFlags, FlowSide, FrontendEntry, FrontendFlags, PassReason,
+    Translation, Verdict,
+};
 
 use crate::{
     bytes::{headers::Wire, packet::Packet, parse::Link, parsed::Parsed, rewrite::rewrite},
@@ -9,16 +12,23 @@ use crate::{
         scratch::{Entries, FamilyMemory},
     },
     flow::{
-        backend::{backend_is_gone, backend_is_member},
+        backend::{backend_is_gone, backend_is_member, backend_serves},
         challenge,
         find::Found,
         make::repair,
         prove::{promote, udp_client_may_prove},
         teardown::{self, forget_masquerade, is_closed, touch},
     },
-    path::{icmp_quote::Icmp, look_up::look_up, origin::bridge, steps::Steps},
+    path::{
+        direct,
+        icmp_quote::Icmp,
+        look_up::look_up,
+        origin::{is_foreign, lead},
+        steps::Steps,
+        unserved::unserved,
+    },
     service::{
-        frontends::{self, NO_SERVICE, frontend_of},
+        frontends::{NO_SERVICE, frontend_of},
         masquerade,
     },
 };
@@ -32,19 +42,32 @@ where
     E: Environment<F>,
 {
     let (found, frontend) = look_up(cx.env, &cx.scratch.parsed().tuple);
-    if found.is_none() && frontend.service_id == NO_SERVICE {
-        return frontends::unserved(cx.env, &cx.scratch.parsed().tuple);
+    if found.is_none()
+        && frontend.service_id == NO_SERVICE
+        && !frontend.flags.has(FrontendFlags::DIRECT)
+    {
+        return unserved(cx, link);
+    }
+    if is_foreign(cx.packet, cx.env, link) && !is_of_neighbours(cx, found.as_ref(), frontend) {
+        return Verdict::Pass(PassReason::NotOurs);
     }
     match known(cx, found) {
         Known::Yes => {}
         Known::No => {
-            if let Err(verdict) = opening(cx, frontend) {
+            if let Err(verdict) = opening(cx, frontend, link) {
                 return verdict;
             }
         }
         Known::Gone => return Verdict::Drop(DropReason::BackendGone),
+        Known::Below => return Verdict::Pass(PassReason::Direct),
     }
-    if cx.scratch.parsed().is_fragment()
+    let (parsed, entries) = cx.scratch.parts();
+    if direct::keeps_port(&entries.own) {
+        return Verdict::Pass(PassReason::Direct);
+    }
+    // Without a Service only ports change, which later fragments do not have.
+    if parsed.is_fragment()
+        && entries.own.has_service()
         && let Err(reason) = P::note_fragment(cx)
     {
         return Verdict::Drop(reason);
@@ -56,15 +79,36 @@ where
         return Verdict::Drop(reason);
     }
     let flags = entries.own.flags;
-    if !flags.has(FlowFlags::REQUEST) {
-        return Verdict::Translated(Translation::MasqueradedReply);
+    if flags.has(FlowFlags::BRIDGED) {
+        let source = parsed.tuple.source;
+        if let Err(reason) = lead(cx.packet, link, cx.env, flags, source, address) {
+            return Verdict::Drop(reason);
+        }
     }
-    if flags.has(FlowFlags::BRIDGED)
-        && let Err(reason) = bridge(cx.packet, link, cx.env, parsed.tuple.source, address)
-    {
-        return Verdict::Drop(reason);
-    }
-    Verdict::Translated(Translation::Request)
+    Verdict::Translated(if flags.has(FlowFlags::REQUEST) {
+        Translation::Request
+    } else {
+        Translation::MasqueradedReply
+    })
+}
+
+/// Whether a frame that is not for this node can belong to a direct connection between two pods of a bridge.
+#[inline(always)]
+fn is_of_neighbours<F, P, E>(
+    cx: &Context<'_, F, P, E>,
+    found: Option<&Found<E::Flow>>,
+    frontend: FrontendEntry,
+) -> bool
+where
+    F: Icmp,
+    P: Steps<F>,
+    E: Environment<F>,
+{
+    let device = Environment::<F>::device(cx.env, cx.packet.interface());
+    device.is_some_and(|device| device.bridge != 0)
+        && found.map_or(frontend.service_id == NO_SERVICE, |found| {
+            found.handle.entry().is_direct()
+        })
 }
 
 /// What is known of a packet's flow.
@@ -76,6 +120,8 @@ enum Known {
     Yes,
     /// Its backend's pod is gone for good.
     Gone,
+    /// It is tracked at a device below.
+    Below,
 }
 
 /// Whether the packet's flow is known and goes on: it keeps its backend, unless it is over or the backend may not have
@@ -98,10 +144,22 @@ where
     if entries.own.side != FlowSide::Destination.byte() {
         return Known::No;
     }
+    if direct::is_tracked_below(cx.packet, env, &entries.own) {
+        return Known::Below;
+    }
     if parsed.is_part_of_sctp() {
         return Known::Yes; // It will be dropped, and leaves no trace.
     }
-    if entries.own.flags.has(FlowFlags::REQUEST) && chooses_anew(parsed, entries, env, found.table)
+    // A direct flow has no frontend that could be another's.
+    let has_left = parsed.is_udp()
+        && entries.own.has_service()
+        && entries.own.epoch != env.frontend_epoch()
+        && entries.own.flags.has(FlowFlags::REQUEST)
+        && P::follow(cx).is_err();
+    let (parsed, entries) = cx.scratch.parts();
+    let env = &mut *cx.env;
+    if entries.own.flags.has(FlowFlags::REQUEST)
+        && chooses_anew(parsed, entries, env, found.table, has_left)
     {
         let _done = P::forget(cx);
         return Known::No;
@@ -140,8 +198,8 @@ pub fn forget<F: Wire, E: Environment<F>>(
     Ok(())
 }
 
-/// Whether a request of a known flow must get another backend: a UDP flow whose backend has left the service, at once;
-/// a TCP flow only with a SYN, when the old conversation is over or its pod is gone for good, or when it never came about, or
+/// Whether a request of a known flow must get another backend: a UDP flow whose backend or frontend has left the service, at
+/// once (`has_left` says it of the frontend); a TCP flow only with a SYN, when the old conversation is over or its pod is gone for good, or when it never came about, or
 /// its client may have reset it, and its backend has left the service meanwhile. If so, `entries.other_key` is the key of the other half.
 #[inline(always)]
 fn chooses_anew<F: Wire, E: Environment<F>>(
@@ -149,9 +207,10 @@ fn chooses_anew<F: Wire, E: Environment<F>>(
     entries: &mut Entries<F>,
     env: &mut E,
     table: FlowTable,
+    has_left: bool,
 ) -> bool {
     if parsed.is_udp() {
-        if backend_is_member(env, &entries.own) {
+        if !has_left && backend_serves(env, &entries.own) {
             return false;
         }
         entries.other_key = entries.own.other_half(&parsed.tuple);
@@ -192,7 +251,8 @@ where
     }
     repair(env, key, entries, now);
     let is_proven = if !flags.has(FlowFlags::REQUEST) {
-        false
+        // An answer to the node's own connection, that had to take another port, proves it.
+        !entries.own.has_service()
     } else if flags.has(FlowFlags::CROWDED) {
         is_due
     } else if parsed.is_udp() {
@@ -209,7 +269,11 @@ where
 
 /// No flow is known: is it for a frontend, and may it open a flow? Afterwards `entries.own` is the new flow's entry.
 #[inline(always)]
-fn opening<F, P, E>(cx: &mut Context<'_, F, P, E>, frontend: FrontendEntry) -> Result<(), Verdict>
+fn opening<F, P, E>(
+    cx: &mut Context<'_, F, P, E>,
+    frontend: FrontendEntry,
+    link: Link,
+) -> Result<(), Verdict>
 where
     F: Icmp,
     P: Steps<F>,
@@ -224,7 +288,10 @@ where
         frontend
     };
     if frontend.service_id == NO_SERVICE {
-        return Err(frontends::unserved(cx.env, key));
+        if direct::opens(cx.packet, parsed, cx.env, frontend.flags) {
+            return direct::open(cx).map_err(|_untracked| Verdict::Pass(PassReason::NotOurs));
+        }
+        return Err(unserved(cx, link));
     }
     if parsed.is_part_of_sctp() {
         return Err(Verdict::Drop(DropReason::Fragmented));

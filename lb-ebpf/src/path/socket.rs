@@ -25,6 +25,14 @@ pub struct Call<F: IpFamily> {
     pub address: F::Address,
     /// The peer's port.
     pub port: Port,
+    /// Index of the device that the socket is bound to (`SO_BINDTODEVICE`), whatever the routes say; zero for none.
+    pub bound_device: u32,
+}
+
+impl<F: IpFamily> Call<F> {
+    fn key(&self) -> SocketFlowKey<F> {
+        SocketFlowKey::new(self.cookie, self.address, self.port)
+    }
 }
 
 /// What becomes of a call.
@@ -59,15 +67,31 @@ where
     let frontend_key = FrontendKey::new(call.address, call.port, call.protocol);
     // The key of a socket without a protocol that has ports (of ICMP, for pings) is that of what is said of the address.
     let frontend = Protocol::from_number(call.protocol).and_then(|_| env.frontend(&frontend_key));
-    let Some(frontend) = frontend else {
+    let Some(frontend) = frontend.filter(|it| !it.flags.has(FrontendFlags::DIRECT)) else {
         return match frontends::refusal(env, call.address) {
             None => SocketVerdict::Pass,
+            // It answers who has asked it.
+            Some(DropReason::NoSuchService) if env.socket_flow(&call.key()).is_some() => {
+                SocketVerdict::Pass
+            }
             Some(reason) => fail(env, reason),
         };
     };
+    if call.protocol == Protocol::Tcp.number() && env.is_api_thread() {
+        let of_address = env.frontend(&FrontendKey::any_port(call.address));
+        if !of_address.is_some_and(|it| it.flags.has(FrontendFlags::REFUSES)) {
+            return SocketVerdict::Pass;
+        }
+    }
     env.tell(&Decision::Frontend(frontend_key, frontend));
     // A process of the node is a client inside the cluster.
     let frontend = for_inside(env, &frontend_key, frontend);
+    if call.protocol == Protocol::Udp.number()
+        && frontend.flags.has(FrontendFlags::AT_NODE_DEVICE)
+        && call.bound_device == 0
+    {
+        return SocketVerdict::Pass;
+    }
     if frontend.flags.has(FrontendFlags::NODE_EXCLUDED) {
         return fail(env, DropReason::SourceNotAllowed);
     }
@@ -127,10 +151,27 @@ fn fail<F: IpFamily, E: Environment<F>>(env: &mut E, reason: DropReason) -> Sock
     SocketVerdict::Failed(reason)
 }
 
-/// `recvmsg` and `getpeername`: a backend becomes the frontend that was dialled.
+/// `recvmsg`: a backend becomes the frontend that was dialled. Who asks from an address within the prefixes of Services
+/// that no Service has may be answered: `path/unserved.rs` says why.
+#[inline(always)]
+pub fn received<F: IpFamily, E: Environment<F>>(env: &mut E, call: &Call<F>) -> SocketVerdict<F> {
+    let verdict = reply(env, call);
+    if verdict == SocketVerdict::Pass
+        && frontends::refusal(env, call.address) == Some(DropReason::NoSuchService)
+    {
+        let asked = SocketFlowEntry::new(call.address, call.port);
+        let _not_stored = env.set_socket_flow(&call.key(), &asked);
+    }
+    verdict
+}
+
+/// `getpeername`: a backend becomes the frontend that was dialled.
 #[inline(always)]
 pub fn reply<F: IpFamily, E: Environment<F>>(env: &mut E, call: &Call<F>) -> SocketVerdict<F> {
-    match env.socket_flow(&SocketFlowKey::new(call.cookie, call.address, call.port)) {
+    match env.socket_flow(&call.key()) {
+        Some(entry) if entry.address == call.address && entry.port == call.port => {
+            SocketVerdict::Pass
+        }
         Some(entry) => {
             env.count(Counter::SocketReplies);
             SocketVerdict::Translated(entry.address, entry.port)

@@ -19,6 +19,11 @@ pub trait Steps<F: Icmp>: Extensions + Forwarding<F> + Sized {
     fn reserve<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason>;
     /// [`crate::path::opening::remember`].
     fn remember<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason>;
+    /// [`crate::service::frontends::follow`].
+    fn follow<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason>;
+    /// [`crate::path::unserved::note_question`].
+    fn note_question<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>)
+    -> Result<(), DropReason>;
     /// [`crate::path::request::forget`].
     fn forget<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason>;
     /// [`crate::path::request::advance`].
@@ -28,6 +33,16 @@ pub trait Steps<F: Icmp>: Extensions + Forwarding<F> + Sized {
     /// [`crate::path::reply::advance`].
     fn advance_reply<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>)
     -> Result<(), DropReason>;
+    /// [`crate::service::masquerade::select_address`].
+    fn select_address<E: Environment<F>>(
+        cx: &mut Context<'_, F, Self, E>,
+    ) -> Result<(), DropReason>;
+    /// [`crate::path::masquerade::find_port`].
+    fn find_port<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason>;
+    /// [`crate::path::masquerade::take_port`].
+    fn take_port<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason>;
+    /// [`crate::path::masquerade::make_way`].
+    fn make_way<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>) -> Result<(), DropReason>;
     /// [`crate::path::fragments::note`].
     fn note_fragment<E: Environment<F>>(cx: &mut Context<'_, F, Self, E>)
     -> Result<(), DropReason>;

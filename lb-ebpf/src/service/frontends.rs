@@ -1,12 +1,15 @@
 //! What a packet is: of a known flow, for a frontend, for nobody at all, or others' affair.
 use lb_common::{
-    DropReason, FrontendEntry, FrontendFlags, FrontendKey, IpFamily, PassReason, ServiceId, Tuple,
-    Verdict,
+    DropReason, FrontendEntry, FrontendFlags, FrontendKey, IpFamily, ServiceId, Tuple,
 };
 
 use crate::{
     bytes::headers::Wire,
-    context::environment::{Decision, Environment},
+    context::{
+        environment::{Decision, Environment, FlowHandle as _},
+        scratch::FamilyMemory,
+    },
+    flow::find::find,
 };
 
 /// No service: ids begin at one. (A plain number, where an `Option` would be two for the verifier.)
@@ -33,13 +36,40 @@ pub fn frontend_of<F: Wire, E: Environment<F>>(env: &E, key: &Tuple<F>) -> Front
     }
 }
 
-/// What becomes of a packet that belongs to no flow and is for no frontend.
+/// Whether the packet's destination is a frontend of this service, or of the same service port for the clients of the
+/// other traffic policy.
 #[inline(always)]
-pub fn unserved<F: Wire, E: Environment<F>>(env: &E, key: &Tuple<F>) -> Verdict {
-    match refusal(env, key.destination) {
-        None => Verdict::Pass(PassReason::NotOurs),
-        Some(reason) => Verdict::Drop(reason),
+fn is_frontend_of<F: Wire, E: Environment<F>>(
+    env: &E,
+    key: &Tuple<F>,
+    service_id: ServiceId,
+) -> bool {
+    let now = frontend_of(env, key).service_id;
+    now == service_id
+        || now != NO_SERVICE && env.service(now).is_some_and(|it| it.sibling == service_id)
+}
+
+/// A UDP flow ends when its frontend is given to another service port, or removed.
+///
+/// # Errors
+/// If that has happened to the frontend of the flow whose request entry is `entries.own`. Otherwise the entry notes that it
+/// was looked up.
+#[inline(always)]
+pub fn follow<F: Wire, E: Environment<F>>(
+    scratch: &mut FamilyMemory<'_, F>,
+    env: &mut E,
+) -> Result<(), DropReason> {
+    let (parsed, entries) = scratch.parts();
+    // Before the frontend: one that changes after this read is looked up once more.
+    let epoch = env.frontend_epoch();
+    env.order_reads();
+    if !is_frontend_of(env, &parsed.tuple, entries.own.service_id) {
+        return Err(DropReason::NoFlow);
     }
+    if let Some(found) = find(env, &parsed.tuple) {
+        found.handle.set_epoch(epoch);
+    }
+    Ok(())
 }
 
 /// What FRONTENDS has the packet's destination under.

@@ -1,5 +1,5 @@
 //! Everything that can happen to the agent.
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -7,7 +7,10 @@ use tokio::sync::oneshot;
 use crate::{
     agent::view::View,
     desired::RestingBackend,
-    model::{EndpointSlice, Node, Service, ServiceCidr, ServiceName, SliceName, Warning},
+    model::{
+        DeviceAddresses, EndpointSlice, Node, Service, ServiceCidr, ServiceName, SliceName,
+        Unreadable, Warning,
+    },
 };
 
 /// Where events come from. Each source says once what there is (its first list), and then what changes.
@@ -74,13 +77,21 @@ pub enum Event {
     /// A `ServiceCIDR` was deleted.
     ServiceCidrDeleted(String),
     /// All addresses of the node's devices.
-    LocalAddresses(BTreeSet<IpAddr>),
+    DeviceAddresses(DeviceAddresses),
     /// What troubles a source, as a whole: an empty list says that nothing does any more.
     Trouble {
         /// Which.
         source: Source,
         /// All there is to say about it.
         warnings: Vec<Warning>,
+    },
+    /// The objects of a source that cannot be read, all of them. Their last good state stays, also where a later list is
+    /// without them.
+    Unreadable {
+        /// Which source.
+        source: Source,
+        /// Its objects.
+        objects: Vec<Unreadable>,
     },
     /// Which backends rest, for a sweep of the flows. The sweep must start after the answer.
     Resting(oneshot::Sender<Vec<RestingBackend>>),

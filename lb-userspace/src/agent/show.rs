@@ -3,26 +3,20 @@ use std::time::Duration;
 
 use crate::{
     agent::{
-        Agent, Source, Start, no_backends,
-        view::{
-            BackendView, NotServedView, PlanView, ServiceView, SourceView, TakenFrontend, View,
-        },
+        Agent, milliseconds, no_backends,
+        view::{BackendView, NotServedView, PlanView, ServiceView, TakenFrontend, View},
     },
     maps::{LbMaps, dump},
-    model::{Family, ServiceName, Warning},
+    model::Family,
 };
 
 impl<M: LbMaps> Agent<M> {
     /// The state at this moment. Costs time in proportion to everything there is; nobody pays for it who does not ask.
     pub fn view(&self, now: Duration) -> View {
-        let refused: Vec<Warning> = self
-            .refused
-            .iter()
-            .map(|(name, refusal)| refusal.warning(name))
-            .chain(self.disputes.iter().map(|it| it.warning.clone()))
-            .collect();
-        let pending = self.dirty.len().max(self.pending.services.len());
-        let settled = self.start != Start::NotYet && !self.doubtful && pending == 0;
+        let refused = self.reconciler.refusals();
+        let mut warnings = self.knowledge.warnings(self.settings.list_timeout, now);
+        warnings.extend(refused.iter().cloned());
+        let settled = self.reconciler.is_settled();
         View {
             services: self.services(now),
             backends: Family::ALL
@@ -30,23 +24,27 @@ impl<M: LbMaps> Agent<M> {
                 .flat_map(|family| self.backends(family))
                 .collect(),
             not_served: self.not_served(),
-            warnings: self.warnings(&refused, now),
+            warnings,
             settled,
             in_sync: settled && refused.is_empty(),
             refused,
-            sources: self.sources(now),
+            sources: self.knowledge.source_views(now),
             last_plan: self.last_plan(now),
-            pending,
+            pending: self.reconciler.waiting(),
         }
     }
 
     fn services(&self, now: Duration) -> Vec<ServiceView> {
-        let served = self.ledger.served();
+        let served = self.reconciler.ledger.served();
         let views = served.map(|shown| {
-            let service = self.snapshot.service(&shown.key.port.service);
+            let service = self.knowledge.snapshot.service(&shown.key.port.service);
             let no_backends_because = shown.slots.is_empty().then(|| {
-                let slices: Vec<_> = self.snapshot.slices_of(&shown.key.port.service).collect();
-                no_backends::because(shown.key, &slices, self.snapshot.place())
+                let slices: Vec<_> = self
+                    .knowledge
+                    .snapshot
+                    .slices_of(&shown.key.port.service)
+                    .collect();
+                no_backends::because(shown.key, &slices, self.knowledge.snapshot.place())
             });
             ServiceView {
                 id: shown.id,
@@ -57,6 +55,7 @@ impl<M: LbMaps> Agent<M> {
                 port: shown.key.port.port.clone(),
                 protocol: shown.key.port.protocol.to_string(),
                 family: shown.key.family,
+                health_check_port: service.and_then(|service| service.health_check_port),
                 frontends: shown
                     .frontends
                     .iter()
@@ -73,16 +72,16 @@ impl<M: LbMaps> Agent<M> {
                 backends: shown.slots.to_vec(),
                 no_backends_because,
                 changed_ms: self
-                    .changed
-                    .get(&shown.key.port.service)
-                    .map(|changed| milliseconds(now.saturating_sub(*changed))),
+                    .knowledge
+                    .changed(&shown.key.port.service)
+                    .map(|changed| milliseconds(now.saturating_sub(changed))),
             }
         });
         views.collect()
     }
 
     fn backends(&self, family: Family) -> impl Iterator<Item = BackendView> {
-        let backends = self.ledger.backends(family);
+        let backends = self.reconciler.ledger.backends(family);
         backends.map(move |(id, backend)| BackendView {
             id,
             family,
@@ -91,6 +90,7 @@ impl<M: LbMaps> Agent<M> {
             generation: backend.generation,
             service_id: backend.service_id,
             service: self
+                .reconciler
                 .ledger
                 .name(backend.service_id)
                 .map(|key| key.port.to_string()),
@@ -100,97 +100,13 @@ impl<M: LbMaps> Agent<M> {
     }
 
     fn not_served(&self) -> Vec<NotServedView> {
-        let services = self.snapshot.services();
+        let services = self.knowledge.snapshot.services();
         let views = services.filter_map(|service| {
             let reason = service.not_served?;
             Some(NotServedView {
                 service: service.name.to_string(),
                 reason: reason.to_string(),
             })
-        });
-        views.collect()
-    }
-
-    fn warnings(&self, refused: &[Warning], now: Duration) -> Vec<Warning> {
-        let awaited = self.awaited().filter(|_| now >= self.settings.list_timeout);
-        let awaited = awaited.map(|source: Source| {
-            Warning::new(
-                format!("Source {source}"),
-                format!(
-                    "has not said what there is for {} s; nothing is written before",
-                    now.as_secs()
-                ),
-                "see that it can be reached; what the maps said at the start is served meanwhile",
-            )
-        });
-        let partial = self.sources.iter().filter(|(_, seen)| seen.is_partial);
-        let partial = partial.map(|(source, _)| {
-            Warning::new(
-                format!("Source {source}"),
-                "has something that could not be read since the agent's start; what an earlier run has left in the maps stays",
-                "correct or remove what cannot be read, which is named here as well",
-            )
-        });
-        let awaited = awaited.chain(partial).chain(self.warnings_of_node());
-        let services = self
-            .snapshot
-            .services()
-            .flat_map(|service| &service.warnings);
-        let slices = self.snapshot.slices().flat_map(|slice| &slice.warnings);
-        let trouble = self.trouble.values().flatten();
-        let all = trouble
-            .chain(services)
-            .chain(slices)
-            .chain(refused)
-            .cloned();
-        awaited.chain(all).collect()
-    }
-
-    /// What is wrong with the node's place, and with what is said of Services' addresses.
-    pub(super) fn warnings_of_node(&self) -> Vec<Warning> {
-        let cidrs = self.snapshot.service_cidr_warnings();
-        cidrs.into_iter().chain(self.without_address()).collect()
-    }
-
-    /// Node ports need an address, and a node may have been given none.
-    fn without_address(&self) -> Option<Warning> {
-        let place = self.snapshot.place();
-        let mut families = Family::ALL.into_iter();
-        if families.any(|family| !place.node_port_addresses(family).is_empty()) {
-            return None;
-        }
-        let mut ports = self.snapshot.services().flat_map(|service| &service.ports);
-        let is_asked = ports.any(|port| port.node_port.is_some());
-        is_asked.then(|| {
-            Warning::new(
-                format!("Node {}", place.node),
-                "has no address that node ports could be served at, as far as is known",
-                "name its own by --node-ip, or others by --nodeport-addresses",
-            )
-        })
-    }
-
-    /// What is wrong with a Service and its slices.
-    pub(super) fn warnings_about(&self, name: &ServiceName) -> Vec<&Warning> {
-        let service = self
-            .snapshot
-            .service(name)
-            .into_iter()
-            .flat_map(|service| &service.warnings);
-        let slices = self
-            .snapshot
-            .slices_of(name)
-            .flat_map(|slice| &slice.warnings);
-        service.chain(slices).collect()
-    }
-
-    fn sources(&self, now: Duration) -> Vec<SourceView> {
-        let views = self.sources.iter().map(|(source, seen)| SourceView {
-            source: *source,
-            listed: seen.listed,
-            last_event_ms: seen
-                .last_event
-                .map(|moment| milliseconds(now.saturating_sub(moment))),
         });
         views.collect()
     }
@@ -206,10 +122,6 @@ impl<M: LbMaps> Agent<M> {
     }
 }
 
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -218,7 +130,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        agent::{Event, Settings},
+        agent::{Event, Settings, Source},
         convert,
         maps::fake::FakeMaps,
         model::{Place, ServiceType},
@@ -233,6 +145,7 @@ mod tests {
             gone_grace: moment,
             backoff: (moment, moment),
             list_timeout: moment,
+            node_device: None,
             place,
         }
     }

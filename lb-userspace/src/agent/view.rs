@@ -61,6 +61,9 @@ pub struct ServiceView {
     pub family: Family,
     /// The Service's cluster address of this family, if it has one and the Service is known.
     pub cluster_ip: Option<IpAddr>,
+    /// The TCP port at the node's addresses where load balancers check its health, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check_port: Option<u16>,
     /// What clients dial.
     pub frontends: Vec<SocketAddr>,
     /// What clients of it would dial, but another Service has.
@@ -121,7 +124,7 @@ pub struct BackendView {
     pub family: Family,
     /// Address and port.
     pub address: SocketAddr,
-    /// `active`, `draining` or `gone`.
+    /// `active`, `draining`, `left` or `gone`.
     pub state: String,
     /// How many owners the id has had.
     pub generation: u32,

@@ -2,10 +2,11 @@
 use super::table::{Rows, span};
 use crate::{agent::View, flows::affinity::AffinityView};
 
-/// Gives each service its name, where the agent says one.
+/// Gives each service its name, where the agent says one. An id can belong to another Service since: what is not known to be
+/// of this one gets no name.
 pub(super) fn name(all: &mut [AffinityView], view: &View) {
     let names = view.port_names();
-    for it in all {
+    for it in all.iter_mut().filter(|it| it.is_current) {
         it.service = names.get(&(it.family, it.service_id)).cloned();
     }
 }
@@ -52,12 +53,21 @@ mod tests {
             client: client.map(|it| it.parse().unwrap()),
             service: None,
             service_id: 7,
+            is_current: true,
             backend_id: 1,
             backend: Some("10.244.1.2:80".parse().unwrap()),
             idle_seconds: 5,
             remaining_seconds: remaining,
         };
-        let mut all = [entry(Some("10.244.1.9"), Some(55)), entry(None, None)];
+        let of_earlier_service = AffinityView {
+            is_current: false,
+            ..entry(Some("10.244.1.7"), None)
+        };
+        let mut all = [
+            entry(Some("10.244.1.9"), Some(55)),
+            entry(None, None),
+            of_earlier_service,
+        ];
         let text = rows(&all, false).text();
         assert!(text.contains("10.244.1.9    #7"), "{text}");
         let service = crate::agent::view::ServiceView {
@@ -69,6 +79,7 @@ mod tests {
             protocol: "tcp".to_owned(),
             family: Family::V4,
             cluster_ip: None,
+            health_check_port: None,
             frontends: Vec::new(),
             taken: Vec::new(),
             backends: Vec::new(),
@@ -81,7 +92,13 @@ mod tests {
         };
         name(&mut all, &view);
         let text = rows(&all, true).text();
-        for part in ["default/door:http/tcp", "55s", "(this node)", "over"] {
+        for part in [
+            "default/door:http/tcp",
+            "55s",
+            "(this node)",
+            "over",
+            "10.244.1.7    #7",
+        ] {
             assert!(text.contains(part), "no {part} in {text}");
         }
     }

@@ -266,7 +266,7 @@ where
 {
     let maps = F::of(contents);
     for (key, entry) in &maps.frontends {
-        if key.scope != ClientScope::Everybody as u8 || dump::is_any_port(key) {
+        if key.scope != ClientScope::Everybody as u8 || entry.service_id == 0 {
             continue;
         }
         let region = contents
@@ -287,6 +287,7 @@ where
                 .map_or_else(|| key.protocol.to_string(), |protocol| protocol.to_string()),
             family,
             cluster_ip: None,
+            health_check_port: None,
             frontends: vec![frontend],
             taken: Vec::new(),
             backends: slots
@@ -332,6 +333,7 @@ mod tests {
                 protocol: "tcp".to_owned(),
                 family: Family::V4,
                 cluster_ip: Some([10, 96, 0, 80].into()),
+                health_check_port: None,
                 frontends: vec![([10, 96, 0, 80], 80).into()],
                 taken: vec![TakenFrontend {
                     frontend: ([192, 0, 2, 1], 30080).into(),

@@ -1,7 +1,5 @@
 //! `waggle run`: everything put together.
 use std::{
-    collections::BTreeSet,
-    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use aya_log::EbpfLogger;
 use clap::Args;
 use kube::Client;
-use lb_common::DatapathConfig;
+use lb_common::{DatapathConfig, config::API_THREAD};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -23,7 +21,11 @@ use crate::{
     datapath::{
         self, BpfRoot, Datapath, LoadOptions,
         answers::refusals,
-        devices::{device::Filter, monitor::Monitor},
+        devices::{
+            device::Filter,
+            monitor::{Monitor, Options},
+            node_device::{NodeDevice, ServeNodeBy},
+        },
         events,
         node::kernel,
         object::{contract::ConfiguredCapacities, lock::NodeLock},
@@ -33,6 +35,7 @@ use crate::{
     flows::{strays, sweep},
     health,
     maps::bpf::BpfMaps,
+    model::DeviceAddresses,
     probe::KernelAbilities,
     status::server,
     supervise::{Supervisor, Tasks, supervisor},
@@ -79,6 +82,7 @@ pub(super) fn run(arguments: Arguments) -> Result<()> {
     start_log(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .thread_name(API_THREAD)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
@@ -177,26 +181,30 @@ impl Node {
             },
         )?;
         let maps = BpfMaps::open(&root.maps())?;
-        let agent = Agent::new(settings.agent()?, maps)?;
+        let serve_by = settings.node_device.unwrap_or_default();
+        let node_device = NodeDevice::open(serve_by);
+        let mut of_agent = settings.agent()?;
+        of_agent.place.has_node_device = node_device.is_some() && serve_by == ServeNodeBy::Auto;
+        of_agent.node_device.clone_from(&node_device);
+        let agent = Agent::new(of_agent, maps)?;
         let cgroup_root = match &settings.cgroup_root {
             Some(path) => path.clone(),
             None => cgroup::root()?,
         };
         let socket_hooks = cgroup::attach(&datapath, &cgroup_root)?;
         cgroup::warn(&cgroup_root, &[], &socket_hooks);
-        let filter = Filter {
-            devices: settings.devices.clone(),
-            pod_interfaces: settings.pod_interfaces.clone(),
+        let devices = Options {
+            filter: Filter {
+                devices: settings.devices.clone(),
+                pod_interfaces: settings.pod_interfaces.clone(),
+            },
+            detect_local: settings.node.place()?.detect_local,
+            node_device,
+            check_period: settings.device_check_period(),
         };
         let (tasks, supervisor) = supervisor();
-        let monitor = datapath.attach_to_devices(
-            &run_dir,
-            filter,
-            settings.attach.unwrap_or_default(),
-            settings.node.place()?.detect_local,
-            settings.device_check_period(),
-            &tasks,
-        )?;
+        let attach_by = settings.attach.unwrap_or_default();
+        let monitor = datapath.attach_to_devices(&run_dir, devices, attach_by, &tasks)?;
         let sweeper = sweep::Sweeper::new(&datapath, settings.timeouts())?;
         let abilities = KernelAbilities::find(btf);
         if !abilities.socket_destroy {
@@ -279,8 +287,8 @@ impl Node {
             server::serve(listener, state),
         );
         // The node's addresses come before everything else: the first plan has frontends at all of them.
-        let mut addresses = self.monitor.local_addresses();
-        let first = Event::LocalAddresses(addresses.borrow_and_update().clone());
+        let mut addresses = self.monitor.device_addresses();
+        let first = Event::DeviceAddresses(addresses.borrow_and_update().clone());
         events.send(first).await.context("the agent's loop")?;
         let addresses = follow_addresses(addresses, events.clone());
         tasks.spawn("watch of the node's addresses", addresses);
@@ -320,12 +328,12 @@ async fn watch_source(settings: Settings, events: mpsc::Sender<Event>) -> Result
 
 /// Tells the agent whenever the addresses of the node's devices are others.
 async fn follow_addresses(
-    mut addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    mut addresses: watch::Receiver<DeviceAddresses>,
     events: mpsc::Sender<Event>,
 ) {
     while addresses.changed().await.is_ok() {
         let current = addresses.borrow_and_update().clone();
-        if events.send(Event::LocalAddresses(current)).await.is_err() {
+        if events.send(Event::DeviceAddresses(current)).await.is_err() {
             return;
         }
     }

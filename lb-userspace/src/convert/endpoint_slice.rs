@@ -1,25 +1,32 @@
 //! `EndpointSlice`.
 use std::net::IpAddr;
 
-use k8s_openapi::api::discovery::v1 as api;
-
 use crate::{
     convert::{Notes, object_name},
     model::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, ServiceName, Target},
+    objects,
 };
 
 /// Names the Service that a slice belongs to.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// Marks the slices of headless Services, which nobody translates.
-const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+pub(super) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
-/// A slice as the agent sees it; `None` if it belongs to no Service: it is somebody's own affair then. Those of headless
-/// Services are nobody's.
-pub fn endpoint_slice(object: &api::EndpointSlice) -> Option<EndpointSlice> {
-    let labels = object.metadata.labels.as_ref()?;
+/// Names another proxy, to which the object is left.
+pub(super) const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+
+/// Whether an object's labels exclude it, as kube-proxy's selectors do (KEP-2447, and `pkg/proxy/apis/well_known_labels.go`).
+pub fn is_excluded(metadata: &objects::Metadata) -> bool {
+    let labels = &metadata.labels;
+    labels.contains_key(HEADLESS_LABEL) || labels.contains_key(PROXY_NAME_LABEL)
+}
+
+/// A slice as the agent sees it; `None` if it belongs to no Service, or if its labels exclude it.
+pub fn endpoint_slice(object: &objects::EndpointSlice) -> Option<EndpointSlice> {
+    let labels = &object.metadata.labels;
     let service = labels.get(SERVICE_NAME_LABEL)?;
-    if labels.contains_key(HEADLESS_LABEL) {
+    if is_excluded(&object.metadata) {
         return None;
     }
     let name = object_name(&object.metadata);
@@ -38,18 +45,9 @@ pub fn endpoint_slice(object: &api::EndpointSlice) -> Option<EndpointSlice> {
     let mut endpoints = Vec::new();
     if let Some(family) = family {
         let convert = |it| endpoint(it, family, &mut notes);
-        endpoints = object
-            .endpoints
-            .iter()
-            .flatten()
-            .filter_map(convert)
-            .collect();
+        endpoints = object.endpoints.iter().filter_map(convert).collect();
     }
-    let ports = object
-        .ports
-        .iter()
-        .flatten()
-        .filter_map(|it| port(it, &mut notes));
+    let ports = object.ports.iter().filter_map(|it| port(it, &mut notes));
     Some(EndpointSlice {
         ports: ports.collect(),
         service: ServiceName::new(&name.namespace, service),
@@ -61,12 +59,11 @@ pub fn endpoint_slice(object: &api::EndpointSlice) -> Option<EndpointSlice> {
 }
 
 /// Whether a slice says which Service it belongs to.
-pub fn names_service(object: &api::EndpointSlice) -> bool {
-    let labels = object.metadata.labels.as_ref();
-    labels.is_some_and(|labels| labels.contains_key(SERVICE_NAME_LABEL))
+pub fn names_service(object: &objects::EndpointSlice) -> bool {
+    object.metadata.labels.contains_key(SERVICE_NAME_LABEL)
 }
 
-fn port(object: &api::EndpointPort, notes: &mut Notes) -> Option<EndpointPort> {
+fn port(object: &objects::EndpointPort, notes: &mut Notes) -> Option<EndpointPort> {
     let name = object.name.clone().unwrap_or_default();
     let of = if name.is_empty() {
         "its port".to_owned()
@@ -89,7 +86,7 @@ fn port(object: &api::EndpointPort, notes: &mut Notes) -> Option<EndpointPort> {
     })
 }
 
-fn endpoint(object: &api::Endpoint, family: Family, notes: &mut Notes) -> Option<Endpoint> {
+fn endpoint(object: &objects::Endpoint, family: Family, notes: &mut Notes) -> Option<Endpoint> {
     // The addresses of one endpoint are the same pod's; like kube-proxy, take the first.
     let Some(text) = object.addresses.first() else {
         notes.add(
@@ -99,8 +96,8 @@ fn endpoint(object: &api::Endpoint, family: Family, notes: &mut Notes) -> Option
         return None;
     };
     let address: IpAddr = notes.endpoint_address("endpoint address", text, Some(family))?;
-    let conditions = object.conditions.as_ref();
-    let ready = conditions.and_then(|it| it.ready).unwrap_or(true);
+    let conditions = &object.conditions;
+    let ready = conditions.ready.unwrap_or(true);
     let target = object.target_ref.as_ref().map(|target| Target {
         name: target.name.clone().unwrap_or_default(),
         uid: target.uid.clone().unwrap_or_default(),
@@ -108,17 +105,17 @@ fn endpoint(object: &api::Endpoint, family: Family, notes: &mut Notes) -> Option
     Some(Endpoint {
         address,
         ready,
-        serving: conditions.and_then(|it| it.serving).unwrap_or(true),
-        terminating: conditions.and_then(|it| it.terminating).unwrap_or(false),
+        serving: conditions.serving.unwrap_or(true),
+        terminating: conditions.terminating.unwrap_or(false),
         node: object.node_name.clone(),
-        hints: object.hints.as_ref().map(hints).unwrap_or_default(),
+        hints: hints(&object.hints),
         target,
     })
 }
 
-fn hints(object: &api::EndpointHints) -> Hints {
-    let nodes = object.for_nodes.iter().flatten();
-    let zones = object.for_zones.iter().flatten();
+fn hints(object: &objects::Hints) -> Hints {
+    let nodes = object.for_nodes.iter();
+    let zones = object.for_zones.iter();
     Hints {
         nodes: nodes.map(|node| node.name.clone()).collect(),
         zones: zones.map(|zone| zone.name.clone()).collect(),

@@ -1,27 +1,22 @@
 //! v1 Endpoints, the older form of slices: only manifests use it.
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1 as api;
-
 use crate::{
     convert::{Notes, object_name},
     model::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, SliceName, Target},
+    objects,
 };
 
 /// A slice for each subset and family. The Service is the one of the same name.
-pub fn endpoints(object: &api::Endpoints) -> Vec<EndpointSlice> {
+pub fn endpoints(object: &objects::Endpoints) -> Vec<EndpointSlice> {
     let name = object_name(&object.metadata);
     let mut notes = Notes::about("Endpoints", &name);
     let mut slices = Vec::new();
-    for (number, subset) in object.subsets.iter().flatten().enumerate() {
-        let ports = subset.ports.iter().flatten();
+    for (number, subset) in object.subsets.iter().enumerate() {
+        let ports = subset.ports.iter();
         let ports: Vec<EndpointPort> = ports.filter_map(|it| port(it, &mut notes)).collect();
-        let ready = subset.addresses.iter().flatten().map(|it| (it, true));
-        let not_ready = subset
-            .not_ready_addresses
-            .iter()
-            .flatten()
-            .map(|it| (it, false));
+        let ready = subset.addresses.iter().map(|it| (it, true));
+        let not_ready = subset.not_ready_addresses.iter().map(|it| (it, false));
         let convert = |(address, ready)| endpoint(address, ready, &mut notes);
         let all: Vec<Endpoint> = ready.chain(not_ready).filter_map(convert).collect();
         for family in Family::ALL {
@@ -58,7 +53,7 @@ pub fn endpoints(object: &api::Endpoints) -> Vec<EndpointSlice> {
     slices
 }
 
-fn port(object: &api::EndpointPort, notes: &mut Notes) -> Option<EndpointPort> {
+fn port(object: &objects::SubsetPort, notes: &mut Notes) -> Option<EndpointPort> {
     let name = object.name.clone().unwrap_or_default();
     let of = if name.is_empty() {
         "its port".to_owned()
@@ -74,7 +69,7 @@ fn port(object: &api::EndpointPort, notes: &mut Notes) -> Option<EndpointPort> {
     })
 }
 
-fn endpoint(object: &api::EndpointAddress, ready: bool, notes: &mut Notes) -> Option<Endpoint> {
+fn endpoint(object: &objects::EndpointAddress, ready: bool, notes: &mut Notes) -> Option<Endpoint> {
     let address: IpAddr = notes.endpoint_address("endpoint address", &object.ip, None)?;
     let target = object.target_ref.as_ref().map(|target| Target {
         name: target.name.clone().unwrap_or_default(),

@@ -9,23 +9,25 @@ mod pods;
 mod service;
 mod service_cidr;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lb_common::Protocol;
 
-pub use endpoint_slice::{SERVICE_NAME_LABEL, endpoint_slice, names_service};
+pub use endpoint_slice::{SERVICE_NAME_LABEL, endpoint_slice, is_excluded, names_service};
 pub use endpoints::endpoints;
 pub use node::node;
 pub use pods::{pod_uid, select};
 pub use service::service;
 pub use service_cidr::service_cidr;
 
-use crate::model::{ObjectName, Warning};
+use crate::{
+    model::{ObjectName, Warning},
+    objects::Metadata,
+};
 
 /// How many warnings one object may give before the rest is only counted: 70,000 endpoints may all be wrong alike.
 const SHOWN: usize = 5;
 
 /// Namespace and name; an object without a namespace is in `default`.
-pub fn object_name(metadata: &ObjectMeta) -> ObjectName {
+pub fn object_name(metadata: &Metadata) -> ObjectName {
     let namespace = metadata.namespace.as_deref().filter(|it| !it.is_empty());
     ObjectName::new(
         namespace.unwrap_or("default"),

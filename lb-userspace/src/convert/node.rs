@@ -2,25 +2,23 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1 as api;
 
-use crate::model::{Family, Node};
+use crate::{
+    model::{Family, Node},
+    objects,
+};
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const LEAVING_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// A Node as the agent sees it.
-pub fn node(object: &api::Node) -> Node {
-    let labels = object.metadata.labels.as_ref();
-    let taints = object
-        .spec
-        .iter()
-        .flat_map(|spec| spec.taints.iter().flatten());
+pub fn node(object: &objects::Node) -> Node {
+    let mut taints = object.spec.taints.iter();
     let leaving = object.metadata.deletion_timestamp.is_some()
-        || taints.into_iter().any(|taint| taint.key == LEAVING_TAINT);
+        || taints.any(|taint| taint.key == LEAVING_TAINT);
     Node {
         name: object.metadata.name.clone().unwrap_or_default(),
-        zone: labels.and_then(|labels| labels.get(ZONE_LABEL)).cloned(),
+        zone: object.metadata.labels.get(ZONE_LABEL).cloned(),
         addresses: addresses(object),
         pod_cidrs: pod_cidrs(object),
         leaving,
@@ -28,15 +26,11 @@ pub fn node(object: &api::Node) -> Node {
 }
 
 /// Its own addresses, the first of each family: internal ones before external ones.
-fn addresses(object: &api::Node) -> Vec<IpAddr> {
-    let status = object.status.as_ref();
-    let written = status.and_then(|status| status.addresses.as_deref());
+fn addresses(object: &objects::Node) -> Vec<IpAddr> {
+    let written = &object.status.addresses;
     let mut addresses: Vec<IpAddr> = Vec::new();
     for kind in ["InternalIP", "ExternalIP"] {
-        let of_kind = written
-            .unwrap_or_default()
-            .iter()
-            .filter(|it| it.type_ == kind);
+        let of_kind = written.iter().filter(|it| it.kind == kind);
         for address in of_kind.filter_map(|it| it.address.parse::<IpAddr>().ok()) {
             let is_first = addresses
                 .iter()
@@ -48,13 +42,10 @@ fn addresses(object: &api::Node) -> Vec<IpAddr> {
 }
 
 /// Where its pods have their addresses; what is no prefix is nothing to go by.
-fn pod_cidrs(object: &api::Node) -> Vec<IpNet> {
-    let Some(spec) = &object.spec else {
-        return Vec::new();
-    };
-    let mut written = spec.pod_cidrs.clone().unwrap_or_default();
+fn pod_cidrs(object: &objects::Node) -> Vec<IpNet> {
+    let mut written = object.spec.pod_cidrs.clone();
     if written.is_empty() {
-        written.extend(spec.pod_cidr.clone());
+        written.extend(object.spec.pod_cidr.clone());
     }
     let prefixes = written.iter().filter_map(|text| text.parse::<IpNet>().ok());
     prefixes.map(|prefix| prefix.trunc()).collect()

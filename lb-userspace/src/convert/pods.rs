@@ -8,15 +8,16 @@ use std::{
     net::IpAddr,
 };
 
-use k8s_openapi::{api::core::v1 as api, apimachinery::pkg::util::intstr::IntOrString};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::{
     convert::{Notes, object_name},
     model::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, ServiceName, SliceName, Target},
+    objects::{Pod, Service, ServiceSpec},
 };
 
 /// What identifies a pod: its uid, or without one its namespace and name.
-pub fn pod_uid(pod: &api::Pod) -> String {
+pub fn pod_uid(pod: &Pod) -> String {
     pod.metadata
         .uid
         .clone()
@@ -24,23 +25,17 @@ pub fn pod_uid(pod: &api::Pod) -> String {
 }
 
 /// The slices of a Service. Without a selector there are none: somebody else writes them.
-pub fn select(service: &api::Service, pods: &[&api::Pod]) -> Vec<EndpointSlice> {
+pub fn select(service: &Service, pods: &[&Pod]) -> Vec<EndpointSlice> {
     let name = object_name(&service.metadata);
-    let Some(spec) = &service.spec else {
+    let (spec, selector) = (&service.spec, &service.spec.selector);
+    if selector.is_empty() {
         return Vec::new();
-    };
-    let Some(selector) = spec
-        .selector
-        .as_ref()
-        .filter(|selector| !selector.is_empty())
-    else {
-        return Vec::new();
-    };
+    }
     let mut notes = Notes::about("Service", &name);
     // Pods may differ in the numbers of their named ports: a slice for each combination, as the controller does.
     let mut slices: BTreeMap<(Family, Vec<EndpointPort>), Vec<Endpoint>> = BTreeMap::new();
     let publish_not_ready = spec.publish_not_ready_addresses.unwrap_or(false);
-    let (matching, elsewhere): (Vec<&api::Pod>, Vec<&api::Pod>) = pods
+    let (matching, elsewhere): (Vec<&Pod>, Vec<&Pod>) = pods
         .iter()
         .filter(|pod| has_labels(pod, selector))
         .partition(|pod| object_name(&pod.metadata).namespace == name.namespace);
@@ -80,8 +75,8 @@ pub fn select(service: &api::Service, pods: &[&api::Pod]) -> Vec<EndpointSlice> 
 fn miss(
     name: &ServiceName,
     selector: &BTreeMap<String, String>,
-    pods: &[&api::Pod],
-    elsewhere: &[&api::Pod],
+    pods: &[&Pod],
+    elsewhere: &[&Pod],
     notes: &mut Notes,
 ) {
     let namespace = &name.namespace;
@@ -112,23 +107,23 @@ fn miss(
     }
 }
 
-fn has_labels(pod: &api::Pod, selector: &BTreeMap<String, String>) -> bool {
-    let labels = pod.metadata.labels.as_ref();
+fn has_labels(pod: &Pod, selector: &BTreeMap<String, String>) -> bool {
+    let labels = &pod.metadata.labels;
     selector
         .iter()
-        .all(|(key, value)| labels.and_then(|it| it.get(key)) == Some(value))
+        .all(|(key, value)| labels.get(key) == Some(value))
 }
 
-fn is_finished(pod: &api::Pod) -> bool {
+fn is_finished(pod: &Pod) -> bool {
     matches!(phase(pod), Some("Succeeded" | "Failed"))
 }
 
-fn phase(pod: &api::Pod) -> Option<&str> {
+fn phase(pod: &Pod) -> Option<&str> {
     pod.status.as_ref()?.phase.as_deref()
 }
 
 /// A Pod that is still pending has none yet.
-fn without_address(pod: &api::Pod, notes: &mut Notes) {
+fn without_address(pod: &Pod, notes: &mut Notes) {
     if phase(pod) == Some("Pending") {
         return;
     }
@@ -138,17 +133,12 @@ fn without_address(pod: &api::Pod, notes: &mut Notes) {
     );
 }
 
-fn addresses(pod: &api::Pod, notes: &mut Notes) -> Vec<IpAddr> {
+fn addresses(pod: &Pod, notes: &mut Notes) -> Vec<IpAddr> {
     let Some(status) = &pod.status else {
         without_address(pod, notes);
         return Vec::new();
     };
-    let mut written: Vec<&str> = status
-        .pod_ips
-        .iter()
-        .flatten()
-        .map(|it| it.ip.as_str())
-        .collect();
+    let mut written: Vec<&str> = status.pod_ips.iter().map(|it| it.ip.as_str()).collect();
     if written.is_empty() {
         written = status.pod_ip.iter().map(String::as_str).collect();
     }
@@ -165,13 +155,13 @@ fn addresses(pod: &api::Pod, notes: &mut Notes) -> Vec<IpAddr> {
     addresses
 }
 
-fn endpoint(pod: &api::Pod, address: IpAddr, publish_not_ready: bool) -> Endpoint {
+fn endpoint(pod: &Pod, address: IpAddr, publish_not_ready: bool) -> Endpoint {
     let status = pod.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_ref());
     let serving = conditions.is_none_or(|conditions| {
         conditions
             .iter()
-            .any(|it| it.type_ == "Ready" && it.status == "True")
+            .any(|it| it.kind == "Ready" && it.status == "True")
     });
     let terminating = pod.metadata.deletion_timestamp.is_some();
     Endpoint {
@@ -179,7 +169,7 @@ fn endpoint(pod: &api::Pod, address: IpAddr, publish_not_ready: bool) -> Endpoin
         ready: publish_not_ready || (serving && !terminating),
         serving,
         terminating,
-        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        node: pod.spec.node_name.clone(),
         hints: Hints::default(),
         target: Some(Target {
             name: pod.metadata.name.clone().unwrap_or_default(),
@@ -189,9 +179,9 @@ fn endpoint(pod: &api::Pod, address: IpAddr, publish_not_ready: bool) -> Endpoin
 }
 
 /// The Service's ports at this pod. Those that are wrong in the Service are not complained about here.
-fn ports_of(spec: &api::ServiceSpec, pod: &api::Pod, notes: &mut Notes) -> Vec<EndpointPort> {
+fn ports_of(spec: &ServiceSpec, pod: &Pod, notes: &mut Notes) -> Vec<EndpointPort> {
     let mut ports = Vec::new();
-    for port in spec.ports.iter().flatten() {
+    for port in &spec.ports {
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
         let Some(known) =
             Notes::about("", &object_name(&pod.metadata)).protocol("", Some(protocol))
@@ -231,16 +221,16 @@ fn ports_of(spec: &api::ServiceSpec, pod: &api::Pod, notes: &mut Notes) -> Vec<E
     ports
 }
 
-fn container_port(pod: &api::Pod, name: &str, protocol: &str) -> Option<i32> {
-    let spec = pod.spec.as_ref()?;
-    let sidecars = spec.init_containers.iter().flatten();
+fn container_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
+    let spec = &pod.spec;
+    let sidecars = spec.init_containers.iter();
     let sidecars = sidecars.filter(|it| it.restart_policy.as_deref() == Some("Always"));
     let containers = spec.containers.iter().chain(sidecars);
-    let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let mut ports = containers.flat_map(|container| &container.ports);
     let found = ports.find(|port| {
         port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
     });
-    found.map(|port| port.container_port)
+    found.map(|port| port.number)
 }
 
 #[cfg(test)]

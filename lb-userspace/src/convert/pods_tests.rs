@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn pod(name: &str, change: &Value) -> api::Pod {
+fn pod(name: &str, change: &Value) -> Pod {
     let mut pod = json!({
         "metadata": {"name": name, "labels": {"app": "web"}},
         "spec": {"nodeName": "node-1", "containers": [
@@ -25,7 +25,7 @@ fn merge(into: &mut Value, change: &Value) {
     }
 }
 
-fn service(spec: &Value) -> api::Service {
+fn service(spec: &Value) -> Service {
     let mut object = json!({
         "metadata": {"name": "web"},
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
@@ -159,7 +159,7 @@ fn a_dual_stack_pod_has_an_endpoint_of_each_family() {
 fn a_service_without_a_selector_selects_nobody() {
     let without = service(&json!({"selector": null}));
     let mut empty = service(&json!({}));
-    empty.spec.as_mut().unwrap().selector = Some(BTreeMap::new());
+    empty.spec.selector = BTreeMap::new();
     for service in [without, empty] {
         assert!(select(&service, &[&pod("a", &json!({}))]).is_empty());
     }
@@ -167,14 +167,14 @@ fn a_service_without_a_selector_selects_nobody() {
 
 #[test]
 fn a_selector_that_means_nobody_and_a_pod_without_an_address_are_told_of() {
-    let told = |service: &api::Service, pods: &[api::Pod]| {
+    let told = |service: &Service, pods: &[Pod]| {
         let slices = select(service, &pods.iter().collect::<Vec<_>>());
         assert!(slices.iter().all(|it| it.endpoints.is_empty()));
         let warnings = slices.into_iter().flat_map(|it| it.warnings);
         warnings.map(|it| it.problem).collect::<Vec<_>>()
     };
     let mut typo = service(&json!({}));
-    let selector = typo.spec.as_mut().unwrap().selector.as_mut().unwrap();
+    let selector = &mut typo.spec.selector;
     selector.insert("app".to_owned(), "wbe".to_owned());
     let labels: Vec<_> = selector
         .iter()

@@ -2,12 +2,16 @@
 use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive};
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1 as api;
 use lb_common::Protocol;
 
 use crate::{
-    convert::{Notes, object_name},
+    convert::{
+        Notes,
+        endpoint_slice::{HEADLESS_LABEL, PROXY_NAME_LABEL},
+        object_name,
+    },
     model::{Created, Family, NotServed, Service, ServicePort, ServiceType, TrafficPolicy},
+    objects::{self, ServiceSpec},
 };
 
 /// How long a client stays with an endpoint if the Service does not say so: Kubernetes' default, three hours.
@@ -15,14 +19,11 @@ const AFFINITY_SECONDS: u32 = 10_800;
 /// What a Service may say: up to a day.
 const AFFINITY_RANGE: RangeInclusive<u32> = 1..=86_400;
 
-const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
-
 /// A Service as the agent sees it.
-pub fn service(object: &api::Service) -> Service {
+pub fn service(object: &objects::Service) -> Service {
     let name = object_name(&object.metadata);
     let mut notes = Notes::about("Service", &name);
-    let no_spec = api::ServiceSpec::default();
-    let spec = object.spec.as_ref().unwrap_or(&no_spec);
+    let spec = &object.spec;
     let not_served = not_served(object, spec);
     let (mut cluster_ips, mut ports) = (Vec::new(), Vec::new());
     let (mut balancer_ips, mut external_ips) = (Vec::new(), Vec::new());
@@ -37,7 +38,7 @@ pub fn service(object: &api::Service) -> Service {
         cluster_ips = addresses(spec, &mut notes);
         source_ranges = ranges(spec, &mut notes);
         balancer_ips = balancer_addresses(object, &mut notes);
-        let written = spec.external_ips.iter().flatten().map(String::as_str);
+        let written = spec.external_ips.iter().map(String::as_str);
         external_ips = distinct("externalIP", written.collect(), &mut notes);
         for (of, outside) in [
             ("load balancer address", &mut balancer_ips),
@@ -54,8 +55,8 @@ pub fn service(object: &api::Service) -> Service {
     Service {
         name,
         uid: object.metadata.uid.clone().unwrap_or_default(),
-        created: created.map_or(Created::Unknown, |time| Created::At(time.0.as_second())),
-        kind: service_type(spec.type_.as_deref()),
+        created: created.map_or(Created::Unknown, |time| Created::At(time.as_second())),
+        kind: service_type(spec.kind.as_deref()),
         cluster_ips,
         source_ranges,
         balancer_ips,
@@ -70,16 +71,17 @@ pub fn service(object: &api::Service) -> Service {
     }
 }
 
-fn not_served(object: &api::Service, spec: &api::ServiceSpec) -> Option<NotServed> {
-    let labels = object.metadata.labels.as_ref();
+fn not_served(object: &objects::Service, spec: &ServiceSpec) -> Option<NotServed> {
+    let labels = &object.metadata.labels;
     let headless = |address: &String| address == "None";
-    if service_type(spec.type_.as_deref()) == ServiceType::ExternalName {
+    if service_type(spec.kind.as_deref()) == ServiceType::ExternalName {
         Some(NotServed::ExternalName)
     } else if spec.cluster_ip.as_ref().is_some_and(headless)
-        || spec.cluster_ips.iter().flatten().any(headless)
+        || spec.cluster_ips.iter().any(headless)
+        || labels.contains_key(HEADLESS_LABEL)
     {
         Some(NotServed::Headless)
-    } else if labels.is_some_and(|labels| labels.contains_key(PROXY_NAME_LABEL)) {
+    } else if labels.contains_key(PROXY_NAME_LABEL) {
         Some(NotServed::OtherProxy)
     } else {
         None
@@ -105,8 +107,8 @@ fn traffic_policy(written: Option<&str>) -> TrafficPolicy {
     }
 }
 
-fn health_check(spec: &api::ServiceSpec, notes: &mut Notes) -> Option<u16> {
-    let kind = service_type(spec.type_.as_deref());
+fn health_check(spec: &ServiceSpec, notes: &mut Notes) -> Option<u16> {
+    let kind = service_type(spec.kind.as_deref());
     let policy = traffic_policy(spec.external_traffic_policy.as_deref());
     let number = spec.health_check_node_port.filter(|number| *number != 0)?;
     let is_asked = (kind, policy) == (ServiceType::LoadBalancer, TrafficPolicy::Local);
@@ -116,7 +118,7 @@ fn health_check(spec: &api::ServiceSpec, notes: &mut Notes) -> Option<u16> {
 }
 
 /// How long a client stays with a backend. Whatever is not `ClientIP` is none, as for kube-proxy.
-fn affinity(spec: &api::ServiceSpec, notes: &mut Notes) -> u32 {
+fn affinity(spec: &ServiceSpec, notes: &mut Notes) -> u32 {
     match spec.session_affinity.as_deref() {
         Some("ClientIP") => {}
         None | Some("" | "None") => return 0,
@@ -130,8 +132,7 @@ fn affinity(spec: &api::ServiceSpec, notes: &mut Notes) -> u32 {
             return 0;
         }
     }
-    let config = spec.session_affinity_config.as_ref();
-    let written = config.and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
+    let written = spec.session_affinity_config.client_ip.timeout_seconds;
     let seconds = written.map_or(Ok(AFFINITY_SECONDS), u32::try_from);
     if let Some(seconds) = seconds.ok().filter(|it| AFFINITY_RANGE.contains(it)) {
         return seconds;
@@ -146,8 +147,8 @@ fn affinity(spec: &api::ServiceSpec, notes: &mut Notes) -> u32 {
     AFFINITY_SECONDS
 }
 
-fn addresses(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<IpAddr> {
-    let all = spec.cluster_ips.iter().flatten().map(String::as_str);
+fn addresses(spec: &ServiceSpec, notes: &mut Notes) -> Vec<IpAddr> {
+    let all = spec.cluster_ips.iter().map(String::as_str);
     let mut written: Vec<&str> = all.filter(|address| !address.is_empty()).collect();
     if written.is_empty() {
         let only = spec.cluster_ip.as_deref();
@@ -183,12 +184,10 @@ fn addresses(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<IpAddr> {
 }
 
 /// Addresses of load balancers that hand packets on as they are.
-fn balancer_addresses(object: &api::Service, notes: &mut Notes) -> Vec<IpAddr> {
-    let status = object.status.as_ref();
-    let ingress = status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_deref());
+fn balancer_addresses(object: &objects::Service, notes: &mut Notes) -> Vec<IpAddr> {
     // A load balancer in the mode Proxy dials node ports: who dials its address means itself (KEP-1860).
     let mut written = Vec::new();
-    for balancer in ingress.into_iter().flatten() {
+    for balancer in &object.status.load_balancer.ingress {
         let address = balancer.ip.as_deref().filter(|it| !it.is_empty());
         match balancer.ip_mode.as_deref() {
             None | Some("VIP") => written.extend(address),
@@ -239,16 +238,16 @@ fn keep_families_of(
 }
 
 /// From where its load balancer may be dialled, if not from everywhere. What is no prefix lets nobody in.
-fn ranges(spec: &api::ServiceSpec, notes: &mut Notes) -> Option<Vec<IpNet>> {
-    let written = spec.load_balancer_source_ranges.iter().flatten();
+fn ranges(spec: &ServiceSpec, notes: &mut Notes) -> Option<Vec<IpNet>> {
+    let written = spec.load_balancer_source_ranges.iter();
     let mut written = written.map(|it| it.trim()).peekable();
     written.peek()?;
     let ranges = written.filter_map(|text| notes.prefix("loadBalancerSourceRange", text));
     Some(ranges.collect())
 }
 
-fn service_ports(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<ServicePort> {
-    let written = spec.ports.as_deref().unwrap_or_default();
+fn service_ports(spec: &ServiceSpec, notes: &mut Notes) -> Vec<ServicePort> {
+    let written = &spec.ports;
     if written.is_empty() {
         notes.add(
             "has no ports; it is not served",
@@ -289,7 +288,7 @@ fn service_ports(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<ServicePort>
             }
             is_first
         });
-        let kind = spec.type_.as_deref().filter(|it| !it.is_empty());
+        let kind = spec.kind.as_deref().filter(|it| !it.is_empty());
         if let (Some(node_port), None | Some("ClusterIP")) = (node_port, kind) {
             notes.add(
                 format!("{of} has nodePort {node_port}, though it is of type ClusterIP; the nodePort is served, as by kube-proxy"),
@@ -307,12 +306,12 @@ fn service_ports(spec: &api::ServiceSpec, notes: &mut Notes) -> Vec<ServicePort>
 }
 
 /// Words that this version does not know: what is made of them is what kube-proxy makes of them.
-fn note_unknown_words(spec: &api::ServiceSpec, notes: &mut Notes) {
+fn note_unknown_words(spec: &ServiceSpec, notes: &mut Notes) {
     const POLICIES: &[&str] = &["Cluster", "Local"];
     let words: [(&str, &Option<String>, &[&str], &str); 4] = [
         (
             "type",
-            &spec.type_,
+            &spec.kind,
             &["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"],
             "it is served at all its addresses",
         ),

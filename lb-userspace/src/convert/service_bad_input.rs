@@ -37,7 +37,7 @@ fn short_and_old_forms_are_taken_as_if_they_were_written_out() {
     ] {
         assert_eq!(convert(&spec).not_served, Some(NotServed::Headless));
     }
-    let nothing = service(&api::Service::default());
+    let nothing = service(&objects::Service::default());
     assert_eq!(problems(&nothing).len(), 2, "no address and no port");
 }
 

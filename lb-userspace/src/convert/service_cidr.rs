@@ -1,20 +1,17 @@
 //! `ServiceCIDR`.
-use k8s_openapi::api::networking::v1 as api;
-
 use crate::{
     convert::{Notes, address::prefix},
     model::{ServiceCidr, printable},
+    objects,
 };
 
 /// A `ServiceCIDR` as the agent sees it. What is no prefix is left out.
-pub fn service_cidr(object: &api::ServiceCIDR) -> ServiceCidr {
+pub fn service_cidr(object: &objects::ServiceCidr) -> ServiceCidr {
     let name = object.metadata.name.clone().unwrap_or_default();
     // It belongs to the cluster, to no namespace.
     let mut notes = Notes::of(format!("ServiceCIDR {}", printable(&name)));
-    let spec = object.spec.as_ref();
-    let written = spec.and_then(|spec| spec.cidrs.as_deref());
     let mut prefixes = Vec::new();
-    for text in written.unwrap_or_default() {
+    for text in &object.spec.cidrs {
         match prefix(text) {
             Some(prefix) if prefix.prefix_len() > 0 => prefixes.push(prefix),
             Some(_) => notes.add(
@@ -62,7 +59,7 @@ mod tests {
                 format!("ServiceCIDR more: `{text}` among its cidrs is {what}; it is left out");
             assert!(told.starts_with(&begin), "{told}");
         }
-        let empty = service_cidr(&api::ServiceCIDR::default());
+        let empty = service_cidr(&objects::ServiceCidr::default());
         assert_eq!((empty.prefixes, empty.warnings), (vec![], vec![]));
     }
 }

@@ -203,6 +203,12 @@ fn services_that_are_not_ours_have_a_reason_and_no_warning() {
         "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
     });
     let other = service(&serde_json::from_value(object).unwrap());
+    let object = json!({
+        "metadata": {"name": "web", "labels": {HEADLESS_LABEL: ""}},
+        "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+    });
+    let labelled = service(&serde_json::from_value(object).unwrap());
+    assert_eq!(labelled.not_served, Some(NotServed::Headless));
     let reasons = [&headless, &external, &other].map(|service| service.not_served);
     let expected = [
         NotServed::Headless,

@@ -14,6 +14,7 @@ use crate::{
             clsact::{self, Direction, Route},
             device::Device,
             inventory::devices,
+            node_device,
         },
         object::lock::SOCKET,
         sockets::cgroup,
@@ -49,6 +50,7 @@ pub fn remove_everything(root: &BpfRoot, run_dir: &Path) -> Result<Removed> {
         found.insert(device_name(&devices, index));
     }
     remove_filters(&devices, &run_dir.join(QDISCS), &mut found)?;
+    node_device::remove(&mut Route::route()?).context("cannot remove the node's device")?;
     removed.devices = found.into_iter().collect();
     // Every layout's maps, not only this program's.
     for layout in BpfRoot::pins(root.path()).context("cannot list the root")? {

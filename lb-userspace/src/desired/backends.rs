@@ -4,14 +4,14 @@
 //! has shown that none does. Whoever comes back to the same service meanwhile gets the same id back.
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::Duration,
 };
 
 use lb_common::{BackendEntry, BackendId, BackendState, Port, ServiceId};
 
 use crate::{
-    desired::{DesiredBackend, Presence, ids::Ids},
+    desired::{DesiredBackend, DesiredService, ids::Ids},
     maps::MapFamily,
     model::Target,
 };
@@ -25,7 +25,7 @@ pub struct Backend {
     pub service_id: ServiceId,
     /// How many owners the id has had.
     pub generation: u32,
-    /// Active, draining or gone.
+    /// Any but free.
     pub state: BackendState,
     /// The pod, if known.
     pub target: Option<Target>,
@@ -47,8 +47,7 @@ pub(super) struct Backends {
     /// Generations of ids that are free and have been used.
     generations: BTreeMap<BackendId, u32>,
     by_place: BTreeSet<(ServiceId, SocketAddr, BackendId)>,
-    /// Draining and not yet gone, by address.
-    draining: BTreeSet<(IpAddr, BackendId)>,
+    by_address: BTreeSet<(SocketAddr, BackendId)>,
     due: BTreeSet<(Duration, BackendId)>,
     retirements: u64,
     /// Ids whose entry has to be looked at.
@@ -62,7 +61,7 @@ impl Backends {
             used: BTreeMap::new(),
             generations: BTreeMap::new(),
             by_place: BTreeSet::new(),
-            draining: BTreeSet::new(),
+            by_address: BTreeSet::new(),
             due: BTreeSet::new(),
             retirements: 0,
             touched: BTreeSet::new(),
@@ -86,11 +85,9 @@ impl Backends {
             terminating: false,
             gone_at: None,
         };
-        if backend.state == BackendState::Draining {
-            self.draining.insert((backend.address.ip(), id));
-        }
         self.by_place
             .insert((entry.service_id, backend.address, id));
+        self.by_address.insert((backend.address, id));
         self.used.insert(id, backend);
     }
 
@@ -120,9 +117,12 @@ impl Backends {
             let backend = &self.used[&id];
             match backend.state {
                 BackendState::Active if backend.may_be(uid) => return Some(id),
-                BackendState::Draining if backend.may_be(uid) => found = found.or(Some(id)),
+                BackendState::Draining | BackendState::Left if backend.may_be(uid) => {
+                    found = found.or(Some(id));
+                }
                 BackendState::Active
                 | BackendState::Draining
+                | BackendState::Left
                 | BackendState::Gone
                 | BackendState::Free => {}
             }
@@ -134,6 +134,20 @@ impl Backends {
     fn at(&self, service: ServiceId, address: SocketAddr) -> impl Iterator<Item = BackendId> {
         let range = (service, address, 0)..=(service, address, BackendId::MAX);
         self.by_place.range(range).map(|(_, _, id)| *id)
+    }
+
+    /// Everything that depends on the service has to be compared with the maps, for all its backends.
+    pub(super) fn touch_service(&mut self, service: ServiceId) {
+        let all: Vec<BackendId> = self.of_service(service).collect();
+        self.touched.extend(all);
+    }
+
+    /// The services of the backends with this address that are not gone.
+    pub(super) fn services_at(&self, address: SocketAddr) -> impl Iterator<Item = ServiceId> {
+        let range = (address, 0)..=(address, BackendId::MAX);
+        let backends = self.by_address.range(range).map(|(_, id)| &self.used[id]);
+        let alive = backends.filter(|it| it.state == BackendState::Active || has_left(it.state));
+        alive.map(|it| it.service_id)
     }
 
     /// All ids of a service.
@@ -153,18 +167,13 @@ impl Backends {
         service: ServiceId,
         wanted: &DesiredBackend,
     ) -> Option<BackendId> {
-        if let Some(uid) = wanted.target.as_ref().map(|target| target.uid.as_str()) {
-            self.replace_others_at(wanted.address.ip(), uid);
-        }
         let id = match self.find(service, wanted) {
             Some(id) => id,
             None => self.allocate(service, wanted.address)?,
         };
-        let address = wanted.address.ip();
         if let Some(backend) = self.used.get_mut(&id) {
             if backend.state != BackendState::Active {
                 backend.state = BackendState::Active;
-                self.draining.remove(&(address, id));
                 self.touched.insert(id);
             }
             if let Some(due) = backend.gone_at.take() {
@@ -193,24 +202,12 @@ impl Backends {
         };
         self.used.insert(id, backend);
         self.by_place.insert((service, address, id));
+        self.by_address.insert((address, id));
         self.touched.insert(id);
         Some(id)
     }
 
-    /// Another pod has the address now: those who drained there are gone.
-    fn replace_others_at(&mut self, address: IpAddr, uid: &str) {
-        let at = self
-            .draining
-            .range((address, 0)..=(address, BackendId::MAX));
-        let ids: Vec<BackendId> = at.map(|(_, id)| *id).collect();
-        for id in ids {
-            if !self.used[&id].may_be(Some(uid)) {
-                self.finish(id);
-            }
-        }
-    }
-
-    /// The backend takes no new flows. `present` tells whether a slice of its service still names its address.
+    /// The backend takes no new flows. Whether it keeps those it has is learned next: [`Self::observe`], [`Self::leave`].
     pub(super) fn retire(&mut self, id: BackendId) {
         let Some(backend) = self.used.get_mut(&id) else {
             return;
@@ -219,32 +216,57 @@ impl Backends {
             self.retirements += 1;
             backend.state = BackendState::Draining;
             backend.retirement = self.retirements;
-            self.draining.insert((backend.address.ip(), id));
             self.touched.insert(id);
         }
     }
 
-    /// Takes notice of what the slices of its service say about a backend that has left.
-    pub(super) fn observe(&mut self, id: BackendId, present: Option<&Presence>, gone_at: Duration) {
+    /// Takes notice of what the slices of its service say about a backend that takes no new flows.
+    ///
+    /// Another pod at its address proves nothing: pods in the host's network share their node's. Where a pod's own address
+    /// has another pod already, that pod's kernel resets the connections that it does not know.
+    pub(super) fn observe(&mut self, id: BackendId, wanted: &DesiredService, gone_at: Duration) {
         let Some(backend) = self.used.get_mut(&id) else {
             return;
         };
-        if backend.state != BackendState::Draining {
+        if !has_left(backend.state) {
             return;
         }
-        match present {
-            Some(presence) if backend.may_be(presence.uid.as_deref()) => {
-                backend.terminating |= presence.terminating;
-                if let Some(due) = backend.gone_at.take() {
-                    self.due.remove(&(due, id));
-                }
+        let mut pods = wanted
+            .present
+            .get(&backend.address.ip())
+            .into_iter()
+            .flatten();
+        let pod = pods.find(|it| backend.may_be(it.uid.as_deref()));
+        if let Some(pod) = pod {
+            backend.terminating |= pod.terminating;
+            if let Some(due) = backend.gone_at.take() {
+                self.due.remove(&(due, id));
             }
-            Some(_) => self.finish(id),
-            None if backend.terminating && backend.gone_at.is_none() => {
-                backend.gone_at = Some(gone_at);
-                self.due.insert((gone_at, id));
-            }
-            None => {}
+        } else if backend.terminating && backend.gone_at.is_none() {
+            backend.gone_at = Some(gone_at);
+            self.due.insert((gone_at, id));
+        }
+        let serves = pod.is_some() && wanted.serving.contains(&backend.address);
+        self.set_serves(id, serves);
+    }
+
+    /// The service port of a backend that takes no new flows is no more.
+    pub(super) fn leave(&mut self, id: BackendId) {
+        self.set_serves(id, false);
+    }
+
+    fn set_serves(&mut self, id: BackendId, serves: bool) {
+        let state = if serves {
+            BackendState::Draining
+        } else {
+            BackendState::Left
+        };
+        if let Some(backend) = self.used.get_mut(&id)
+            && has_left(backend.state)
+            && backend.state != state
+        {
+            backend.state = state;
+            self.touched.insert(id);
         }
     }
 
@@ -254,7 +276,7 @@ impl Backends {
             let uid = backend.target.as_ref().map(|target| &target.uid);
             if uid.is_some_and(|uid| uids.contains(uid)) {
                 backend.terminating = true;
-                if backend.state == BackendState::Draining && backend.gone_at.is_none() {
+                if has_left(backend.state) && backend.gone_at.is_none() {
                     backend.gone_at = Some(gone_at);
                     self.due.insert((gone_at, *id));
                 }
@@ -279,7 +301,6 @@ impl Backends {
             return;
         };
         backend.state = BackendState::Gone;
-        self.draining.remove(&(backend.address.ip(), id));
         if let Some(due) = backend.gone_at.take() {
             self.due.remove(&(due, id));
         }
@@ -298,6 +319,7 @@ impl Backends {
         self.finish(id);
         self.used.remove(&id);
         self.by_place.remove(&(service, address, id));
+        self.by_address.remove(&(address, id));
         self.generations.insert(id, generation);
         self.ids.release(id);
         Some(service)
@@ -323,6 +345,11 @@ impl Backends {
             0,
         ))
     }
+}
+
+/// Whether a backend with this state takes no new flows and may have old ones.
+fn has_left(state: BackendState) -> bool {
+    matches!(state, BackendState::Draining | BackendState::Left)
 }
 
 impl Backend {

@@ -1,7 +1,7 @@
 //! Which addresses and ports a service port is reachable at.
 use std::{collections::BTreeMap, net::IpAddr};
 
-use lb_common::{ClientScope, FrontendFlags};
+use lb_common::{ClientScope, FrontendFlags, Protocol};
 
 use crate::{
     desired::Frontend,
@@ -15,6 +15,9 @@ use crate::{
 /// the reply has to come back by this one; with the policy `Local` it is here, and sees the client's own address. Clients
 /// inside the cluster have no part in that policy: from them an external address is served as if they had gone out and
 /// come back by another node's (as kube-proxy does it).
+///
+/// A cluster address that a device of the node has is no frontend: it belongs to whoever listens there, as a
+/// node-local DNS cache does at the address of the cluster's DNS.
 pub(super) fn frontends(
     service: &Service,
     port: &ServicePort,
@@ -27,7 +30,19 @@ pub(super) fn frontends(
     let Some(cluster_ip) = service.cluster_ip(family) else {
         return frontends;
     };
-    let mut insert = |address: IpAddr, port_number: u16, scope, flags| {
+    // TCP is translated at the socket, and what is sent to the node's own addresses does not leave it.
+    let is_at_device = |address| {
+        place.has_node_device
+            && port.protocol != Protocol::Tcp
+            && !place.has(address)
+            && !place.ipvs_addresses.contains(&address)
+    };
+    let mut insert = |address: IpAddr, port_number: u16, scope, flags: FrontendFlags| {
+        let flags = if is_at_device(address) {
+            flags.with(FrontendFlags::AT_NODE_DEVICE)
+        } else {
+            flags
+        };
         let frontend = Frontend {
             address,
             port: port_number,
@@ -55,9 +70,9 @@ pub(super) fn frontends(
         for address in external.filter(of_family) {
             insert(*address, port.port, scope, flags);
         }
-        let balancer_flags = flags.with(limits(service, family, place));
         for address in service.balancer_ips.iter().filter(of_family) {
-            insert(*address, port.port, scope, balancer_flags);
+            let flags = flags.with(limits(service, family, place, *address));
+            insert(*address, port.port, scope, flags);
         }
         if let Some(node_port) = port.node_port {
             for address in place.node_port_addresses(family) {
@@ -70,7 +85,7 @@ pub(super) fn frontends(
             }
         }
     }
-    if service.internal_policy == policy {
+    if service.internal_policy == policy && !place.local_addresses.contains(&cluster_ip) {
         let flags = if place.masquerade_all {
             FrontendFlags::MASQUERADE
         } else if place.knows_pods(family) {
@@ -83,17 +98,56 @@ pub(super) fn frontends(
     frontends
 }
 
-/// What `loadBalancerSourceRanges` say of the load balancer's addresses. They hold for everybody, inside and outside; the
-/// node's own processes dial with the node's address.
-fn limits(service: &Service, family: Family, place: &Place) -> FrontendFlags {
+/// What `loadBalancerSourceRanges` say of a load balancer's address. They hold for everybody, inside and outside; the
+/// node's own processes dial with the node's address, or with the balancer's own if the node has that: it may always come.
+fn limits(service: &Service, family: Family, place: &Place, address: IpAddr) -> FrontendFlags {
     let Some(ranges) = service.ranges(family) else {
         return FrontendFlags::NONE;
     };
     let node = place.primary_address(family);
     let is_node_within = node.is_some_and(|node| ranges.iter().any(|it| it.contains(&node)));
-    if is_node_within {
+    if is_node_within || place.local_addresses.contains(&address) {
         FrontendFlags::SOURCE_RANGES
     } else {
         FrontendFlags::SOURCE_RANGES.with(FrontendFlags::NODE_EXCLUDED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::tests::service;
+
+    #[test]
+    fn udp_and_sctp_at_addresses_that_are_not_on_the_node_are_served_at_its_device() {
+        let at = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let mut names = service("names", "10.96.0.10");
+        names.balancer_ips = vec![at("203.0.113.1"), at("203.0.113.2")];
+        names.external_ips = vec![at("203.0.113.3")];
+        let place = Place {
+            addresses: vec![at("192.0.2.1")],
+            local_addresses: [at("192.0.2.1"), at("203.0.113.2")].into(),
+            ipvs_addresses: [at("203.0.113.3")].into(),
+            has_node_device: true,
+            ..Place::default()
+        };
+        let at_device = |protocol, place: &Place| -> Vec<IpAddr> {
+            let mut port = names.ports[0].clone();
+            (port.protocol, port.node_port) = (protocol, Some(30_053));
+            let policy = TrafficPolicy::Cluster;
+            let frontends = frontends(&names, &port, Family::V4, policy, place).into_iter();
+            let at_device = frontends.filter(|(_, it)| it.has(FrontendFlags::AT_NODE_DEVICE));
+            at_device.map(|(frontend, _)| frontend.address).collect()
+        };
+        for protocol in [Protocol::Udp, Protocol::Sctp] {
+            let wanted = [at("10.96.0.10"), at("203.0.113.1")];
+            assert_eq!(at_device(protocol, &place), wanted);
+        }
+        assert!(at_device(Protocol::Tcp, &place).is_empty());
+        let without = Place {
+            has_node_device: false,
+            ..place.clone()
+        };
+        assert!(at_device(Protocol::Udp, &without).is_empty());
     }
 }

@@ -75,6 +75,8 @@ pub struct Ledger {
     vacating_ranges: [BTreeSet<(ServiceId, IpNet)>; 2],
     /// Frontends that nobody claims and that may still be in the maps.
     vacating: [BTreeSet<Frontend>; 2],
+    /// Backends' own addresses that FRONTENDS had no room for.
+    untracked: BTreeSet<Frontend>,
     services: BTreeMap<ServiceKey, Assigned>,
     names: BTreeMap<ServiceId, ServiceKey>,
     /// Found in the maps at the start and not yet claimed by a service of that name.
@@ -103,6 +105,7 @@ impl Ledger {
             source_ranges: [0; 2],
             vacating_ranges: [const { BTreeSet::new() }; 2],
             vacating: [const { BTreeSet::new() }; 2],
+            untracked: BTreeSet::new(),
             services: BTreeMap::new(),
             names: BTreeMap::new(),
             restored: restore::Restored::default(),
@@ -165,8 +168,14 @@ impl Ledger {
         self.frontend_room[family as usize] = room;
     }
 
+    /// FRONTENDS has no room for a backend's own address: direct connections to it are not tracked.
+    pub fn leave_untracked(&mut self, frontend: Frontend) {
+        self.untracked.insert(frontend);
+    }
+
     /// Forgets what was learned: it is tried once more.
     pub fn forget_frontend_room(&mut self) {
+        self.untracked.clear();
         self.frontend_room = [self.limits.capacities.frontends as usize; 2];
     }
 
@@ -236,6 +245,7 @@ impl Ledger {
             self.idle.remove(&id);
             if let Some(key) = self.names.remove(&id) {
                 self.services.remove(&key);
+                self.touched.services.extend(self.sibling(&key));
             }
             self.ids.release(id);
             self.freed = true;
@@ -258,6 +268,8 @@ impl Ledger {
     /// A sweep that began after these backends had left found no flow that refers to them.
     pub fn release(&mut self, unreferenced: &[RestingBackend]) {
         for resting in unreferenced {
+            // Marks its own address as well, as long as it is known.
+            self.touch_direct(resting.family, [resting.id]);
             let backends = &mut self.backends[resting.family as usize];
             self.freed |= backends.release(resting.id, resting.retirement).is_some();
         }
@@ -275,6 +287,10 @@ impl Ledger {
 
     /// What has to be compared with the maps since the last call.
     pub fn take_touched(&mut self) -> Scope {
+        for family in Family::ALL {
+            let ids = self.backends[family as usize].touched.clone();
+            self.touch_direct(family, ids);
+        }
         let mut touched = std::mem::take(&mut self.touched);
         let [v4, v6] = &mut self.backends;
         touched.v4.backends = std::mem::take(&mut v4.touched);
@@ -285,6 +301,11 @@ impl Ledger {
     /// A backend that is not free.
     pub fn backend(&self, family: Family, id: BackendId) -> Option<&Backend> {
         self.backends[family as usize].get(id)
+    }
+
+    /// The id of the same service port for the clients of the other traffic policy, which may rest.
+    fn sibling(&self, key: &ServiceKey) -> Option<ServiceId> {
+        self.services.get(&key.sibling()).map(|it| it.id)
     }
 
     /// Who has the frontend.
@@ -308,6 +329,18 @@ impl Ledger {
 
     fn backends_of(&mut self, family: Family) -> &mut Backends {
         &mut self.backends[family as usize]
+    }
+
+    /// The entries for these backends' own addresses have to be compared with the maps.
+    fn touch_direct(&mut self, family: Family, ids: impl IntoIterator<Item = BackendId>) {
+        for id in ids {
+            let Some(backend) = self.backends[family as usize].get(id) else {
+                continue;
+            };
+            let (v4, v6) = (self.direct_key(backend), self.direct_key(backend));
+            self.touched.v4.frontends.extend(v4);
+            self.touched.v6.frontends.extend(v6);
+        }
     }
 
     fn touch_frontend(&mut self, frontend: &Frontend) {

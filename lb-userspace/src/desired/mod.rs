@@ -25,6 +25,7 @@ pub use ledger::{Dispute, FamilyScope, Ledger, Limits, RestingBackend, Scope, Sh
 pub use networks::networks;
 pub use refusal::Refusal;
 
+use self::slots::Members;
 use crate::model::{
     Created, EndpointSlice, Family, Place, Service, ServicePortName, Target, TrafficPolicy,
 };
@@ -55,8 +56,10 @@ pub struct DesiredService {
     pub affinity_seconds: u32,
     /// Of which clients the frontends with [`FrontendFlags::SOURCE_RANGES`] may be dialled.
     pub source_ranges: BTreeSet<IpNet>,
-    /// Everybody its slices name, eligible or not, and whether their pod is terminating.
-    pub present: BTreeMap<IpAddr, Presence>,
+    /// The pods at each address that its slices name, eligible or not.
+    pub present: BTreeMap<IpAddr, Vec<Presence>>,
+    /// The serving endpoints, eligible or not.
+    pub serving: BTreeSet<SocketAddr>,
 }
 
 /// Who takes new flows.
@@ -97,12 +100,15 @@ pub fn services(
                 if frontends.is_empty() {
                     continue;
                 }
-                let members = slots::members(port, family, slices, policy, place);
-                let (backends, present) = members;
+                let Members {
+                    backends,
+                    present,
+                    serving,
+                } = slots::members(port, family, slices, policy, place);
                 if backends.is_empty() && policy == TrafficPolicy::Local {
                     let everywhere = TrafficPolicy::Cluster;
-                    let (elsewhere, _) = slots::members(port, family, slices, everywhere, place);
-                    if !elsewhere.is_empty() {
+                    let elsewhere = slots::members(port, family, slices, everywhere, place);
+                    if !elsewhere.backends.is_empty() {
                         let flags = frontends.values_mut();
                         flags.for_each(|it| *it = it.with(FrontendFlags::BACKENDS_ELSEWHERE));
                     }
@@ -130,6 +136,7 @@ pub fn services(
                     affinity_seconds: service.affinity_seconds,
                     source_ranges,
                     present,
+                    serving,
                 });
             }
         }
@@ -138,6 +145,17 @@ pub fn services(
 }
 
 impl ServiceKey {
+    /// The same service port for the clients of the other traffic policy.
+    fn sibling(&self) -> Self {
+        Self {
+            policy: match self.policy {
+                TrafficPolicy::Cluster => TrafficPolicy::Local,
+                TrafficPolicy::Local => TrafficPolicy::Cluster,
+            },
+            ..self.clone()
+        }
+    }
+
     /// The lowest key a Service can have: keys of one Service stand together from here on.
     fn first_of(service: &crate::model::ServiceName) -> Self {
         Self {

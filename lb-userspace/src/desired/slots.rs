@@ -1,6 +1,6 @@
 //! The members of a service port, each once, in slot order.
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{IpAddr, SocketAddr},
 };
 
@@ -12,28 +12,38 @@ use crate::{
     model::{Endpoint, EndpointSlice, Family, Place, ServicePort, TrafficPolicy},
 };
 
-/// Who takes new flows (by address and port: a stable order), and everybody the slices name.
+/// What the slices say of a service port.
+pub(super) struct Members {
+    /// Who takes new flows, by address and port: a stable order.
+    pub(super) backends: Vec<DesiredBackend>,
+    /// The pods at each address that the slices name.
+    pub(super) present: BTreeMap<IpAddr, Vec<Presence>>,
+    /// The serving endpoints.
+    pub(super) serving: BTreeSet<SocketAddr>,
+}
+
+/// Who takes new flows of clients with this policy, and everybody the slices name.
 pub(super) fn members(
     port: &ServicePort,
     family: Family,
     slices: &[&EndpointSlice],
     policy: TrafficPolicy,
     place: &Place,
-) -> (Vec<DesiredBackend>, BTreeMap<IpAddr, Presence>) {
+) -> Members {
     let mut candidates: BTreeMap<SocketAddr, (Fitness, &Endpoint)> = BTreeMap::new();
-    let mut present = BTreeMap::new();
+    let (mut present, mut serving) = (BTreeMap::new(), BTreeSet::new());
     for slice in slices.iter().filter(|slice| slice.family == family) {
         for endpoint in &slice.endpoints {
-            present
-                .entry(endpoint.address)
-                .and_modify(|known| note(known, endpoint))
-                .or_insert_with(|| presence(endpoint));
+            note(present.entry(endpoint.address).or_default(), endpoint);
         }
         let mut ports = slice.ports.iter();
         let matching = ports.find(|it| it.name == port.name && it.protocol == port.protocol);
         let Some(target) = matching else { continue };
         for endpoint in &slice.endpoints {
             let fitness = eligible::fitness(endpoint);
+            if endpoint.ready || endpoint.serving {
+                serving.insert(SocketAddr::new(endpoint.address, target.port));
+            }
             // An endpoint that moves from one slice to another stands in both for a moment: its better half counts.
             let rank = |fitness: Fitness, it: &'_ Endpoint| (fitness, is_local(it, place));
             match candidates.entry(SocketAddr::new(endpoint.address, target.port)) {
@@ -52,7 +62,7 @@ pub(super) fn members(
     }
     let endpoints: Vec<_> = candidates.values().copied().collect();
     let eligible = eligible::eligible(policy, &endpoints, place);
-    let members = candidates
+    let backends = candidates
         .into_iter()
         .zip(eligible)
         .filter(|(_, takes_flows)| *takes_flows)
@@ -62,21 +72,21 @@ pub(super) fn members(
             node: endpoint.node.clone(),
         })
         .collect();
-    (members, present)
-}
-
-fn presence(endpoint: &Endpoint) -> Presence {
-    Presence {
-        uid: endpoint.target.as_ref().map(|target| target.uid.clone()),
-        terminating: endpoint.terminating,
+    Members {
+        backends,
+        present,
+        serving,
     }
 }
 
-fn note(known: &mut Presence, endpoint: &Endpoint) {
-    let other = presence(endpoint);
-    if known.uid < other.uid {
-        *known = other;
-    } else if known.uid == other.uid {
-        known.terminating |= other.terminating;
+/// Notes the endpoint's pod among those at its address: pods in the host's network share their node's.
+fn note(pods: &mut Vec<Presence>, endpoint: &Endpoint) {
+    let uid = endpoint.target.as_ref().map(|target| &target.uid);
+    match pods.iter_mut().find(|it| it.uid.as_ref() == uid) {
+        Some(known) => known.terminating |= endpoint.terminating,
+        None => pods.push(Presence {
+            uid: uid.cloned(),
+            terminating: endpoint.terminating,
+        }),
     }
 }

@@ -1,3 +1,5 @@
+mod leaving;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use lb_common::BackendState;
@@ -224,37 +226,6 @@ fn a_slices_port_belongs_to_the_services_port_of_its_name_and_protocol() {
             .backends
             .is_empty()
     );
-}
-
-#[test]
-fn who_comes_back_gets_the_same_id_and_another_pod_at_the_address_a_new_one() {
-    let mut ledger = ledger(Capacities::DECLARED);
-    update(&mut ledger, "a", wanted("a", &[("10.0.0.1", "one")])).unwrap();
-    update(&mut ledger, "a", wanted("a", &[])).unwrap();
-    assert_eq!(
-        states(&ledger),
-        [(1, "10.0.0.1".into(), BackendState::Draining)]
-    );
-    update(&mut ledger, "a", wanted("a", &[("10.0.0.1", "one")])).unwrap();
-    assert_eq!(
-        states(&ledger),
-        [(1, "10.0.0.1".into(), BackendState::Active)]
-    );
-    update(&mut ledger, "a", wanted("a", &[("10.0.0.1", "two")])).unwrap();
-    let expected = [
-        (1, "10.0.0.1".into(), BackendState::Gone),
-        (2, "10.0.0.1".into(), BackendState::Active),
-    ];
-    assert_eq!(states(&ledger), expected);
-}
-
-#[test]
-fn a_pod_is_gone_when_another_service_shows_somebody_else_at_its_address() {
-    let mut ledger = ledger(Capacities::DECLARED);
-    update(&mut ledger, "a", wanted("a", &[("10.0.0.1", "one")])).unwrap();
-    update(&mut ledger, "a", wanted("a", &[])).unwrap();
-    update(&mut ledger, "bb", wanted("bb", &[("10.0.0.1", "two")])).unwrap();
-    assert_eq!(states(&ledger)[0].2, BackendState::Gone);
 }
 
 #[test]

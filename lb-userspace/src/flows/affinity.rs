@@ -29,6 +29,9 @@ pub struct AffinityView {
     pub service: Option<String>,
     /// Id of the service.
     pub service_id: u32,
+    /// Whether the id is that of the Service that it was when the entry was made, as far as its backend tells.
+    #[serde(skip)]
+    pub is_current: bool,
     /// Id of the backend.
     pub backend_id: u32,
     /// The backend, if it still is one of the service.
@@ -97,11 +100,10 @@ where
     let client: IpAddr = key.client.into();
     let idle = u32::try_from(now.wrapping_sub(entry.last_opened).cast_signed());
     let idle_seconds = idle.unwrap_or_default() / per_second.max(1);
-    let backend = backends.get(&entry.backend_id).filter(|backend| {
-        backend.generation == entry.generation
-            && backend.service_id == key.service_id
-            && backend.state() == BackendState::Active
+    let given = backends.get(&entry.backend_id).filter(|backend| {
+        backend.generation == entry.generation && backend.service_id == key.service_id
     });
+    let backend = given.filter(|backend| backend.state() == BackendState::Active);
     let stays = services.get(&key.service_id).map(|it| it.affinity_seconds);
     let remaining = stays.unwrap_or_default().checked_sub(idle_seconds);
     AffinityView {
@@ -109,6 +111,7 @@ where
         client: (!client.is_unspecified()).then_some(client),
         service: None,
         service_id: key.service_id,
+        is_current: given.is_some(),
         backend_id: entry.backend_id,
         backend: backend.map(dump::socket_address),
         idle_seconds,

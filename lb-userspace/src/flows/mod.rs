@@ -56,11 +56,11 @@ pub fn read(maps: &Path) -> io::Result<Vec<FlowView>> {
     for (table, proven) in TABLES {
         let path = maps.join(format!("{table}_V4"));
         batch::read::<Tuple<V4>, FlowEntry<V4>>(&path, |key, entry| {
-            flows.push(view(key, entry, proven, now, per_second));
+            flows.extend(view(key, entry, proven, now, per_second));
         })?;
         let path = maps.join(format!("{table}_V6"));
         batch::read::<Tuple<V6>, FlowEntry<V6>>(&path, |key, entry| {
-            flows.push(view(key, entry, proven, now, per_second));
+            flows.extend(view(key, entry, proven, now, per_second));
         })?;
     }
     flows.sort();
@@ -82,16 +82,20 @@ pub fn backends_in_use(maps: &Path, mut take: impl FnMut(Family, u32, u32)) -> i
     Ok(())
 }
 
+/// What an entry shows; `None` if it belongs to no flow.
 fn view<F: IpFamily>(
     key: &Tuple<F>,
     entry: &FlowEntry<F>,
     proven: bool,
     now: u32,
     per_second: u32,
-) -> FlowView
+) -> Option<FlowView>
 where
     F::Address: Into<IpAddr>,
 {
+    if key.is_awaited() {
+        return None;
+    }
     let names = [
         (FlowFlags::REQUEST, "request"),
         (FlowFlags::REPLIED, "replied"),
@@ -105,9 +109,11 @@ where
     } else {
         "source"
     };
-    FlowView {
-        protocol: Protocol::from_number(key.protocol_number())
-            .map_or_else(|| key.protocol.to_string(), |protocol| protocol.to_string()),
+    Some(FlowView {
+        protocol: Protocol::from_number(key.protocol_number()).map_or_else(
+            || key.protocol_number().to_string(),
+            |protocol| protocol.to_string(),
+        ),
         source: SocketAddr::new(key.source.into(), key.source_port.number()),
         destination: SocketAddr::new(key.destination.into(), key.destination_port.number()),
         rewrites: side.to_owned(),
@@ -125,7 +131,7 @@ where
         idle_seconds: u32::try_from(now.wrapping_sub(entry.last_seen).cast_signed())
             .unwrap_or_default()
             / per_second.max(1),
-    }
+    })
 }
 
 /// The low 32 bits of the kernel's jiffies, as the kernel programs write them, to a second or two.
@@ -163,7 +169,9 @@ mod tests {
             last_seen: 1000,
             ..FlowEntry::zeroed()
         };
-        let shown = view(&key, &entry, true, 1000 + 250 * 7, 250);
+        let view = |key: Tuple<V4>, entry, now| view(&key, &entry, true, now, 250);
+        assert_eq!(view(key.awaited(), entry, 1000), None);
+        let shown = view(key, entry, 1000 + 250 * 7).unwrap();
         assert_eq!(shown.becomes, "10.244.2.2:8080".parse().unwrap());
         assert_eq!(shown.flags, ["request", "replied"]);
         assert_eq!(
@@ -175,7 +183,7 @@ mod tests {
             other_port: Port::new(61_234),
             ..entry
         };
-        assert_eq!(view(&key, &entry, true, 999, 250).other_port, Some(61_234));
-        assert_eq!(view(&key, &entry, true, 999, 250).idle_seconds, 0);
+        let shown = view(key, entry, 999).unwrap();
+        assert_eq!((shown.other_port, shown.idle_seconds), (Some(61_234), 0));
     }
 }

@@ -1,7 +1,7 @@
 //! Ends connected UDP sockets whose backend has left: the program's next call on them fails (`ECONNABORTED`), it makes
 //! another socket, and the socket hook chooses a living backend.
 //!
-//! Which sockets those are is read from the maps alone: those whose peer is no active backend of the service at the
+//! Which sockets those are is read from the maps alone: those whose peer is no serving backend of the service at the
 //! frontend that they have dialled. So nothing has to be remembered, and looking again finds what was missed, refused
 //! or left behind by an earlier agent.
 use std::{
@@ -11,10 +11,10 @@ use std::{
     path::Path,
 };
 
-use aya::maps::{HashMap, Map, MapData, MapError};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use lb_common::{
-    BackendEntry, BackendState, FrontendEntry, FrontendFlags, FrontendKey, Port, Protocol,
-    ServiceId, SocketFlowEntry, SocketFlowKey, V4, V6,
+    BackendEntry, FrontendEntry, FrontendKey, Port, Protocol, ServiceEntry, ServiceId,
+    SocketFlowEntry, SocketFlowKey, V4, V6,
 };
 use netlink_packet_sock_diag::{
     SockDiagDestroy, SockDiagMessage,
@@ -41,7 +41,7 @@ pub struct Ended {
 }
 
 /// Ends the connected UDP sockets of this network namespace that the socket hooks have sent to somebody who is no
-/// active backend of the service at the frontend they have dialled; sockets that a program connected to a backend's own
+/// serving backend of the service at the frontend they have dialled; sockets that a program connected to a backend's own
 /// address stay.
 pub fn end_stranded(maps: &Path) -> io::Result<Ended> {
     // The sockets are read before the maps: what is compared with is never older than the hook's choice.
@@ -162,6 +162,7 @@ struct Table<'maps, F: MapFamily> {
     suffix: &'static str,
     sent: Hash<SocketFlowKey<F>, SocketFlowEntry<F>>,
     frontends: Hash<FrontendKey<F>, FrontendEntry>,
+    services: Array<MapData, Plain<ServiceEntry>>,
 }
 
 impl<'maps, F: MapFamily> Table<'maps, F>
@@ -172,17 +173,18 @@ where
     BackendEntry<F>: bytemuck::Pod,
 {
     fn open(maps: &'maps Path, suffix: &'static str) -> io::Result<Self> {
-        let pinned = |name| {
-            let path = maps.join(format!("{name}_{suffix}"));
-            MapData::from_pin(path)
+        let pinned = |name: &str| {
+            MapData::from_pin(maps.join(name))
                 .and_then(Map::from_map_data)
                 .map_err(io_error)
         };
+        let of_family = |name| pinned(&format!("{name}_{suffix}"));
         Ok(Self {
             maps,
             suffix,
-            sent: pinned("SOCKET_FLOWS")?.try_into().map_err(io_error)?,
-            frontends: pinned("FRONTENDS")?.try_into().map_err(io_error)?,
+            sent: of_family("SOCKET_FLOWS")?.try_into().map_err(io_error)?,
+            frontends: of_family("FRONTENDS")?.try_into().map_err(io_error)?,
+            services: pinned("SERVICES")?.try_into().map_err(io_error)?,
         })
     }
 
@@ -205,43 +207,40 @@ where
         }
         let mut services = Vec::new();
         for (_, dialled, _) in &sent {
-            services.push(self.service(dialled)?);
+            services.push(self.services(dialled)?);
         }
-        let active = self.active()?;
-        for ((socket, _, peer), service) in sent.into_iter().zip(services) {
-            if service.is_none_or(|service| !active.contains(&(service, peer))) {
+        let serving = self.serving()?;
+        for ((socket, _, peer), services) in sent.into_iter().zip(services) {
+            let serves = |service| serving.contains(&(service, peer));
+            if !services.into_iter().any(serves) {
                 stranded.push(socket);
             }
         }
         Ok(stranded)
     }
 
-    /// The service that serves the node's own processes at a frontend: they are clients inside the cluster.
-    fn service(&self, dialled: &FrontendKey<F>) -> io::Result<Option<ServiceId>> {
-        let frontend = |key| found(self.frontends.get(&Plain(key), 0));
-        let Some(Plain(mut entry)) = frontend(*dialled)? else {
-            return Ok(None);
+    /// The services of the service port at a frontend: for the clients of one traffic policy and of the other.
+    fn services(&self, dialled: &FrontendKey<F>) -> io::Result<Vec<ServiceId>> {
+        let Some(Plain(frontend)) = found(self.frontends.get(&Plain(*dialled), 0))? else {
+            return Ok(Vec::new());
         };
-        if entry.flags.has(FrontendFlags::INSIDE_ELSEWHERE)
-            && let Some(Plain(inside)) = frontend(dialled.inside())?
-        {
-            entry = inside;
-        }
-        Ok(Some(entry.service_id))
+        let id = frontend.service_id;
+        let Plain(service) = self.services.get(&id, 0).map_err(io_error)?;
+        Ok(vec![id, service.sibling])
     }
 
-    /// Who takes new flows, of which service.
-    fn active(&self) -> io::Result<BTreeSet<(ServiceId, SocketAddr)>> {
-        let mut active = BTreeSet::new();
+    /// Who keeps the flows that it has, of which service.
+    fn serving(&self) -> io::Result<BTreeSet<(ServiceId, SocketAddr)>> {
+        let mut serving = BTreeSet::new();
         let path = self.maps.join(format!("BACKENDS_{}", self.suffix));
         batch::read::<u32, BackendEntry<F>>(&path, |_, entry| {
-            if entry.state() == BackendState::Active {
+            if entry.state().serves() {
                 let address: IpAddr = entry.address.into();
                 let address = SocketAddr::new(address, entry.port.number());
-                active.insert((entry.service_id, address));
+                serving.insert((entry.service_id, address));
             }
         })?;
-        Ok(active)
+        Ok(serving)
     }
 }
 

@@ -11,6 +11,7 @@ use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use k8s_openapi::jiff::Timestamp;
+use socket2::{Domain, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -86,7 +87,7 @@ async fn run(
             if servers.contains_key(&place) {
                 continue;
             }
-            match bind(place.1).await {
+            match bind(&place).await {
                 Ok(listener) => {
                     if failed.remove(&place).is_some() {
                         tracing::info!(
@@ -166,16 +167,33 @@ fn warning((subject, address): &Place, error: &io::Error) -> Warning {
     )
 }
 
-/// Listens. The unspecified address of either family stands for both, as it does in Go.
-async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens. For the agent the unspecified address of either family stands for both, as it does in Go; a Service has other
+/// endpoints in each.
+async fn bind((subject, address): &Place) -> io::Result<TcpListener> {
+    let address = *address;
     if !address.ip().is_unspecified() {
         return TcpListener::bind(address).await;
+    }
+    if *subject != Subject::Agent {
+        return of_one_family(address);
     }
     let both = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), address.port());
     match TcpListener::bind(both).await {
         Err(error) if error.kind() != io::ErrorKind::AddrInUse => TcpListener::bind(address).await,
         result => result,
     }
+}
+
+fn of_one_family(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    TcpListener::from_std(socket.into())
 }
 
 /// A server; dropping it ends it and its connections.

@@ -40,6 +40,7 @@ pub struct BpfMaps {
     source_ranges_v4: Trie<V4>,
     source_ranges_v6: Trie<V6>,
     networks: Elements<Networks>,
+    frontend_epoch: Elements<u32>,
     services: Elements<ServiceEntry>,
     slots: Elements<SlotEntry>,
     capacities: Capacities,
@@ -63,10 +64,12 @@ impl BpfMaps {
                 MapName::SourceRangesV6,
             )?,
             networks: Elements::open(folder, MapName::Networks)?,
+            frontend_epoch: Elements::open(folder, MapName::FrontendEpoch)?,
             services: Elements::open(folder, MapName::Services)?,
             slots: Elements::open(folder, MapName::Slots)?,
             capacities: Capacities {
-                frontends: capacity(MapName::FrontendsV4)?,
+                frontends: capacity(MapName::FrontendsV4)?
+                    .saturating_sub(capacity(MapName::BackendsV4)?),
                 services: capacity(MapName::Services)?,
                 slots: capacity(MapName::Slots)?,
                 backends: capacity(MapName::BackendsV4)?,
@@ -276,6 +279,14 @@ impl LbMaps for BpfMaps {
 
     fn put_networks(&mut self, networks: &Networks) -> Result<(), MapError> {
         self.networks.set(0, *networks)
+    }
+
+    fn read_frontend_epoch(&self) -> Result<u32, MapError> {
+        self.frontend_epoch.get(0)
+    }
+
+    fn put_frontend_epoch(&mut self, epoch: u32) -> Result<(), MapError> {
+        self.frontend_epoch.set(0, epoch)
     }
 
     fn read_services(&self) -> Result<Vec<(ServiceId, ServiceEntry)>, MapError> {

@@ -56,6 +56,10 @@ pub struct MapContents {
     pub v6: FamilyContents<V6>,
     /// NETWORKS.
     pub networks: Networks,
+    /// `FRONTEND_EPOCH`.
+    pub frontend_epoch: u32,
+    /// Frontends were given to other services, or removed, since `frontend_epoch` was written.
+    pub frontends_moved: bool,
     /// SERVICES: every entry that is not all zero.
     pub services: BTreeMap<ServiceId, ServiceEntry>,
     /// SLOTS, by absolute index. Slots outside the regions that services name may be missing here: nobody reads them.

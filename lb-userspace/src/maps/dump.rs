@@ -81,6 +81,9 @@ fn frontend_lines<F: MapFamily>(contents: &MapContents, lines: &mut Vec<String>)
         if is_any_port(key) {
             line = format!("address {}", Into::<IpAddr>::into(key.address));
         }
+        if entry.flags.has(FrontendFlags::DIRECT) {
+            line = format!("direct {}", frontend(key));
+        }
         for (flag, word) in [
             (FrontendFlags::MASQUERADE, " masquerade"),
             (FrontendFlags::MASQUERADE_STRANGERS, " masquerade-strangers"),
@@ -90,6 +93,7 @@ fn frontend_lines<F: MapFamily>(contents: &MapContents, lines: &mut Vec<String>)
             (FrontendFlags::REFUSES, " refuses"),
             (FrontendFlags::SOURCE_RANGES, " source-ranges"),
             (FrontendFlags::NODE_EXCLUDED, " node-excluded"),
+            (FrontendFlags::DIRECT_FROM_OUTSIDE, " from-outside"),
         ] {
             if entry.flags.has(flag) {
                 line.push_str(word);
@@ -139,6 +143,7 @@ pub const fn state(state: BackendState) -> &'static str {
         BackendState::Free => "free",
         BackendState::Active => "active",
         BackendState::Draining => "draining",
+        BackendState::Left => "left",
         BackendState::Gone => "gone",
     }
 }

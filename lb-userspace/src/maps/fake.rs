@@ -44,8 +44,14 @@ impl<F: MapFamily> FamilyMaps<F> for FakeMaps {
         key: &FrontendKey<F>,
         entry: &FrontendEntry,
     ) -> Result<(), MapError> {
+        let Capacities {
+            frontends,
+            backends,
+            ..
+        } = self.capacities;
+        let room = (frontends + backends) as usize;
         let frontends = &mut F::of_mut(&mut self.contents).frontends;
-        if !frontends.contains_key(key) && frontends.len() >= self.capacities.frontends as usize {
+        if !frontends.contains_key(key) && frontends.len() >= room {
             return Err(MapError::Full { map: F::FRONTENDS });
         }
         frontends.insert(*key, *entry);
@@ -104,6 +110,15 @@ impl LbMaps for FakeMaps {
 
     fn put_networks(&mut self, networks: &Networks) -> Result<(), MapError> {
         self.contents.networks = *networks;
+        Ok(())
+    }
+
+    fn read_frontend_epoch(&self) -> Result<u32, MapError> {
+        Ok(self.contents.frontend_epoch)
+    }
+
+    fn put_frontend_epoch(&mut self, epoch: u32) -> Result<(), MapError> {
+        self.contents.frontend_epoch = epoch;
         Ok(())
     }
 

@@ -118,6 +118,14 @@ impl LbMaps for FaultyMaps {
     fn put_networks(&mut self, networks: &Networks) -> Result<(), MapError> {
         self.write(MapName::Networks, |maps| maps.put_networks(networks))
     }
+    fn read_frontend_epoch(&self) -> Result<u32, MapError> {
+        self.read(MapName::FrontendEpoch, LbMaps::read_frontend_epoch)
+    }
+    fn put_frontend_epoch(&mut self, epoch: u32) -> Result<(), MapError> {
+        self.write(MapName::FrontendEpoch, |maps| {
+            maps.put_frontend_epoch(epoch)
+        })
+    }
     fn read_services(&self) -> Result<Vec<(ServiceId, ServiceEntry)>, MapError> {
         self.read(MapName::Services, LbMaps::read_services)
     }

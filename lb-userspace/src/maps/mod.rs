@@ -27,6 +27,8 @@ pub enum MapName {
     FrontendsV6,
     /// `NETWORKS`
     Networks,
+    /// `FRONTEND_EPOCH`
+    FrontendEpoch,
     /// `SERVICES`
     Services,
     /// `SLOTS`
@@ -47,6 +49,7 @@ impl fmt::Display for MapName {
             Self::FrontendsV4 => "FRONTENDS_V4",
             Self::FrontendsV6 => "FRONTENDS_V6",
             Self::Networks => "NETWORKS",
+            Self::FrontendEpoch => "FRONTEND_EPOCH",
             Self::Services => "SERVICES",
             Self::Slots => "SLOTS",
             Self::BackendsV4 => "BACKENDS_V4",
@@ -92,7 +95,7 @@ impl MapError {
 /// How many entries each map has room for, in entries. Index 0 of SERVICES and BACKENDS is never used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacities {
-    /// Of `FRONTENDS_V4` and of `FRONTENDS_V6`.
+    /// Of `FRONTENDS_V4` and of `FRONTENDS_V6`, beside one for each backend's own address.
     pub frontends: u32,
     /// Of SERVICES.
     pub services: u32,
@@ -149,6 +152,11 @@ pub trait LbMaps: FamilyMaps<V4> + FamilyMaps<V6> {
     /// Replaces that, word by word: no list of backends depends on it.
     fn put_networks(&mut self, networks: &Networks) -> Result<(), MapError>;
 
+    /// How often frontends were given to other services, or removed.
+    fn read_frontend_epoch(&self) -> Result<u32, MapError>;
+    /// Replaces that, by one store.
+    fn put_frontend_epoch(&mut self, epoch: u32) -> Result<(), MapError>;
+
     /// Every service that is not all zero.
     fn read_services(&self) -> Result<Vec<(ServiceId, ServiceEntry)>, MapError>;
     /// Writes a service. The region in it is seen by readers as a whole, the old one or the new one.
@@ -167,6 +175,9 @@ pub trait LbMaps: FamilyMaps<V4> + FamilyMaps<V6> {
 pub fn read_contents<M: LbMaps + ?Sized>(maps: &M) -> Result<MapContents, MapError> {
     let mut contents = MapContents {
         networks: maps.read_networks()?,
+        frontend_epoch: maps.read_frontend_epoch()?,
+        // Perhaps whoever changed the maps last has not said so yet.
+        frontends_moved: true,
         services: maps.read_services()?.into_iter().collect(),
         ..MapContents::default()
     };

@@ -1,4 +1,4 @@
-//! What the agent knows of the cluster, in plain types: no `k8s_openapi`, no aya, no clock.
+//! What the agent knows of the cluster, in plain types: no Kubernetes API, no aya, no clock.
 mod endpoint;
 mod name;
 mod node;
@@ -6,15 +6,17 @@ mod printable;
 mod service;
 mod service_cidr;
 mod snapshot;
+mod unreadable;
 mod warning;
 
 pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, Hints, Target};
 pub use name::{ObjectName, ServiceName, ServicePortName, SliceName};
-pub use node::{DetectLocal, Node, NodePortAddresses, Place};
+pub use node::{DetectLocal, DeviceAddresses, Node, NodePortAddresses, Place};
 pub use printable::{is_acted_on, printable};
 pub use service::{Created, NotServed, Service, ServicePort, ServiceType, TrafficPolicy};
 pub use service_cidr::ServiceCidr;
 pub use snapshot::{Dirty, Snapshot};
+pub use unreadable::Unreadable;
 pub use warning::Warning;
 
 use std::{fmt, net::IpAddr};

@@ -21,6 +21,9 @@ pub struct Place {
     /// The addresses of its devices, if somebody has looked: loopback addresses are among them, those of IPv6 that only
     /// hold on one link are not.
     pub local_addresses: BTreeSet<IpAddr>,
+    /// Addresses of Services on the device of kube-proxy's ipvs mode. They are not the node's, but what its processes send to
+    /// them does not leave it.
+    pub ipvs_addresses: BTreeSet<IpAddr>,
     /// Where pods have their addresses; at most one prefix of each family.
     pub cluster_cidrs: Vec<IpNet>,
     /// Where this node's pods have theirs: `podCIDRs` of its Node.
@@ -35,6 +38,17 @@ pub struct Place {
     pub detect_local: DetectLocal,
     /// `externalIPs` of Services are not served.
     pub ignore_external_ips: bool,
+    /// Processes of the node can be served at a device.
+    pub has_node_device: bool,
+}
+
+/// The addresses of a node's devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceAddresses {
+    /// [`Place::local_addresses`].
+    pub local: BTreeSet<IpAddr>,
+    /// [`Place::ipvs_addresses`].
+    pub of_ipvs: BTreeSet<IpAddr>,
 }
 
 /// Some of a node's addresses.
@@ -122,6 +136,26 @@ impl Place {
         }
     }
 
+    /// Where load balancers ask about a Service, of one family. If node ports are served at all addresses, that is the
+    /// unspecified one: an address that is only routed to the node, on no device of it, answers as well.
+    pub fn health_check_addresses(&self, family: Family) -> BTreeSet<IpAddr> {
+        let is_all = |some: &NodePortAddresses| match some {
+            NodePortAddresses::All => true,
+            NodePortAddresses::Within(it) => {
+                it.prefix_len() == 0 && Family::of(it.addr()) == family
+            }
+            NodePortAddresses::Primary | NodePortAddresses::Localhost => false,
+        };
+        let served = self.node_port_addresses(family);
+        if served.is_empty() || !self.nodeport_addresses.iter().any(is_all) {
+            return served;
+        }
+        BTreeSet::from([match family {
+            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        }])
+    }
+
     /// Where node ports are served, of one family.
     pub fn node_port_addresses(&self, family: Family) -> BTreeSet<IpAddr> {
         let primary = self.primary_address(family);
@@ -133,7 +167,9 @@ impl Place {
             Family::V6 => IpAddr::from(Ipv6Addr::LOCALHOST),
         };
         let own = self.addresses.iter().chain(&self.local_addresses).copied();
-        let known = own.chain([localhost]);
+        // Where IPv6 is off, no device has ::1.
+        let knows_no_device = self.local_addresses.is_empty();
+        let known = own.chain(knows_no_device.then_some(localhost));
         let wanted = |address: &IpAddr| {
             let is_wanted = |some: &NodePortAddresses| match some {
                 NodePortAddresses::Primary => Some(*address) == primary,
@@ -199,6 +235,35 @@ mod tests {
             let served = Family::ALL.map(|family| place.node_port_addresses(family));
             let expected = [v4, v6].map(|text| list(text).into_iter().collect());
             assert_eq!(served, expected, "{:?}", place.nodeport_addresses);
+        }
+    }
+
+    #[test]
+    fn health_checks_are_answered_everywhere_if_node_ports_are() {
+        let place = |nodeport_addresses: Vec<NodePortAddresses>| Place {
+            addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+            local_addresses: ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()].into(),
+            nodeport_addresses,
+            ..Place::default()
+        };
+        for (nodeport_addresses, v4, v6) in [
+            (vec![], "192.0.2.1", "2001:db8::1"),
+            (vec![All], "0.0.0.0", "::"),
+            (
+                vec![Within("0.0.0.0/0".parse().unwrap()), Primary],
+                "0.0.0.0",
+                "2001:db8::1",
+            ),
+            (
+                vec![Within("192.0.2.0/24".parse().unwrap()), Primary],
+                "192.0.2.1",
+                "2001:db8::1",
+            ),
+        ] {
+            let place = place(nodeport_addresses);
+            let asked = Family::ALL.map(|family| place.health_check_addresses(family));
+            let expected = [v4, v6].map(|it| BTreeSet::from([it.parse().unwrap()]));
+            assert_eq!(asked, expected, "{:?}", place.nodeport_addresses);
         }
     }
 }

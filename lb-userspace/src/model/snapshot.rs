@@ -5,7 +5,8 @@ use std::{
 };
 
 use crate::model::{
-    EndpointSlice, Family, Node, Place, Service, ServiceCidr, ServiceName, SliceName, Warning,
+    DeviceAddresses, EndpointSlice, Family, Node, Place, Service, ServiceCidr, ServiceName,
+    SliceName, Warning,
     service_cidr::{self, ServiceCidrs},
 };
 
@@ -138,6 +139,11 @@ impl Snapshot {
         dirty
     }
 
+    /// All `ServiceCIDR`s.
+    pub fn service_cidrs(&self) -> impl Iterator<Item = &ServiceCidr> {
+        self.service_cidrs.values()
+    }
+
     /// The own node is new, has changed, or is no more. If it is another place, endpoints are near or far anew.
     pub fn set_node(&mut self, node: Option<Node>) -> Dirty {
         self.node = node;
@@ -174,8 +180,9 @@ impl Snapshot {
     }
 
     /// The node's devices have these addresses.
-    pub fn set_local_addresses(&mut self, addresses: BTreeSet<IpAddr>) -> Dirty {
-        self.configured.local_addresses = addresses;
+    pub fn set_device_addresses(&mut self, addresses: DeviceAddresses) -> Dirty {
+        self.configured.local_addresses = addresses.local;
+        self.configured.ipvs_addresses = addresses.of_ipvs;
         self.set_place()
     }
 
@@ -190,22 +197,27 @@ impl Snapshot {
         let (before, after) = (place, &self.place);
         let served = |place: &Place| Family::ALL.map(|family| place.node_port_addresses(family));
         let has_moved = served(&before) != served(after);
-        let moved: BTreeSet<IpAddr> = before
+        let local = before
             .local_addresses
-            .symmetric_difference(&after.local_addresses)
-            .copied()
-            .collect();
+            .symmetric_difference(&after.local_addresses);
+        let of_ipvs = before
+            .ipvs_addresses
+            .symmetric_difference(&after.ipvs_addresses);
+        let moved: BTreeSet<IpAddr> = local.chain(of_ipvs).copied().collect();
         // Where addresses come from that no Service has is no Service's concern.
         let is_another = Place {
             local_addresses: after.local_addresses.clone(),
+            ipvs_addresses: after.ipvs_addresses.clone(),
             service_cidrs: after.service_cidrs.clone(),
             ..before
         } != *after;
         let concerned = self.services.values().filter(|service| {
             let mut ports = service.ports.iter();
+            let own = service.cluster_ips.iter().chain(&service.balancer_ips);
+            let mut own = own.chain(&service.external_ips);
             is_another
                 || has_moved && ports.any(|port| port.node_port.is_some())
-                || service.cluster_ips.iter().any(|it| moved.contains(it))
+                || own.any(|it| moved.contains(it))
         });
         concerned.map(|service| service.name.clone()).collect()
     }
@@ -263,8 +275,7 @@ mod tests {
         };
         let mut snapshot = Snapshot::new(place("a"));
         for name in ["web", "shop"] {
-            let mut service =
-                crate::convert::service(&k8s_openapi::api::core::v1::Service::default());
+            let mut service = crate::convert::service(&crate::objects::Service::default());
             service.name = ServiceName::new("default", name);
             assert!(snapshot.apply_service(service).is_some());
         }
@@ -294,6 +305,10 @@ mod tests {
                 nodeport_addresses,
                 ..Place::default()
             });
+            let local = |local| DeviceAddresses {
+                local,
+                ..DeviceAddresses::default()
+            };
             for (name, node_port) in [("web", None), ("door", Some(30080))] {
                 let object = serde_json::json!({
                     "metadata": {"name": name},
@@ -306,12 +321,21 @@ mod tests {
                         .is_some()
                 );
             }
-            assert_eq!(snapshot.set_local_addresses(addresses(1)), dirty(concerned));
-            assert_eq!(snapshot.set_local_addresses(addresses(1)), dirty(&[]));
-            assert_eq!(snapshot.set_local_addresses(addresses(2)), dirty(concerned));
+            assert_eq!(
+                snapshot.set_device_addresses(local(addresses(1))),
+                dirty(concerned)
+            );
+            assert_eq!(
+                snapshot.set_device_addresses(local(addresses(1))),
+                dirty(&[])
+            );
+            assert_eq!(
+                snapshot.set_device_addresses(local(addresses(2))),
+                dirty(concerned)
+            );
             let of_both = BTreeSet::from([IpAddr::from([10, 96, 0, 1])]);
             assert_eq!(
-                snapshot.set_local_addresses(of_both),
+                snapshot.set_device_addresses(local(of_both)),
                 dirty(&["door", "web"]),
                 "their cluster address is the node's own now"
             );

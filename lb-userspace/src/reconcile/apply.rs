@@ -34,6 +34,7 @@ fn write<M: LbMaps>(change: &Change, maps: &mut M) -> Result<(), MapError> {
         Change::V4(change) => write_family(change, maps),
         Change::V6(change) => write_family(change, maps),
         Change::PutNetworks(networks) => maps.put_networks(networks),
+        Change::PutFrontendEpoch(epoch) => maps.put_frontend_epoch(*epoch),
         Change::PutSlots(start, slots) => maps.put_slots(*start, slots),
         Change::PutService(id, entry) => maps.put_service(*id, entry),
         Change::RemoveService(id) => maps.remove_service(*id),
@@ -57,10 +58,14 @@ fn write_family<F: MapFamily, M: FamilyMaps<F>>(
 
 /// What the maps say after a change.
 pub fn note(change: &Change, actual: &mut MapContents) {
+    actual.frontends_moved |= change.moves_frontend(actual);
     match change {
         Change::V4(change) => note_family(change, actual),
         Change::V6(change) => note_family(change, actual),
         Change::PutNetworks(networks) => actual.networks = *networks,
+        Change::PutFrontendEpoch(epoch) => {
+            (actual.frontend_epoch, actual.frontends_moved) = (*epoch, false);
+        }
         Change::PutSlots(start, slots) => {
             actual.slots.extend((*start..).zip(slots.iter().copied()));
         }

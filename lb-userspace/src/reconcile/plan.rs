@@ -5,7 +5,8 @@
 //! before and after exists all the time, even if it goes from one service to another. One that has backends before and
 //! after has some all the time. So first everything that is new is built where nobody looks, then services and frontends
 //! are switched, each in one write, and only then goes what nobody needs any more: services that lose their last backend
-//! are switched after the frontends, some of which may have left them for another.
+//! are switched after the frontends, some of which may have left them for another. That frontends have changed hands is
+//! said after they have, and before backends stop serving.
 use ipnet::IpNet;
 use lb_common::{
     BackendEntry, BackendId, BackendState, FamilyNetworks, FrontendEntry, FrontendKey, IpFamily,
@@ -43,6 +44,8 @@ pub enum Change {
     V6(FamilyChange<V6>),
     /// Where pods and Services have their addresses.
     PutNetworks(Networks),
+    /// Frontends were given to other services, or removed: UDP flows look theirs up once more.
+    PutFrontendEpoch(u32),
     /// Slots from an index on. No service names them yet, or each of them is good by itself.
     PutSlots(u32, Vec<SlotEntry>),
     /// A service is switched to its region.
@@ -102,9 +105,49 @@ pub fn plan(actual: &MapContents, desired: &MapContents, scope: &Scope) -> Vec<C
     changes.extend(empty_services);
     changes.extend(as_v4(v4.remove_ranges).chain(as_v6(v6.remove_ranges)));
     changes.extend(as_v4(v4.remove_frontends).chain(as_v6(v6.remove_frontends)));
+    if actual.frontends_moved || changes.iter().any(|it| it.moves_frontend(actual)) {
+        changes.push(Change::PutFrontendEpoch(next_epoch(actual.frontend_epoch)));
+    }
     changes.extend(remove_services);
     changes.extend(as_v4(v4.retire_backends).chain(as_v6(v6.retire_backends)));
     changes
+}
+
+/// The next number of which the low 16 bits are not zero.
+fn next_epoch(epoch: u32) -> u32 {
+    let next = epoch.wrapping_add(1);
+    if next.trailing_zeros() >= u16::BITS {
+        next + 1
+    } else {
+        next
+    }
+}
+
+impl Change {
+    /// Whether it gives a frontend to another service, or removes one.
+    pub(super) fn moves_frontend(&self, actual: &MapContents) -> bool {
+        if let Self::V4(change) = self {
+            change.moves_frontend(actual)
+        } else if let Self::V6(change) = self {
+            change.moves_frontend(actual)
+        } else {
+            false
+        }
+    }
+}
+
+impl<F: MapFamily> FamilyChange<F> {
+    fn moves_frontend(&self, actual: &MapContents) -> bool {
+        let (key, new) = if let Self::PutFrontend(key, new) = self {
+            (key, new.service_id)
+        } else if let Self::RemoveFrontend(key) = self {
+            (key, 0)
+        } else {
+            return false;
+        };
+        let old = F::of(actual).frontends.get(key);
+        old.is_some_and(|old| old.service_id != 0 && old.service_id != new)
+    }
 }
 
 fn without_new_prefixes(actual: &Networks, desired: &Networks) -> Networks {

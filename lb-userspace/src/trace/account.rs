@@ -41,6 +41,7 @@ impl Account<'_> {
         {
             steps.push(self.no_frontend::<F>());
         }
+        steps.extend(self.health_check());
         steps.extend(self.end());
         steps
     }
@@ -171,6 +172,25 @@ impl Account<'_> {
         }
     }
 
+    /// The port may be where load balancers check the health of a Service.
+    fn health_check(&self) -> Option<String> {
+        let port = self.question.destination.port();
+        if self.question.protocol != Protocol::Tcp {
+            return None;
+        }
+        let checked = self.tracer.names.health_check(port)?;
+        let is_frontend = super::frontend_of(self.lookups).is_some();
+        Some(if is_frontend {
+            format!(
+                "{port} is the healthCheckNodePort of {checked} too: checks of its health do not reach this agent here"
+            )
+        } else {
+            format!(
+                "{port} is the healthCheckNodePort of {checked}: at the node's addresses this agent answers"
+            )
+        })
+    }
+
     /// Nobody answers there: what is there instead?
     fn no_frontend<F: MapFamily>(&self) -> String {
         let at = self.question.destination;
@@ -191,9 +211,9 @@ impl Account<'_> {
         let frontends = &F::of(&self.tracer.maps).frontends;
         let ports = frontends
             .range(FrontendKey::new(address, Port::ZERO, 0)..)
-            .map(|(key, _)| key)
-            .take_while(|key| key.address == address)
-            .filter(|key| !dump::is_any_port(key));
+            .take_while(|(key, _)| key.address == address)
+            .filter(|(_, entry)| entry.service_id != 0)
+            .map(|(key, _)| key);
         let mut names: Vec<String> = ports
             .take(PORTS + 1)
             .map(|key| match Protocol::from_number(key.protocol) {
@@ -213,7 +233,7 @@ impl Account<'_> {
     fn end(&self) -> Vec<String> {
         match self.path.decision {
             Decision::Pass(PassReason::OtherProtocol) if self.origin == Origin::Host => vec![
-                "it goes on unchanged: the kernel has no hook for SCTP sockets of the node's own processes".to_owned(),
+                "it goes on unchanged: SCTP of the node's own processes is translated at a device, which this frontend is not served at".to_owned(),
             ],
             Decision::Pass(reason) => vec![pass(reason).to_owned()],
             Decision::Drop(reason) => vec![dropped(reason)],
@@ -237,6 +257,9 @@ impl Account<'_> {
         let asked = self.question.destination;
         let destination = self.path.destination.unwrap_or(asked);
         let first = match self.origin {
+            Origin::Host if self.path.is_at_node_device => format!(
+                "the packet passes the node's own device (waggle0): its destination becomes {destination}, and replies come from {asked}; the flow is remembered: it keeps this backend"
+            ),
             Origin::Host => format!(
                 "the socket is connected to {destination} from the start; the process sees {asked} as its peer"
             ),
@@ -262,6 +285,9 @@ impl Account<'_> {
 const fn pass(reason: PassReason) -> &'static str {
     match reason {
         PassReason::NotOurs => "it goes on unchanged, to whoever has that address",
+        PassReason::Direct => {
+            "it goes on unchanged to the backend that has that address; the connection is remembered, so that none to a Service shares its reply tuple"
+        }
         PassReason::OtherProtocol => "it goes on unchanged: its protocol is not translated",
         PassReason::NotIp | PassReason::Malformed | PassReason::LaterFragment => {
             "it goes on unchanged: the datapath does not look into such packets"

@@ -113,6 +113,7 @@ pub(super) const fn pass_reason(reason: PassReason) -> &'static str {
         PassReason::Malformed => "malformed",
         PassReason::LaterFragment => "later_fragment",
         PassReason::NotOurs => "not_ours",
+        PassReason::Direct => "direct",
     }
 }
 

@@ -44,7 +44,7 @@ impl Live {
     /// Whether pods are told from others by their devices.
     pub(super) fn has_devices_of_pods(&self) -> bool {
         let mut devices = self.devices.values();
-        devices.any(|device| device.flags.has(DeviceFlags::PODS))
+        devices.any(|it| it.flags.has(DeviceFlags::PODS) && !it.flags.has(DeviceFlags::NODE))
     }
 
     /// What is known of the device with this index.

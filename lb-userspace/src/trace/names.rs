@@ -17,6 +17,8 @@ use crate::{
 pub struct Names {
     services: BTreeMap<ServiceId, Service>,
     backends: BTreeMap<(Family, BackendId), String>,
+    /// Services by the port at which load balancers check their health.
+    health_checks: BTreeMap<u16, ServiceName>,
 }
 
 /// A service port of one family.
@@ -56,10 +58,20 @@ impl Names {
             let parts: Vec<String> = pod.into_iter().chain(node).collect();
             (!parts.is_empty()).then(|| ((shown.family, shown.id), parts.join(" ")))
         });
+        let health_checks = view.services.iter().filter_map(|shown| {
+            let service = ServiceName::new(&shown.namespace, &shown.name);
+            Some((shown.health_check_port?, service))
+        });
         Self {
             services: services.collect(),
             backends: backends.collect(),
+            health_checks: health_checks.collect(),
         }
+    }
+
+    /// The Service whose `healthCheckNodePort` this is.
+    pub(super) fn health_check(&self, port: u16) -> Option<&ServiceName> {
+        self.health_checks.get(&port)
     }
 
     /// Why a service has no candidates, if that can be told.

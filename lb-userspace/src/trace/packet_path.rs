@@ -3,8 +3,8 @@ use std::net::SocketAddr;
 
 use bytemuck::Zeroable;
 use lb_common::{
-    DropReason, FlowSide, PassReason, Port, Protocol, Translation, Tuple, V4, V6, Verdict,
-    hash::socket_hash,
+    DropReason, FlowSide, FrontendFlags, FrontendKey, PassReason, Port, Protocol, Translation,
+    Tuple, V4, V6, Verdict, hash::socket_hash,
 };
 use lb_ebpf::{
     bytes::{
@@ -48,6 +48,8 @@ pub(super) struct PacketPath {
     pub(super) decision: Decision,
     /// Its source became the node's.
     pub(super) masquerade: bool,
+    /// A process has sent it, and it was translated at the node's device.
+    pub(super) is_at_node_device: bool,
     /// Its ends when it leaves; none if it does not, or if an end is not known here.
     pub(super) source: Option<SocketAddr>,
     pub(super) destination: Option<SocketAddr>,
@@ -71,14 +73,18 @@ impl Tracer {
         let mut scratch = Scratch::default();
         let bytes = frame::opening(question.protocol, source, destination);
         let mut packet = MemoryPacket::new(bytes).at_interface(ENTERS);
-        tables
-            .devices
-            .insert(ENTERS, self.node.entrance(question, origin));
+        let is_at_device = origin == Origin::Host && self.is_at_node_device::<F>(question);
+        let entrance = if is_at_device {
+            self.node.node_device()
+        } else {
+            self.node.entrance(question, origin)
+        };
+        tables.devices.insert(ENTERS, entrance);
         let decision = match origin {
-            Origin::Host if question.protocol == Protocol::Sctp => {
+            Origin::Host if !is_at_device && question.protocol == Protocol::Sctp => {
                 Decision::Pass(PassReason::OtherProtocol)
             }
-            Origin::Host => match dial::<F>(question, tables) {
+            Origin::Host if !is_at_device => match dial::<F>(question, tables) {
                 SocketVerdict::Pass => Decision::Pass(PassReason::NotOurs),
                 SocketVerdict::Failed(reason) => Decision::Failed(reason),
                 SocketVerdict::Translated(address, port) => {
@@ -87,7 +93,7 @@ impl Tracer {
                     Decision::Translated
                 }
             },
-            Origin::Pod | Origin::Outside => {
+            Origin::Host | Origin::Pod | Origin::Outside => {
                 let (hook, memory) = (hook(FlowSide::Destination), scratch.memory());
                 match pipeline::run(&mut packet, hook, memory, tables, &mut Nobody) {
                     Verdict::Pass(reason) => Decision::Pass(reason),
@@ -100,6 +106,7 @@ impl Tracer {
         let mut path = PacketPath {
             decision,
             masquerade: false,
+            is_at_node_device: is_at_device,
             source: (!is_lost).then_some(source),
             destination: (!is_lost).then_some(destination),
         };
@@ -122,9 +129,14 @@ impl Tracer {
         match pipeline::run(&mut packet, hook, memory, tables, &mut Nobody) {
             Verdict::Pass(_) => {}
             Verdict::Translated(translation) => {
-                path.masquerade = translation == Translation::MasqueradedRequest;
-                path.source = ends(&packet).map(|(source, _)| source);
+                let source = ends(&packet).map(|(source, _)| source);
+                // A process's packet may have the node's address as it is.
+                path.masquerade = translation == Translation::MasqueradedRequest
+                    && source.map(|it| it.ip()) != Some(question.source.ip());
+                path.source = source;
             }
+            // A process's packet has an address of the node.
+            Verdict::Drop(DropReason::NoMasqueradeAddress) if is_at_device => {}
             // Not the node lacks the address, but the question: nobody has said what the node's addresses are.
             Verdict::Drop(DropReason::NoMasqueradeAddress) => {
                 (path.masquerade, path.source) = (true, None);
@@ -135,6 +147,17 @@ impl Tracer {
             }
         }
         path
+    }
+}
+
+impl Tracer {
+    /// Whether packets of processes to this destination are translated at the node's device.
+    pub(super) fn is_at_node_device<F: TraceFamily>(&self, question: &Question) -> bool {
+        let (at, protocol) = (question.destination, question.protocol.number());
+        let key = F::address(at.ip())
+            .map(|address| FrontendKey::<F>::new(address, Port::new(at.port()), protocol));
+        let frontend = key.and_then(|key| F::of(&self.maps).frontends.get(&key));
+        frontend.is_some_and(|it| it.flags.has(FrontendFlags::AT_NODE_DEVICE))
     }
 }
 
@@ -151,6 +174,7 @@ fn dial<F: TraceFamily>(
         protocol: question.protocol.number(),
         address,
         port: Port::new(question.destination.port()),
+        bound_device: 0,
     };
     socket::request(tables, &call, Choice::Connection)
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use lb_common::{DeviceEntry, DeviceFlags};
 
 use super::{
-    Names, Origin, Question, Tracer,
+    ENTERS, Names, Origin, Question, Tracer,
     live::{Live, Way},
 };
 use crate::{
@@ -41,6 +41,7 @@ impl NodeContext {
         ];
         place.local_addresses.extend(loopback);
         place.local_addresses.extend(&place.addresses);
+        place.has_node_device = true;
         let mut device = DeviceEntry::default();
         if let Some(IpAddr::V4(address)) = place.primary_address(Family::V4) {
             device.masquerade_v4 = address.into();
@@ -92,6 +93,15 @@ impl NodeContext {
         };
         DeviceEntry {
             flags,
+            ..self.device
+        }
+    }
+
+    /// The device by which a process's packet enters that is not translated at its socket.
+    pub(super) fn node_device(&self) -> DeviceEntry {
+        DeviceEntry {
+            flags: DeviceFlags::NODE.with(DeviceFlags::PODS),
+            node_device: ENTERS,
             ..self.device
         }
     }

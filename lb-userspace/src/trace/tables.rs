@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
-    BackendId, BackendState, ClientScope, FrontendEntry, Port, ServiceEntry, ServiceId,
+    BackendId, BackendState, ClientScope, FrontendEntry, FrontendFlags, Port, ServiceEntry,
+    ServiceId,
 };
 use lb_ebpf::{
     bytes::headers::Wire,
@@ -63,7 +64,11 @@ impl Instrument for Record {
 
     fn decided<F: Wire>(&self, decision: &Decision<F>) {
         let lookup = match *decision {
-            Decision::Frontend(key, _) if is_any_port(&key) => return,
+            Decision::Frontend(key, entry)
+                if is_any_port(&key) || entry.flags.has(FrontendFlags::DIRECT) =>
+            {
+                return;
+            }
             Decision::Frontend(key, entry) => Lookup::Frontend(
                 socket_address(key.address, key.port),
                 entry,

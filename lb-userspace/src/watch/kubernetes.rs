@@ -3,17 +3,13 @@
 //! What the watch says between two lists is taken as it comes; a repeated list replaces everything that was known, so
 //! that deletions are found which nobody was told of. While the API server is away the maps stay as they are.
 mod access;
+mod decoded;
 mod kinds;
 mod pause;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures::{StreamExt, pin_mut};
-use k8s_openapi::api::{
-    core::v1::{Node, Service},
-    discovery::v1::EndpointSlice,
-    networking::v1::ServiceCIDR,
-};
 use kube::{
     Api, Client,
     core::Status,
@@ -23,8 +19,12 @@ use tokio::sync::mpsc::{self, error::SendError};
 
 pub use access::Access;
 
-use self::{kinds::Watched, pause::Pause};
-use crate::{agent::Event, model::Warning};
+use self::{decoded::Decoded, kinds::Watched, pause::Pause};
+use crate::{
+    agent::Event,
+    model::{ObjectName, Unreadable, Warning},
+    objects::{EndpointSlice, Node, Service, ServiceCidr},
+};
 
 /// Slices that are none of ours are not even sent: those of other proxies and headless ones, by the labels that kube-proxy
 /// goes by.
@@ -57,7 +57,7 @@ pub async fn watch(access: Access, events: mpsc::Sender<Event>) -> anyhow::Resul
         .fields(&format!("metadata.name={}", access.node_name));
     let services = watched.clone().labels(SERVICES);
     let services = Follow::<Service>::new(&client, services, warnings, &events);
-    let cidrs = Follow::<ServiceCIDR>::new(&client, watched.clone(), Vec::new(), &events);
+    let cidrs = Follow::<ServiceCidr>::new(&client, watched.clone(), Vec::new(), &events);
     let slices = watched.labels(SLICES);
     let slices = Follow::<EndpointSlice>::new(&client, slices, Vec::new(), &events);
     let node = Follow::<Node>::new(&client, own, Vec::new(), &events);
@@ -73,12 +73,14 @@ pub async fn watch(access: Access, events: mpsc::Sender<Event>) -> anyhow::Resul
 
 /// Follows the objects of one kind.
 struct Follow<K> {
-    api: Api<K>,
+    api: Api<Decoded<K>>,
     config: watcher::Config,
     /// What is to be said about this source as long as it is watched.
     standing: Vec<Warning>,
     events: mpsc::Sender<Event>,
     trouble: Option<Warning>,
+    /// Objects that cannot be read now.
+    unreadable: BTreeMap<ObjectName, Unreadable>,
     /// The agent has been told what there is.
     has_listed: bool,
     /// The API server was found not to know this kind.
@@ -98,6 +100,7 @@ impl<K: Watched> Follow<K> {
             standing,
             events: events.clone(),
             trouble: None,
+            unreadable: BTreeMap::new(),
             has_listed: false,
             is_unknown: false,
         }
@@ -108,22 +111,46 @@ impl<K: Watched> Follow<K> {
         pin_mut!(stream);
         self.tell().await?;
         let mut listed = Vec::new();
+        let mut unreadable = BTreeMap::new();
         while let Some(news) = stream.next().await {
             let event = match news {
                 Ok(watcher::Event::Init) => {
                     listed.clear();
+                    unreadable.clear();
                     continue;
                 }
-                Ok(watcher::Event::InitApply(object)) => {
-                    listed.push(object);
+                Ok(watcher::Event::InitApply(decoded)) => {
+                    match decoded.object {
+                        Ok(object) => listed.push(object),
+                        Err(it) => drop(unreadable.insert(it.name.clone(), it)),
+                    }
                     continue;
                 }
                 Ok(watcher::Event::InitDone) => {
                     (self.has_listed, self.is_unknown) = (true, false);
-                    K::listed(std::mem::take(&mut listed))
+                    let unreadable = std::mem::take(&mut unreadable);
+                    self.set_unreadable(unreadable).await?;
+                    Some(K::listed(&std::mem::take(&mut listed)))
                 }
-                Ok(watcher::Event::Apply(object)) => object.applied(),
-                Ok(watcher::Event::Delete(object)) => object.deleted(),
+                Ok(watcher::Event::Apply(decoded)) => {
+                    let mut unreadable = self.unreadable.clone();
+                    unreadable.remove(&decoded.name());
+                    let event = match decoded.object {
+                        Ok(object) => Some(object.applied()),
+                        Err(it) => {
+                            unreadable.insert(it.name.clone(), it);
+                            None
+                        }
+                    };
+                    self.set_unreadable(unreadable).await?;
+                    event
+                }
+                Ok(watcher::Event::Delete(decoded)) => {
+                    let mut unreadable = self.unreadable.clone();
+                    unreadable.remove(&decoded.name());
+                    self.set_unreadable(unreadable).await?;
+                    Some(K::deleted(decoded.name()))
+                }
                 Err(error) => {
                     if let (Some(without), Some(code @ (NOT_FOUND | FORBIDDEN))) =
                         (K::WITHOUT, status(&error).map(|it| it.code))
@@ -141,6 +168,24 @@ impl<K: Watched> Follow<K> {
             if self.trouble.take().is_some() {
                 self.tell().await?;
             }
+            if let Some(event) = event {
+                self.events.send(event).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the agent which objects cannot be read, before it hears of those that can.
+    async fn set_unreadable(
+        &mut self,
+        unreadable: BTreeMap<ObjectName, Unreadable>,
+    ) -> Result<(), SendError<Event>> {
+        if unreadable != self.unreadable {
+            let event = Event::Unreadable {
+                source: K::SOURCE,
+                objects: unreadable.values().cloned().collect(),
+            };
+            self.unreadable = unreadable;
             self.events.send(event).await?;
         }
         Ok(())
@@ -194,7 +239,7 @@ impl<K: Watched> Follow<K> {
         // What was read before rights were taken away holds on.
         if is_unknown || !self.has_listed {
             self.has_listed = true;
-            self.events.send(K::listed(Vec::new())).await?;
+            self.events.send(K::listed(&[])).await?;
         }
         tokio::select! {
             () = self.events.closed() => {}

@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use lb_userspace::objects::{EndpointSlice, Service};
 use lb_userspace::{
     agent::{self, Agent, Event, Observer, Report, Source},
     config, convert,

@@ -106,6 +106,24 @@ impl ServiceCluster {
         self.start_agents_with(pods, &[])
     }
 
+    /// Adds the Service `all` over the pods of `web`: HTTP and UDP at cluster addresses (.81) and at the node ports 30080
+    /// and 30053. `more` are further lines of its spec, indented by two.
+    pub fn add_node_ports(&mut self, more: &str) -> Result<()> {
+        let service = format!(
+            "kind: Service
+metadata: {{name: all, namespace: default}}
+spec:
+  type: NodePort
+  selector: {{app: web}}
+  clusterIPs: [10.96.0.81, 'fd00:10:96::81']
+  ports:
+  - {{name: http, protocol: TCP, port: 80, targetPort: {HTTP_PORT}, nodePort: 30080}}
+  - {{name: dns, protocol: UDP, port: 53, targetPort: {UDP_PORT}, nodePort: 30053}}
+{more}"
+        );
+        self.state.apply("service-all", &service)
+    }
+
     /// The same, with further arguments of `waggle run`.
     pub fn start_agents_with(&mut self, pods: &[&ServingPod], extra: &[&str]) -> Result<()> {
         for node in self.cluster.nodes() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -149,6 +149,26 @@ impl ControlPlane {
     /// Removes a Pod whose processes have ended, as the kubelet does.
     pub fn remove_pod(&self, name: &str) -> Result<()> {
         self.delete_with_grace(name, 0)
+    }
+
+    /// Gives a Service a condition of its status without the time that the schema wants, as Kubernetes' conformance tests
+    /// do. The API server takes it and gives it to all who watch.
+    pub fn add_condition_without_time(&self, service: &str) -> Result<()> {
+        let condition = json!({
+            "type": "Tested", "status": "True", "reason": "test", "message": "test", "lastTransitionTime": null,
+        });
+        let patch = json!([{"op": "add", "path": "/status/conditions", "value": [condition]}]);
+        let request = http::Request::patch(format!(
+            "/api/v1/namespaces/{NAMESPACE}/services/{service}/status"
+        ))
+        .header("content-type", "application/json-patch+json")
+        .body(serde_json::to_vec(&patch)?)?;
+        self.run(|client| async move {
+            let patched: Value = client.request(request).await?;
+            let written = &patched["status"]["conditions"][0]["lastTransitionTime"];
+            ensure!(written.is_null(), "the API server wrote {written}");
+            Ok(())
+        })
     }
 
     /// Deletes a Service; its controllers delete its EndpointSlices.

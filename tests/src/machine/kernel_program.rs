@@ -140,6 +140,7 @@ impl KernelProgram {
         self.fill_array("SERVICES", &tables.services)?;
         self.fill_array("SLOTS", &tables.slots)?;
         self.fill_array("NETWORKS", &[(0, tables.networks)].into())?;
+        self.fill_array("FRONTEND_EPOCH", &[(0, tables.frontend_epoch)].into())?;
         let mut devices: HashMap<_, u32, Plain<lb_common::DeviceEntry>> = self.map("DEVICES")?;
         for (interface, device) in &tables.devices {
             devices.insert(interface, Plain(*device), 0)?;

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use k8s_openapi::serde::{Serialize, de::DeserializeOwned};
 use lb_userspace::agent::{Agent, Event, Settings, Source};
 use lb_userspace::convert;
 use lb_userspace::maps::fake::FakeMaps;
@@ -103,6 +104,11 @@ impl Setting {
     }
 }
 
+/// An object as the agent reads it.
+fn read<T: DeserializeOwned>(object: &impl Serialize) -> T {
+    serde_json::from_value(serde_json::to_value(object).unwrap()).unwrap()
+}
+
 /// The agent hears of the objects one by one; `order` shuffles them and says after which it has a rest. With it the time that
 /// has come.
 pub fn agent(
@@ -120,11 +126,15 @@ pub fn agent(
     };
     let mut agent = Agent::new(settings, FakeMaps::default()).unwrap();
     let mut now = Duration::ZERO;
-    let services = objects.services.iter().map(convert::service);
+    let services = objects
+        .services
+        .iter()
+        .map(|it| convert::service(&read(it)));
     let mut events: Vec<Event> = services
         .map(|it| Event::ServiceApplied(Box::new(it)))
         .collect();
-    let slices = objects.slices.iter().filter_map(convert::endpoint_slice);
+    let slices = objects.slices.iter();
+    let slices = slices.filter_map(|it| convert::endpoint_slice(&read(it)));
     events.extend(slices.map(|it| Event::SliceApplied(Box::new(it))));
     let mut events: Vec<_> = events.into_iter().zip(order.iter().cycle()).collect();
     events.sort_by_key(|(_, (rank, _))| *rank);

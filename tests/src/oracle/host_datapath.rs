@@ -147,17 +147,21 @@ impl HostDatapath {
         run(hook, packet, link, scratch, tables)
     }
 
-    /// What is remembered of an IPv4 tuple, and in which table.
+    /// The entry of an IPv4 tuple, and its table; `None` if packets that enter and packets that leave both have one.
     pub fn remembered(
         &self,
         protocol: u8,
         source: SocketAddr,
         destination: SocketAddr,
     ) -> Option<(FlowTable, FlowEntry<V4>)> {
-        let tuple = tuple(protocol, source, destination)?;
+        let entering = tuple(protocol, source, destination)?;
         [FlowTable::Proven, FlowTable::Opening]
             .into_iter()
-            .find_map(|table| Some((table, self.tables.v4.flows(table).get(&tuple)?)))
+            .find_map(|table| {
+                let flows = self.tables.v4.flows(table);
+                let entry = flows.get(&entering);
+                Some((table, entry.xor(flows.get(&entering.leaving()))?))
+            })
     }
 }
 

@@ -12,7 +12,7 @@ use lb_common::{
 };
 use lb_userspace::{
     desired::Frontend,
-    maps::{MapContents, MapFamily, dump::is_any_port},
+    maps::{MapContents, MapFamily},
     model::{
         Endpoint, EndpointSlice, Family, Place, Service, ServiceName, ServicePort, SliceName,
         TrafficPolicy,
@@ -265,8 +265,8 @@ fn family_answers<F: MapFamily>(
     answers: &mut BTreeMap<Frontend, BTreeSet<SocketAddr>>,
 ) -> Result<(), String> {
     let family = F::of(contents);
-    let of_ports = |(key, _): &(&FrontendKey<F>, _)| !is_any_port(key);
-    for (key, entry) in family.frontends.iter().filter(of_ports) {
+    let of_services = |(_, entry): &(&FrontendKey<F>, &FrontendEntry)| entry.service_id != 0;
+    for (key, entry) in family.frontends.iter().filter(of_services) {
         let frontend = Frontend::from_key(key).ok_or("an unknown protocol")?;
         let id = entry.service_id;
         let service = contents

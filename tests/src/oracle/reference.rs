@@ -10,21 +10,22 @@
 mod admission;
 mod affinity;
 mod choice;
+mod direct;
 mod key;
+mod masquerade;
 mod memory;
 mod objects;
 mod rewriting;
 mod state;
 mod without_ports;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use lb_common::{Counter, DropReason, PassReason, Translation, Verdict};
+use lb_common::{BackendState, Counter, DropReason, PassReason, Translation, Verdict};
 use lb_ebpf::bytes::parse::Link;
 
-use self::memory::is_masquerade_port;
 pub use self::{
-    admission::Admission,
+    admission::{Admission, Awaited},
     key::Key,
     objects::{Backend, Device, Masqueraded, Service, Stay},
     rewriting::{Change, End, Outcome},
@@ -70,7 +71,7 @@ impl World {
         interface: u32,
         observed: &Observed,
     ) -> Outcome {
-        match Passing::new(bytes, link, interface, observed) {
+        match Passing::new(bytes, link, interface, observed, End::Destination) {
             Ok(passing) => {
                 let outcome = self.enter(&passing);
                 self.note_piece(&passing, &outcome);
@@ -88,7 +89,7 @@ impl World {
         interface: u32,
         observed: &Observed,
     ) -> Outcome {
-        match Passing::new(bytes, link, interface, observed) {
+        match Passing::new(bytes, link, interface, observed, End::Source) {
             Ok(passing) => {
                 let outcome = self.leave(&passing);
                 self.note_piece(&passing, &outcome);
@@ -101,11 +102,14 @@ impl World {
     fn enter(&mut self, passing: &Passing<'_>) -> Outcome {
         if let Some(half) = self.known(passing) {
             if passing.is_part_of_sctp() {
-                return passing.dropped(DropReason::Fragmented);
+                return passing.fragmented(&half);
             }
             if !half.is_request {
                 self.pass_by(passing);
                 self.repair(&passing.key);
+                if !half.is_proven && half.service == 0 {
+                    self.prove(&passing.key);
+                }
                 return passing.translated(Translation::MasqueradedReply, &half, None);
             }
             if !self.starts_over(passing, &half) {
@@ -118,6 +122,9 @@ impl World {
                 self.want_masquerade(&passing.key);
                 self.repair(&passing.key);
                 self.prove_client(passing, is_due);
+                if half.changes_nothing() {
+                    return passing.direct();
+                }
                 let ethernet = self.bridged_to(passing, &half);
                 return passing.translated(Translation::Request, &half, ethernet);
             }
@@ -133,19 +140,23 @@ impl World {
     /// destinations are found without one.
     fn known(&self, passing: &Passing<'_>) -> Option<Half> {
         let dialled = (passing.key.destination, passing.key.protocol);
-        let is_looked_for =
-            self.is_lodging(passing.key.destination.ip()) || self.frontends.contains_key(&dialled);
+        let is_looked_for = self.is_lodging(passing.key.destination.ip())
+            || self.frontends.contains_key(&dialled)
+            || self.direct.contains_key(&dialled);
         self.find(&passing.key, End::Destination)
             .filter(|half| half.is_proven || is_looked_for)
     }
 
     /// TCP: a pure SYN when the flow is over or its pod is gone, or when it never came about, or its client has reset it,
-    /// and its backend has left. UDP: whenever the backend is no member any more.
+    /// and its backend has left. UDP: whenever the backend does not serve any more, or the frontend is not the service's.
     fn starts_over(&self, passing: &Passing<'_>, half: &Half) -> bool {
-        let is_member = self.is_member(half);
         if passing.key.protocol == UDP {
-            return !is_member;
+            let dialled = (passing.key.destination, passing.key.protocol);
+            let has_frontend =
+                half.service == 0 || self.frontends.get(&dialled) == Some(&half.service);
+            return !has_frontend || !self.backend_is(half, BackendState::serves);
         }
+        let is_member = self.backend_is(half, |state| state == BackendState::Active);
         let has_left_it = (!half.is_proven || half.rst) && !is_member;
         let is_over = self.is_over(&passing.key) || self.is_gone(half);
         passing.packet.opens() && (is_over || has_left_it)
@@ -154,7 +165,10 @@ impl World {
     fn open(&mut self, passing: &Passing<'_>) -> Outcome {
         let frontend = passing.key.destination;
         let Some(service_id) = self.frontends.get(&(frontend, passing.key.protocol)) else {
-            return Outcome::untouched(self.unserved(frontend.ip()), passing.bytes);
+            if self.is_direct(passing) {
+                return self.open_direct(passing);
+            }
+            return Outcome::untouched(self.nobodys(passing), passing.bytes);
         };
         let service_id = *service_id;
         if passing.is_part_of_sctp() {
@@ -172,7 +186,7 @@ impl World {
         }
         let kept = self.kept(service_id, passing.key.source.ip());
         let id = kept.unwrap_or_else(|| self.chosen(passing, &service));
-        let port = self.source_port(passing, id);
+        let port = self.source_port(passing, self.backends[&id].address);
         self.remember(passing, id, port);
         self.stay(service_id, passing.key.source.ip(), id);
         self.count(Counter::FlowsOpened);
@@ -185,16 +199,19 @@ impl World {
 
     fn leave(&mut self, passing: &Passing<'_>) -> Outcome {
         let Some(half) = self.find(&passing.key, End::Source) else {
-            return Outcome::untouched(Verdict::Pass(PassReason::NotOurs), passing.bytes);
+            return self.of_the_node(passing);
         };
         if passing.is_part_of_sctp() {
-            return passing.dropped(DropReason::Fragmented);
+            return passing.fragmented(&half);
         }
         if !half.is_request {
             self.pass_by(passing);
             self.repair(&passing.key);
             if !half.is_proven {
                 self.challenge(passing);
+            }
+            if half.changes_nothing() {
+                return passing.direct();
             }
             return passing.translated(Translation::Reply, &half, None);
         }
@@ -218,57 +235,11 @@ impl World {
         passing.translated(Translation::MasqueradedRequest, &half, None)
     }
 
-    /// Gives a request its masquerade: the egress device's address, and the client's own port if that is free and none that
-    /// the node's own connections may come from.
-    fn masquerade(&mut self, passing: &Passing<'_>, half: &Half) -> Result<SocketAddr, DropReason> {
-        let client = passing.key.source;
-        let device = self
-            .devices
-            .get(&passing.interface)
-            .copied()
-            .unwrap_or_default();
-        let address: IpAddr = match client {
-            SocketAddr::V4(_) => device.masquerade_v4.into(),
-            SocketAddr::V6(_) => device.masquerade_v6.into(),
-        };
-        if address.is_unspecified() {
-            return Err(DropReason::NoMasqueradeAddress);
-        }
-        let backend = passing.key.destination;
-        let answer = |port| Key {
-            source: backend,
-            destination: SocketAddr::new(address, port),
-            protocol: passing.key.protocol,
-        };
-        let port = if is_masquerade_port(client.port()) && self.is_free(&answer(client.port())) {
-            client.port()
-        } else if passing.observed.verdict == Verdict::Drop(DropReason::NoMasqueradePort) {
-            return Err(DropReason::NoMasqueradePort);
-        } else {
-            let port = passing
-                .observed
-                .source(passing.link)
-                .map_or(0, |source| source.port());
-            assert!(
-                is_masquerade_port(port),
-                "a masquerade port from the range that is ours: {port}"
-            );
-            assert!(
-                self.is_free(&answer(port)),
-                "masquerade port {port} is taken"
-            );
-            port
-        };
-        let to = SocketAddr::new(address, port);
-        self.remember_masquerade(&passing.key, answer(port), to, half);
-        Ok(to)
-    }
-
     /// The Ethernet address that a bridged request goes to.
     fn bridged_to(&self, passing: &Passing<'_>, half: &Half) -> Option<[u8; 6]> {
         let bridge = self.devices.get(&passing.interface)?.bridge;
         // A masqueraded request comes back to the node: it is routed, as its answer will be.
-        if bridge == 0 || half.masquerade || passing.link == Link::Ip {
+        if bridge == 0 || half.masquerade || half.is_direct() || passing.link == Link::Ip {
             return None;
         }
         self.neighbours.get(&(bridge, half.to.ip())).copied()
@@ -333,12 +304,14 @@ impl<'a> Passing<'a> {
         link: Link,
         interface: u32,
         observed: &'a Observed,
+        end: End,
     ) -> Result<Self, PassReason> {
         let packet = dissect(bytes, link)?;
         let key = Key {
             source: packet.source,
             destination: packet.destination,
             protocol: packet.protocol,
+            end,
         };
         Ok(Self {
             bytes,

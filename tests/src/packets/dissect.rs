@@ -13,6 +13,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use lb_common::PassReason;
 use lb_ebpf::bytes::parse::Link;
 
+/// Headers are looked for in the first 1,023 bytes of a packet; an IPv6 chain that says it is longer is malformed.
+const REACH: usize = 1023;
+
 /// Protocol number of TCP.
 pub const TCP: u8 = 6;
 /// Protocol number of UDP.
@@ -207,6 +210,9 @@ fn find_transport_v6(bytes: &[u8], l3: usize) -> Result<(u8, usize, bool), PassR
         }
         kind = bytes[at];
         at += length;
+        if at > REACH {
+            return Err(PassReason::Malformed);
+        }
     }
     Ok((kind, at, is_fragment))
 }

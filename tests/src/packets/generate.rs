@@ -38,6 +38,8 @@ pub enum Event {
     Return(usize),
     /// A backend's id is given to somebody else.
     Replace(usize),
+    /// The frontend of one service is given to another, or removed.
+    HandOver(usize, usize),
     /// The LRU throws an entry out of `OPENING_FLOWS`.
     Evict(usize),
     /// FLOWS has room for so many entries.
@@ -157,6 +159,13 @@ fn a_conversation() -> impl Strategy<Value = Event> {
     })
 }
 
+/// A frontend goes to another service, is removed, or comes back.
+fn a_hand_over() -> impl Strategy<Value = Event> {
+    let services = (0..cluster::SERVICES.len(), 0..cluster::SERVICES.len());
+    (services, any::<bool>())
+        .prop_map(|((of, to), comes_back)| Event::HandOver(of, if comes_back { of } else { to }))
+}
+
 /// One event.
 pub fn event() -> impl Strategy<Value = Event> {
     let hook = || select(vec![Hook::Ingress, Hook::Egress]);
@@ -176,10 +185,11 @@ pub fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(nth, hook, flags)| Event::Answer(nth, hook, flags)),
         1 => (hook(), vec(any::<u8>(), 0..100)).prop_map(|(hook, bytes)| Event::Garbage(hook, bytes)),
         2 => select(vec![0, 1, 2, 59, 61, 100]).prop_map(Event::Advance),
-        2 => (backend.clone(), select(vec![BackendState::Draining, BackendState::Gone]))
+        3 => (backend.clone(), select(vec![BackendState::Draining, BackendState::Left, BackendState::Gone]))
             .prop_map(|(backend, state)| Event::Leave(backend, state)),
         2 => backend.clone().prop_map(Event::Return),
         1 => backend.prop_map(Event::Replace),
+        2 => a_hand_over(),
         2 => (0..20usize).prop_map(Event::Evict),
         1 => select(vec![0, 2, 1000]).prop_map(Event::Room),
     ]

@@ -32,7 +32,7 @@ pub struct PacketBuilder {
 /// An Ethernet frame.
 pub fn eth() -> PacketBuilder {
     PacketBuilder {
-        ethernet: Some(([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])),
+        ethernet: Some(([0; 6], [2, 0, 0, 0, 0, 2])),
         ..ip()
     }
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::time::timeout;
 
@@ -118,7 +118,10 @@ async fn by_tcp(to: SocketAddr, limit: Duration) -> Result<Result<String, Failur
     };
     socket.set_zero_linger()?;
     socket.set_reuseaddr(true)?;
-    socket.bind(any_like(to)).context("bind")?;
+    // Another program's connection may have the port.
+    while let Err(error) = socket.bind(any_like(to)) {
+        ensure!(error.kind() == ErrorKind::AddrInUse, "bind: {error}");
+    }
     let conversation = async {
         let stream = socket.connect(to).await?;
         let mut buffer = [0; 128];
@@ -138,7 +141,12 @@ async fn by_tcp(to: SocketAddr, limit: Duration) -> Result<Result<String, Failur
 }
 
 async fn by_udp(to: SocketAddr, limit: Duration) -> Result<Result<String, Failure>> {
-    let socket = UdpSocket::bind(any_like(to)).await.context("bind")?;
+    let socket = loop {
+        match UdpSocket::bind(any_like(to)).await {
+            Ok(socket) => break socket,
+            Err(error) => ensure!(error.kind() == ErrorKind::AddrInUse, "bind: {error}"),
+        }
+    };
     let conversation = async {
         socket.connect(to).await?;
         match socket.send(b"who").await {

@@ -3,4 +3,5 @@
 pub mod client;
 pub mod download;
 pub mod load;
+pub mod one_port;
 pub mod udp;

@@ -5,7 +5,7 @@ use lb_common::{
     DropReason, FrontendEntry, FrontendFlags, FrontendKey, PassReason, Port, Prefix, V4, V6,
     Verdict,
 };
-use lb_ebpf::path::socket::{Call, Choice, SocketVerdict, request};
+use lb_ebpf::path::socket::{Call, Choice, SocketVerdict, received, request};
 use tests::{
     oracle::host_datapath::HostDatapath,
     oracle::memory_tables::MemoryFamily,
@@ -27,14 +27,14 @@ const NOT_OURS: Verdict = Verdict::Pass(PassReason::NotOurs);
 
 /// What is said of an address beside its ports.
 #[derive(Clone, Copy)]
-enum Said {
+pub(crate) enum Said {
     Nothing,
     Refuses,
     Left,
 }
 
 /// The service at 10.96.0.1 and `fd00:96::1`, whose neighbours are services' addresses too.
-fn node(said: Said, has_prefixes: bool) -> HostDatapath {
+pub(crate) fn node(said: Said, has_prefixes: bool) -> HostDatapath {
     let mut node = fixture::node();
     let flags = match said {
         Said::Nothing => None,
@@ -93,6 +93,7 @@ fn failure<F: MemoryFamily>(
         protocol,
         address,
         port: Port::new(port),
+        bound_device: 0,
     };
     let choice = Choice::Connection;
     match request(&mut node.tables, &call, choice) {
@@ -122,9 +123,11 @@ fn an_unknown_port_of_a_service_is_refused_and_an_address_that_no_service_has_is
             let to = at(end);
             let client = fixture::client(to.is_ipv6());
             let mut node = node(said, has_prefixes);
-            for (protocol, flags) in [(TCP, SYN), (TCP, ACK), (UDP, 0)] {
+            for (protocol, flags) in [(TCP, SYN), (TCP, ACK), (TCP, SYN | ACK), (UDP, 0)] {
                 let packet = eth().between(protocol, client, to).flags(flags).build();
                 let (verdict, bytes) = node.enter(&packet);
+                let begins = protocol == UDP || flags == SYN;
+                let expected = expected.filter(|it| begins || *it != NoSuchService);
                 assert_eq!(verdict, expected.map_or(NOT_OURS, Verdict::Drop), "{to}");
                 assert_eq!(bytes, packet, "{to}");
             }
@@ -161,6 +164,10 @@ fn what_has_no_ports_is_refused_at_a_service_and_dropped_at_an_address_that_no_s
             };
             let other = Verdict::Pass(PassReason::OtherProtocol);
             let pinged = expected.map_or(other, Verdict::Drop);
+            // Whether they are answers is not known.
+            let of_others = expected
+                .filter(|it| *it != NoSuchService)
+                .map_or(other, Verdict::Drop);
             let no_ports = |protocol| {
                 let packet = eth().between(TCP, fixture::client(to.is_ipv6()), to);
                 packet.other(protocol).payload(&[0; 24]).build()
@@ -168,8 +175,8 @@ fn what_has_no_ports_is_refused_at_a_service_and_dropped_at_an_address_that_no_s
             for (bytes, expected) in [
                 (message(ping), pinged),
                 (message(answer), other),
-                (no_ports(GRE), pinged),
-                (no_ports(UDP_LITE), pinged),
+                (no_ports(GRE), of_others),
+                (no_ports(UDP_LITE), of_others),
             ] {
                 let untouched = (expected, bytes.clone());
                 // What a process of the node sends comes by on egress alone.
@@ -177,6 +184,80 @@ fn what_has_no_ports_is_refused_at_a_service_and_dropped_at_an_address_that_no_s
                 assert_eq!(node(said, has_prefixes).leave(&bytes), untouched, "{to}");
             }
         }
+    }
+}
+
+#[test]
+fn who_has_an_address_like_a_services_is_answered_and_not_dialled() {
+    const DROPPED: Verdict = Verdict::Drop(DropReason::NoSuchService);
+    let servers = ["10.7.0.9:53", "[fd00:7::9]:53"].map(at);
+    let machines = ["10.96.0.2:4000", "[fd00:96::2]:4000"].map(at);
+    for (server, machine) in servers.into_iter().zip(machines) {
+        let mut node = node(Said::Refuses, true);
+        let datagram = |from, to| eth().between(UDP, from, to).payload(b"data").build();
+        let mut enter = |from, to| node.enter(&datagram(from, to)).0;
+        assert_eq!(enter(server, machine), DROPPED, "nobody has asked");
+        for _ in 0..2 {
+            assert_eq!(enter(machine, server), NOT_OURS);
+            assert_eq!(enter(server, machine), NOT_OURS, "an answer");
+        }
+        let other_port = SocketAddr::new(server.ip(), 54);
+        assert_eq!(enter(other_port, machine), DROPPED, "another question");
+    }
+}
+
+#[test]
+fn a_translated_flow_of_who_has_an_address_like_a_services_is_answered() {
+    let mut node = node(Said::Refuses, true);
+    let (machine, frontend) = (at("10.96.0.2:4000"), fixture::frontend(false));
+    let question = eth().between(UDP, machine, frontend).payload(b"data");
+    assert_eq!(node.enter(&question.build()).0, REQUEST);
+    let answer = eth().between(UDP, fixture::backend(false), machine);
+    assert_eq!(node.enter(&answer.payload(b"data").build()).0, NOT_OURS);
+}
+
+#[test]
+fn a_socket_answers_who_has_asked_it_though_the_address_is_like_a_services() {
+    let mut node = node(Said::Refuses, true);
+    let call = |cookie| Call::<V4> {
+        cookie,
+        protocol: UDP,
+        address: [10, 96, 0, 2].into(),
+        port: Port::new(4000),
+        bound_device: 0,
+    };
+    let send = |node: &mut HostDatapath, cookie| {
+        request(&mut node.tables, &call(cookie), Choice::Datagram)
+    };
+    let refused = SocketVerdict::Failed(DropReason::NoSuchService);
+    assert_eq!(send(&mut node, 7), refused);
+    assert_eq!(received(&mut node.tables, &call(7)), SocketVerdict::Pass);
+    assert_eq!(send(&mut node, 7), SocketVerdict::Pass);
+    assert_eq!(received(&mut node.tables, &call(7)), SocketVerdict::Pass);
+    assert_eq!(send(&mut node, 8), refused, "another socket");
+}
+
+#[test]
+fn the_agent_asks_the_api_server_and_not_a_service_at_its_address() {
+    // A node port, or a balancer's address, of which nothing is said beside it; and a ClusterIP.
+    for (said, is_translated) in [(Said::Nothing, false), (Said::Refuses, true)] {
+        let mut node = node(said, false);
+        let to = fixture::frontend(false);
+        let call = |protocol| Call::<V4> {
+            cookie: 7,
+            protocol,
+            address: [10, 96, 0, 1].into(),
+            port: Port::new(to.port()),
+            bound_device: 0,
+        };
+        let mut is_passed = |protocol, is_api_thread| {
+            node.tables.is_api_thread = is_api_thread;
+            let choice = Choice::Connection;
+            request(&mut node.tables, &call(protocol), choice) == SocketVerdict::Pass
+        };
+        assert!(!is_passed(TCP, false), "another program");
+        assert_eq!(is_passed(TCP, true), !is_translated);
+        assert!(!is_passed(UDP, true), "a question for a name");
     }
 }
 

@@ -281,6 +281,7 @@ fn dial(node: &mut HostDatapath, cookie: u64, protocol: u8, choice: Choice) -> S
         protocol,
         address: Ipv4Address::from(address),
         port: Port::new(frontend().port()),
+        bound_device: 0,
     };
     match request(&mut node.tables, &call, choice) {
         SocketVerdict::Translated(address, port) => SocketAddr::new(address.into(), port.number()),

@@ -191,8 +191,8 @@ fn a_syn_that_was_never_answered_leaves_a_backend_that_has_left() {
 fn a_udp_flow_leaves_a_backend_that_is_no_member_at_once() {
     type Change = fn(&mut HostDatapath, u32, SocketAddr);
     let changes: [(&str, Change); 4] = [
-        ("drains", |node, id, at| {
-            node.backend(id, DNS, at, BackendState::Draining);
+        ("serves no more", |node, id, at| {
+            node.backend(id, DNS, at, BackendState::Left);
         }),
         ("is gone", |node, id, at| {
             node.backend(id, DNS, at, BackendState::Gone);
@@ -226,7 +226,7 @@ fn a_udp_flow_leaves_a_backend_that_is_no_member_at_once() {
             assert_eq!(node.tables.counted(Counter::FlowsRebalanced), 1, "{what}");
             node.candidates(DNS, &[]);
             for id in 21..=23 {
-                node.backend(id, DNS, pod(id - 20), BackendState::Draining);
+                node.backend(id, DNS, pod(id - 20), BackendState::Left);
             }
             let (verdict, _) = self::talk(&mut node, UDP, 1000).ask_with(0, 0);
             assert_eq!(

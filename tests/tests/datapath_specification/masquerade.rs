@@ -22,10 +22,10 @@ use crate::{
 pub(crate) const OUT: Verdict = Verdict::Translated(Translation::MasqueradedRequest);
 pub(crate) const BACK: Verdict = Verdict::Translated(Translation::MasqueradedReply);
 
-fn own_port() -> SocketAddr {
+pub(crate) fn own_port() -> SocketAddr {
     SocketAddr::new(pod(1).ip(), 2000)
 }
-fn node_address(port: u16) -> SocketAddr {
+pub(crate) fn node_address(port: u16) -> SocketAddr {
     SocketAddr::new(at("10.1.0.1:0").ip(), port)
 }
 
@@ -256,7 +256,7 @@ fn a_hairpin_through_another_frontend_uses_the_masquerade_that_is_there() {
         assert_eq!(node.leave(&routed).0, OUT);
         let (_, _) = node.leave(&packet(TCP, pod(1), own_port(), RST));
     }
-    let key = tuple(TCP, own_port(), pod(1)).unwrap();
+    let key = tuple(TCP, own_port(), pod(1)).unwrap().leaving();
     let tables = [FlowTable::Proven, FlowTable::Opening];
     let places = tables.map(|table| node.tables.v4.flows(table).get(&key).is_some());
     assert_eq!(places, [true, false], "one entry of the tuple, in FLOWS");

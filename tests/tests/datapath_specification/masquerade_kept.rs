@@ -64,7 +64,7 @@ fn an_address_of_the_other_family_is_none() {
 #[test]
 fn replies_of_a_backend_that_has_left_or_is_gone_still_find_their_client() {
     for (protocol, service, state) in [
-        (UDP, DNS, BackendState::Draining),
+        (UDP, DNS, BackendState::Left),
         (UDP, DNS, BackendState::Gone),
         (TCP, WEB, BackendState::Draining),
         (TCP, WEB, BackendState::Gone),
@@ -86,7 +86,7 @@ fn a_wish_that_was_evicted_is_made_again_and_says_nothing_of_the_flow() {
     let (_, routed) = node.enter(&packet(TCP, own_port(), frontend(), SYN));
     let answer = eth().between(TCP, pod(1), own_port()).syn_ack();
     assert_eq!(node.leave(&answer.sequence(900).build()).0, REPLY);
-    let key = tuple(TCP, own_port(), pod(1)).unwrap();
+    let key = tuple(TCP, own_port(), pod(1)).unwrap().leaving();
     let wish = node.tables.v4.opening.remove(&key).expect("a wish");
     assert_eq!(
         node.enter(&packet(TCP, own_port(), frontend(), SYN)).0,
@@ -145,7 +145,7 @@ fn an_answered_flow_is_masqueraded_as_before() {
     let expected = FlowFlags::MASQUERADE.with(FlowFlags::REPLIED);
     assert!(request.flags.has(expected), "{:?}", request.flags);
     // Its masquerade ends with it.
-    node.backend(DNS * 10 + 1, DNS, pod(1), BackendState::Draining);
+    node.backend(DNS * 10 + 1, DNS, pod(1), BackendState::Left);
     node.candidates(DNS, &[DNS * 10 + 2]);
     let (verdict, elsewhere) = node.enter(&packet(UDP, own_port(), frontend(), 0));
     assert_eq!((verdict, ends(&elsewhere).1), (REQUEST, pod(2)));

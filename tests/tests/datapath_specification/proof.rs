@@ -200,7 +200,7 @@ fn a_packet_of_either_direction_puts_the_evicted_other_half_back() {
     let mut opened = talk(&mut node, TCP, 1000);
     let pod = opened.ask(SYN).unwrap();
     let request = tuple(TCP, client(1000), frontend()).unwrap();
-    let reply = tuple(TCP, pod, client(1000)).unwrap();
+    let reply = tuple(TCP, pod, client(1000)).unwrap().leaving();
     let entries =
         |node: &HostDatapath| [request, reply].map(|key| node.tables.v4.opening.get(&key));
     let [own, other] = entries(&node);
@@ -272,7 +272,7 @@ fn proof_takes_no_reply_tuple_away_from_another_frontend() {
         let pod = ours.ask(0).unwrap();
         assert_eq!(ours.answer(pod, 0), REPLY);
         // Our reply half is evicted, and a flow through another frontend gets the tuple.
-        let reply = tuple(UDP, pod, client(1000)).unwrap();
+        let reply = tuple(UDP, pod, client(1000)).unwrap().leaving();
         let mut theirs = node.tables.v4.opening.remove(&reply).unwrap();
         change(&mut theirs);
         node.tables.v4.opening.put(reply, theirs);
@@ -371,7 +371,7 @@ fn a_half_that_is_put_back_has_not_said_what_the_other_has() {
     let pod = opened.ask(SYN).unwrap();
     assert_eq!(opened.answer(pod, SYN | ACK), REPLY);
     assert_eq!(opened.ask(FIN | ACK), Some(pod));
-    let reply = tuple(TCP, pod, client(1000)).unwrap();
+    let reply = tuple(TCP, pod, client(1000)).unwrap().leaving();
     node.tables.v4.opening.remove(&reply).expect("a flow");
     assert_eq!(talk(&mut node, TCP, 1000).ask(ACK), Some(pod));
     let restored = node.tables.v4.opening.get(&reply).expect("restored");

@@ -64,7 +64,7 @@ fn the_loser_of_a_race_who_chose_the_same_backend_leaves_the_reply_tuple_alone()
 fn a_reply_tuple_that_another_flow_takes_at_the_last_moment_is_not_shared() {
     let mut node = node();
     node.candidates(WEB, &[11]);
-    let reply = tuple(TCP, pod(1), client(1000)).unwrap();
+    let reply = tuple(TCP, pod(1), client(1000)).unwrap().leaving();
     let theirs = FlowEntry {
         address: [10, 96, 0, 77].into(),
         port: Port::new(80),
@@ -95,7 +95,7 @@ fn a_masquerade_that_another_cpu_asks_for_at_the_last_moment_will_do() {
     let (_, wish) = winner.remembered(TCP, own_port, pod(1)).unwrap();
 
     let mut loser = lonely();
-    let key = tuple(TCP, own_port, pod(1)).unwrap();
+    let key = tuple(TCP, own_port, pod(1)).unwrap().leaving();
     loser
         .tables
         .v4

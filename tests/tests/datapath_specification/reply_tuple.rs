@@ -28,7 +28,7 @@ fn second_port() -> u16 {
 
 /// A stranger's reply entry at the tuple of the pod and this port of the client.
 fn occupy(node: &mut HostDatapath, table: FlowTable, port: u16) -> Tuple<V4> {
-    let key = tuple(TCP, pod(1), client(port)).expect("IPv4");
+    let key = tuple(TCP, pod(1), client(port)).expect("IPv4").leaving();
     let (_, request) = node
         .remembered(TCP, client(1000), frontend())
         .expect("a flow");
@@ -196,7 +196,7 @@ fn a_flow_that_ends_leaves_a_reply_tuple_to_the_flow_that_has_it_by_now() {
     let mut node = two_services_with_a_pod();
     assert_eq!(talk(&mut node, TCP, 1000).ask(SYN), Some(pod(1)));
     // Its reply half is evicted, and a flow of the other frontend gets the tuple.
-    let reply = tuple(TCP, pod(1), client(1000)).unwrap();
+    let reply = tuple(TCP, pod(1), client(1000)).unwrap().leaving();
     node.tables.v4.opening.remove(&reply).expect("a flow");
     let second = enter(&mut node, TCP, other_frontend(), SYN, 0);
     assert_eq!(second, (client(1000), pod(1)));

@@ -28,6 +28,7 @@ fn call(cookie: u64, protocol: u8, peer: SocketAddr) -> Call<V4> {
         protocol,
         address: Ipv4Address::from(address),
         port: Port::new(peer.port()),
+        bound_device: 0,
     }
 }
 /// Where a verdict sends a call; `None` if it passes or fails.
@@ -39,6 +40,12 @@ fn target(verdict: SocketVerdict<V4>) -> Option<SocketAddr> {
         }
         SocketVerdict::Pass | SocketVerdict::Failed(_) => None,
     }
+}
+/// Where a socket that connects goes, if it is translated; otherwise it must pass.
+pub(crate) fn dials(node: &mut HostDatapath, protocol: u8, peer: SocketAddr) -> Option<SocketAddr> {
+    let verdict = ask(node, &call(7, protocol, peer), Choice::Connection);
+    assert!(!matches!(verdict, SocketVerdict::Failed(_)), "{verdict:?}");
+    target(verdict)
 }
 fn ask(node: &mut HostDatapath, call: &Call<V4>, choice: Choice) -> SocketVerdict<V4> {
     request(&mut node.tables, call, choice)

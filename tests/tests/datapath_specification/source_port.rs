@@ -197,7 +197,7 @@ fn the_evicted_halves_of_a_flow_with_another_source_port_come_back() {
     assert_eq!(talk(&mut node, TCP, 1000).ask(SYN), Some(pod(1)));
     let source = enter(&mut node, TCP, other_frontend(), SYN, 0).0;
     let request = tuple(TCP, client(1000), other_frontend()).unwrap();
-    let reply = tuple(TCP, pod(1), source).unwrap();
+    let reply = tuple(TCP, pod(1), source).unwrap().leaving();
 
     node.tables.v4.opening.remove(&reply);
     assert_eq!(enter(&mut node, TCP, other_frontend(), SYN, 0).0, source);

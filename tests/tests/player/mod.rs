@@ -12,7 +12,7 @@ use tests::{
     memory_packet::MemoryPacket,
     oracle::host_datapath,
     oracle::memory_tables::FamilyTables,
-    oracle::reference::{End, Half, Key, Observed},
+    oracle::reference::{Awaited, End, Half, Key, Observed},
     packets::dissect::{
         UDP, assert_checksums, dissect, header_checksum_holds, transport_checksum_holds,
     },
@@ -92,6 +92,7 @@ impl Player {
             Event::Return(backend) => self.cluster.join(*backend),
             Event::Replace(backend) => self.cluster.replace(*backend),
             Event::Evict(nth) => self.evict(*nth),
+            Event::HandOver(of, to) => self.cluster.hand_over(*of, *to),
             Event::Room(entries) => self.cluster.set_room(*entries),
         }
     }
@@ -138,11 +139,22 @@ impl Player {
         let tables = &mut self.cluster.tables;
         let in_v6 = nth.checked_sub(tables.v4.opening.len());
         let victim = match in_v6 {
-            None => tables.v4.opening.evict(nth).map(|tuple| key(&tuple)),
-            Some(nth) => tables.v6.opening.evict(nth).map(|tuple| key(&tuple)),
+            None => tables
+                .v4
+                .opening
+                .evict(nth)
+                .map(|tuple| (key(&tuple), tuple.is_awaited())),
+            Some(nth) => tables
+                .v6
+                .opening
+                .evict(nth)
+                .map(|tuple| (key(&tuple), tuple.is_awaited())),
         };
-        if let Some(victim) = victim {
-            self.cluster.world.halves.remove(&victim);
+        let world = &mut self.cluster.world;
+        match victim {
+            Some((victim, false)) => _ = world.halves.remove(&victim),
+            Some((victim, true)) => _ = world.awaited.remove(&victim),
+            None => {}
         }
     }
 
@@ -199,9 +211,10 @@ impl Player {
 
     fn assert_same_memory(&self, what: &dyn Fn() -> String) {
         let Cluster { tables, world, .. } = &self.cluster;
-        let mut remembered = BTreeMap::new();
-        collect(&tables.v4, &mut remembered);
-        collect(&tables.v6, &mut remembered);
+        let (mut remembered, mut awaited) = (BTreeMap::new(), BTreeMap::new());
+        collect(&tables.v4, &mut remembered, &mut awaited);
+        collect(&tables.v6, &mut remembered, &mut awaited);
+        assert_eq!(awaited, world.awaited, "awaited after {}", what());
         for (key, half) in &world.halves {
             let found = remembered.remove(key);
             assert_eq!(
@@ -293,10 +306,19 @@ fn key<F: IpFamily>(tuple: &Tuple<F>) -> Key {
         source: at(tuple.source, tuple.source_port),
         destination: at(tuple.destination, tuple.destination_port),
         protocol: tuple.protocol_number(),
+        end: if tuple.protocol & Tuple::<F>::LEAVES == 0 {
+            End::Destination
+        } else {
+            End::Source
+        },
     }
 }
 
-fn collect<F: IpFamily>(tables: &FamilyTables<F>, into: &mut BTreeMap<Key, Half>) {
+fn collect<F: IpFamily>(
+    tables: &FamilyTables<F>,
+    into: &mut BTreeMap<Key, Half>,
+    awaited: &mut BTreeMap<Key, Awaited>,
+) {
     let proven = tables
         .proven
         .iter()
@@ -306,6 +328,14 @@ fn collect<F: IpFamily>(tables: &FamilyTables<F>, into: &mut BTreeMap<Key, Half>
         .iter()
         .map(|(tuple, entry)| (tuple, entry, false));
     for (tuple, entry, is_proven) in proven.chain(opening) {
+        if tuple.is_awaited() {
+            let noted = Awaited {
+                is_replied: entry.flags.has(FlowFlags::REPLIED),
+                last_seen: entry.last_seen,
+            };
+            awaited.insert(key(&tuple), noted);
+            continue;
+        }
         let earlier = into.insert(
             key(&tuple),
             half(&entry, is_proven, tuple.protocol_number() == UDP),

@@ -5,17 +5,17 @@
 )]
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
     link::{
         InfoKind, InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
     },
-    route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::datapath::devices::pattern::Patterns;
+use crate::datapath::devices::{node_device, pattern::Patterns};
 
 /// Where packets start on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +42,16 @@ pub struct Device {
     pub loopback: bool,
     /// Index of the device it is enslaved to; zero if none.
     pub master: u32,
+    /// Index of the device that its packets pass as well, of a VLAN and the like; zero if none.
+    pub lower: u32,
     /// Whether it is a port of a bridge.
     pub bridge_port: bool,
+    /// Its Ethernet address; zero if it has none.
+    pub ethernet_address: [u8; 6],
+    /// How many bytes a packet may have, of the IP header and what follows.
+    pub mtu: u32,
+    /// Whether it is set up.
+    pub is_up: bool,
 }
 
 impl Device {
@@ -60,16 +68,32 @@ impl Device {
             layer: layer(message.header.link_layer_type),
             loopback: message.header.flags.contains(LinkFlags::Loopback),
             master: 0,
+            lower: 0,
             bridge_port: false,
+            ethernet_address: [0; 6],
+            mtu: 0,
+            is_up: message.header.flags.contains(LinkFlags::Up),
         };
+        let mut link = 0;
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => device.name.clone_from(name),
                 LinkAttribute::Controller(index) => device.master = *index,
+                LinkAttribute::Link(index) => link = *index,
+                LinkAttribute::Address(bytes) => {
+                    device.ethernet_address = bytes.as_slice().try_into().unwrap_or_default();
+                }
+                LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
                 LinkAttribute::LinkInfo(details) => device.read_details(details),
                 _ => {}
             }
         }
+        // Of tunnels and veth, `link` is another thing.
+        let is_stacked = matches!(
+            InfoKind::from(device.kind.as_str()),
+            InfoKind::Vlan | InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan
+        );
+        device.lower = if is_stacked { link } else { 0 };
         (!device.name.is_empty()).then_some(device)
     }
 
@@ -123,6 +147,12 @@ impl Filter {
         if device.loopback {
             return Some("loopback: the socket hooks serve the node's own processes");
         }
+        if device.name == node_device::OUTER {
+            return Some("leads to waggle1, which is attached to");
+        }
+        if device.name == node_device::INNER {
+            return None;
+        }
         if device.layer.is_none() {
             return Some("neither Ethernet nor plain IP");
         }
@@ -148,6 +178,8 @@ pub struct DeviceAddress {
     pub index: u32,
     /// The device's own end.
     pub address: IpAddr,
+    /// The network that it is in; on a point-to-point device the other end's.
+    pub network: IpNet,
     /// Fit to masquerade with: global, primary, not on its way out or in.
     pub usable: bool,
     /// The node answers to it wherever it is dialled from: checked by the kernel, and not of one link only.
@@ -182,53 +214,15 @@ impl DeviceAddress {
         let usable = message.header.scope == AddressScope::Universe && !flags.intersects(unfit);
         let unchecked = AddressFlags::Tentative | AddressFlags::Dadfailed;
         // On a point-to-point device `Address` is the other end.
-        let address = local.or(address)?;
+        let (network, address) = (address.or(local)?, local.or(address)?);
+        let network = IpNet::new(network, message.header.prefix_len).ok()?;
         let of_link = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
         Some(Self {
             index: message.header.index,
             address,
+            network: network.trunc(),
             usable,
             local: !flags.intersects(unchecked) && !of_link,
-        })
-    }
-}
-
-/// A default route of the main table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DefaultRoute {
-    /// Lower wins.
-    pub metric: u32,
-    /// IPv4 or IPv6.
-    pub is_v4: bool,
-    /// The device it leaves by.
-    pub index: u32,
-}
-
-impl DefaultRoute {
-    /// Reads a route message; `None` for every other route.
-    pub fn from_message(message: &RouteMessage) -> Option<Self> {
-        let header = &message.header;
-        if header.destination_prefix_length != 0
-            || header.table != RouteHeader::RT_TABLE_MAIN
-            || header.kind != RouteType::Unicast
-        {
-            return None;
-        }
-        let (mut metric, mut index) = (0, None);
-        for attribute in &message.attributes {
-            match attribute {
-                RouteAttribute::Priority(found) => metric = *found,
-                RouteAttribute::Oif(found) => index = Some(*found),
-                RouteAttribute::MultiPath(hops) => {
-                    index = index.or(hops.first().map(|hop| hop.interface_index));
-                }
-                _ => {}
-            }
-        }
-        Some(Self {
-            metric,
-            is_v4: header.address_family == AddressFamily::Inet,
-            index: index?,
         })
     }
 }
@@ -245,7 +239,11 @@ mod tests {
             layer: Some(Layer::Ethernet),
             loopback: false,
             master: 0,
+            lower: 0,
             bridge_port: false,
+            ethernet_address: [0; 6],
+            mtu: 1500,
+            is_up: true,
         }
     }
 

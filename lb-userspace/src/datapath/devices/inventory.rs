@@ -1,4 +1,4 @@
-//! What netlink tells of the network namespace: devices, addresses, default routes.
+//! What netlink tells of the network namespace: devices, addresses, routing rules.
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "netlink says more than anybody asked for, and more with every kernel"
@@ -6,20 +6,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::IpAddr,
 };
 
-use netlink_packet_core::NLM_F_REPLACE;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::AddressMessage,
-    link::{LinkFlags, LinkMessage},
-    route::RouteMessage,
+    link::LinkMessage,
+    rule::{RuleAction, RuleMessage},
 };
 
-use crate::datapath::devices::{
-    clsact::Route,
-    device::{DefaultRoute, Device, DeviceAddress},
+use crate::{
+    datapath::devices::{
+        clsact::Route,
+        device::{Device, DeviceAddress},
+    },
+    model::DeviceAddresses,
 };
 
 /// The network namespace as far as it matters.
@@ -29,14 +30,9 @@ pub(crate) struct Inventory {
     pub(crate) devices: BTreeMap<u32, Device>,
     /// In the kernel's order, which says which one is a device's first.
     pub(crate) addresses: Vec<DeviceAddress>,
-    /// Of both families.
-    pub(crate) routes: Vec<DefaultRoute>,
-    /// How many routes of any kind there were when all were read.
-    all_routes: usize,
+    /// Those that lead to other tables than the kernel's own rules do.
+    pub(crate) rules: Vec<RuleMessage>,
 }
-
-/// With more routes than this (a node with BGP has tens of thousands) they are read once, and followed from then on.
-const FEW_ROUTES: usize = 1000;
 
 /// Which devices a message is about.
 #[derive(Debug, Default)]
@@ -45,7 +41,7 @@ pub(crate) struct Touched {
     pub(crate) changed: BTreeSet<u32>,
     /// These have left the network namespace.
     pub(crate) gone: BTreeSet<u32>,
-    /// An address or default route is another.
+    /// An address or a routing rule is another.
     pub(crate) is_readdressed: bool,
 }
 
@@ -57,46 +53,19 @@ impl Touched {
 }
 
 impl Inventory {
-    /// Asks for everything again; for routes only if there are few. What of them is lost without a message, those of a
-    /// device that is set down are, [`Inventory::take`] knows.
-    pub(crate) fn read_again(&mut self, netlink: &mut Route) -> io::Result<()> {
-        if self.all_routes <= FEW_ROUTES {
-            *self = Self::read(netlink)?;
-            return Ok(());
-        }
-        let (devices, addresses) = (devices_by_index(netlink)?, addresses(netlink)?);
-        (self.devices, self.addresses) = (devices, addresses);
-        self.routes
-            .retain(|route| self.devices.contains_key(&route.index));
-        Ok(())
-    }
-
     /// Asks for everything.
     pub(crate) fn read(netlink: &mut Route) -> io::Result<Self> {
-        let routes = netlink.dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()))?;
-        let defaults = routes.messages.iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewRoute(message) => DefaultRoute::from_message(message),
-            _ => None,
-        });
         Ok(Self {
             devices: devices_by_index(netlink)?,
             addresses: addresses(netlink)?,
-            routes: defaults.collect(),
-            all_routes: routes.messages.len(),
+            rules: rules(netlink)?,
         })
     }
 
-    /// Takes notice of a message with these flags.
-    pub(crate) fn take(&mut self, flags: u16, message: RouteNetlinkMessage, touched: &mut Touched) {
+    /// Takes notice of a message.
+    pub(crate) fn take(&mut self, message: RouteNetlinkMessage, touched: &mut Touched) {
         match message {
             RouteNetlinkMessage::NewLink(message) => {
-                // The kernel tells nobody of the IPv4 routes that it removes with a device that is set down.
-                if !message.header.flags.contains(LinkFlags::Up) {
-                    let index = message.header.index;
-                    self.change_routes(touched, |routes| {
-                        routes.retain(|route| !route.is_v4 || route.index != index);
-                    });
-                }
                 let device = Device::from_message(&message);
                 if let Some(device) = device.filter(|device| self.is_news(device)) {
                     touched.gone.remove(&device.index);
@@ -132,19 +101,14 @@ impl Inventory {
                     self.addresses.retain(|known| !known.is_at(&gone));
                 }
             }
-            RouteNetlinkMessage::NewRoute(message) => {
-                if let Some(new) = DefaultRoute::from_message(&message) {
-                    self.change_routes(touched, |routes| insert(routes, new, flags));
-                }
+            RouteNetlinkMessage::NewRule(message) if leads_elsewhere(&message) => {
+                touched.is_readdressed = true;
+                self.rules.push(message);
             }
-            RouteNetlinkMessage::DelRoute(message) => {
-                if let Some(gone) = DefaultRoute::from_message(&message) {
-                    self.change_routes(touched, |routes| {
-                        if let Some(position) = routes.iter().position(|route| *route == gone) {
-                            routes.remove(position);
-                        }
-                    });
-                }
+            RouteNetlinkMessage::DelRule(message) => {
+                touched.is_readdressed = true;
+                let place = self.rules.iter().position(|known| *known == message);
+                place.map(|place| self.rules.swap_remove(place));
             }
             RouteNetlinkMessage::NewTrafficFilter(message)
             | RouteNetlinkMessage::DelTrafficFilter(message)
@@ -155,28 +119,26 @@ impl Inventory {
         }
     }
 
-    /// Changes the default routes, and notes whether they are others now.
-    fn change_routes(
-        &mut self,
-        touched: &mut Touched,
-        change: impl FnOnce(&mut Vec<DefaultRoute>),
-    ) {
-        let before = self.routes.clone();
-        change(&mut self.routes);
-        touched.is_readdressed |= self.routes != before;
-    }
-
-    /// The addresses that the node answers to.
-    pub(crate) fn local_addresses(&self) -> BTreeSet<IpAddr> {
+    /// The addresses that the node answers to, and apart from them those that kube-proxy's ipvs mode has given to a device of
+    /// its own: they are frontends.
+    pub(crate) fn device_addresses(&self) -> DeviceAddresses {
+        let is_of_ipvs = |address: &&DeviceAddress| {
+            let device = self.devices.get(&address.index);
+            device.is_some_and(|device| device.name == IPVS_DEVICE)
+        };
         let local = self.addresses.iter().filter(|address| address.local);
-        local.map(|address| address.address).collect()
+        let (of_ipvs, local): (Vec<_>, Vec<_>) = local.partition(is_of_ipvs);
+        let [local, of_ipvs] = [local, of_ipvs].map(|some: Vec<&DeviceAddress>| {
+            let addresses = some.into_iter().map(|it| it.address);
+            addresses.collect()
+        });
+        DeviceAddresses { local, of_ipvs }
     }
 
     /// Forgets a device and all that hung on it.
     pub(crate) fn forget(&mut self, index: u32) {
         self.devices.remove(&index);
         self.addresses.retain(|address| address.index != index);
-        self.routes.retain(|route| route.index != index);
     }
 
     fn is_news(&self, device: &Device) -> bool {
@@ -184,15 +146,8 @@ impl Inventory {
     }
 }
 
-/// A new default route: in the place of the first of its metric if it replaces that, otherwise behind all others.
-fn insert(routes: &mut Vec<DefaultRoute>, new: DefaultRoute, flags: u16) {
-    let mut known = routes.iter_mut();
-    let same = |route: &&mut DefaultRoute| route.metric == new.metric && route.is_v4 == new.is_v4;
-    match known.find(same).filter(|_| flags & NLM_F_REPLACE != 0) {
-        Some(replaced) => *replaced = new,
-        None => routes.push(new),
-    }
-}
+/// Where kube-proxy's ipvs mode puts every frontend (`pkg/proxy/ipvs`, `defaultDummyDevice`).
+const IPVS_DEVICE: &str = "kube-ipvs0";
 
 fn devices_by_index(netlink: &mut Route) -> io::Result<BTreeMap<u32, Device>> {
     let devices = devices(netlink)?.into_iter();
@@ -224,25 +179,25 @@ pub(crate) fn devices(netlink: &mut Route) -> io::Result<Vec<Device>> {
         .collect())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The routing rules of both families that lead to tables of somebody's own.
+pub(crate) fn rules(netlink: &mut Route) -> io::Result<Vec<RuleMessage>> {
+    let dump = netlink.dump(RouteNetlinkMessage::GetRule(RuleMessage::default()))?;
+    let messages = dump.messages.into_iter();
+    Ok(messages
+        .filter_map(|message| match message {
+            RouteNetlinkMessage::NewRule(message) => Some(message),
+            _ => None,
+        })
+        .filter(leads_elsewhere)
+        .collect())
+}
 
-    #[test]
-    fn a_route_that_replaces_another_takes_its_place() {
-        let route = |metric, index| DefaultRoute {
-            metric,
-            is_v4: true,
-            index,
-        };
-        let mut routes = vec![route(0, 1), route(100, 2)];
-        insert(&mut routes, route(0, 3), NLM_F_REPLACE);
-        assert_eq!(routes, [route(0, 3), route(100, 2)]);
-        insert(&mut routes, route(0, 4), 0);
-        insert(&mut routes, route(50, 5), NLM_F_REPLACE);
-        assert_eq!(
-            routes,
-            [route(0, 3), route(100, 2), route(0, 4), route(50, 5)]
-        );
-    }
+fn leads_elsewhere(rule: &RuleMessage) -> bool {
+    let own = [
+        libc::RT_TABLE_UNSPEC,
+        libc::RT_TABLE_DEFAULT,
+        libc::RT_TABLE_MAIN,
+        libc::RT_TABLE_LOCAL,
+    ];
+    rule.header.action == RuleAction::ToTable && !own.contains(&rule.header.table)
 }

@@ -5,5 +5,6 @@ pub mod device;
 pub(crate) mod inventory;
 mod masquerade;
 pub mod monitor;
+pub mod node_device;
 pub mod pattern;
 mod programs;

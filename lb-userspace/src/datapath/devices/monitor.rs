@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr},
     os::fd::AsFd as _,
     sync::Arc,
     thread::JoinHandle,
@@ -11,6 +11,7 @@ use std::{
 };
 
 use lb_common::DeviceEntry;
+use netlink_packet_route::rule::RuleMessage;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::EventFd,
@@ -24,11 +25,17 @@ use crate::datapath::devices::{
     device::{Device, Filter, Layer},
     inventory::{Inventory, Touched},
     masquerade,
+    node_device::{self, NodeDevice},
 };
-use crate::{maps::bpf::DeviceTable, model::DetectLocal, netlink::Received, supervise::Tasks};
+use crate::{
+    maps::bpf::DeviceTable,
+    model::{DetectLocal, DeviceAddresses},
+    netlink::Received,
+    supervise::Tasks,
+};
 
-/// Multicast groups of linux/rtnetlink.h: link, TC, IPv4 and IPv6 addresses, IPv4 and IPv6 routes.
-const GROUPS: &[u32] = &[1, 4, 5, 9, 7, 11];
+/// Multicast groups of linux/rtnetlink.h: link, TC, IPv4 and IPv6 addresses, IPv4 and IPv6 rules.
+const GROUPS: &[u32] = &[1, 4, 5, 9, 8, 19];
 
 /// What is known of a device, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +61,19 @@ pub struct DeviceReport {
     pub not_attached: Option<String>,
 }
 
+/// Which devices are attached to, and as what.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which are left out.
+    pub filter: Filter,
+    /// How those of pods are told from others.
+    pub detect_local: DetectLocal,
+    /// The pair for processes of the node, which is kept as it should be.
+    pub node_device: Option<Arc<NodeDevice>>,
+    /// How often everything is looked at again, for changes of which netlink tells nothing.
+    pub check_period: Duration,
+}
+
 /// All devices, by index; replaced as a whole.
 pub type Reports = Arc<BTreeMap<u32, DeviceReport>>;
 
@@ -61,7 +81,7 @@ pub type Reports = Arc<BTreeMap<u32, DeviceReport>>;
 #[derive(Debug)]
 pub struct Monitor {
     reports: watch::Receiver<Reports>,
-    addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    addresses: watch::Receiver<DeviceAddresses>,
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -71,16 +91,20 @@ impl Monitor {
     pub(crate) fn start(
         attacher: Attacher,
         table: DeviceTable,
-        filter: Filter,
-        detect_local: DetectLocal,
-        check_period: Duration,
+        options: Options,
         tasks: &Tasks,
     ) -> io::Result<Self> {
         let mut events = Route::route()?;
         events.subscribe(GROUPS)?;
         let written = table.read();
         let (sender, reports) = watch::channel(Reports::default());
-        let (address_sender, addresses) = watch::channel(BTreeSet::new());
+        let (address_sender, addresses) = watch::channel(DeviceAddresses::default());
+        let Options {
+            filter,
+            detect_local,
+            node_device,
+            check_period,
+        } = options;
         let mut watched = Watched {
             events,
             questions: Route::route()?,
@@ -89,6 +113,7 @@ impl Monitor {
             filter,
             check_period,
             detect_local,
+            node_device: node_device::Keeper::new(node_device),
             inventory: Inventory::default(),
             written,
             reports: BTreeMap::new(),
@@ -113,7 +138,7 @@ impl Monitor {
     }
 
     /// The addresses the node answers to, and a way to wait until they change.
-    pub fn local_addresses(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
+    pub fn device_addresses(&self) -> watch::Receiver<DeviceAddresses> {
         self.addresses.clone()
     }
 }
@@ -137,12 +162,13 @@ struct Watched {
     /// How often everything is looked at again, for changes of which netlink tells nothing.
     check_period: Duration,
     detect_local: DetectLocal,
+    node_device: node_device::Keeper,
     inventory: Inventory,
     /// What DEVICES holds.
     written: BTreeMap<u32, DeviceEntry>,
     reports: BTreeMap<u32, DeviceReport>,
     sender: watch::Sender<Reports>,
-    address_sender: watch::Sender<BTreeSet<IpAddr>>,
+    address_sender: watch::Sender<DeviceAddresses>,
 }
 
 impl Watched {
@@ -183,17 +209,10 @@ impl Watched {
 
     /// Learns everything anew.
     fn refresh(&mut self) -> io::Result<()> {
-        match self.events.received()? {
-            Received::Lost => self.inventory = Inventory::read(&mut self.questions)?,
-            Received::Messages(messages) => {
-                // All devices are settled below, whatever was touched.
-                let mut touched = Touched::default();
-                for (flags, message) in messages {
-                    self.inventory.take(flags, message, &mut touched);
-                }
-                self.inventory.read_again(&mut self.questions)?;
-            }
-        }
+        // What has been told so far is in the answers too.
+        drop(self.events.received()?);
+        self.node_device.restore();
+        self.inventory = Inventory::read(&mut self.questions)?;
         self.settle_all()
     }
 
@@ -223,10 +242,10 @@ impl Watched {
             }
         };
         let mut touched = Touched::default();
-        for (flags, message) in messages {
-            self.inventory.take(flags, message, &mut touched);
+        for message in messages {
+            self.inventory.take(message, &mut touched);
         }
-        // Most messages, of the routes of a node with BGP above all, change nothing here.
+        // Most messages change nothing here.
         if !touched.is_nothing() {
             self.settle(&touched);
         }
@@ -249,7 +268,9 @@ impl Watched {
         for index in &touched.gone {
             self.forget(*index);
         }
-        let local = self.inventory.local_addresses();
+        self.node_device
+            .fit(self.inventory.devices.values(), &self.filter);
+        let local = self.inventory.device_addresses();
         self.address_sender.send_if_modified(|current| {
             let changed = *current != local;
             *current = local;
@@ -258,10 +279,19 @@ impl Watched {
         let Inventory {
             devices,
             addresses,
-            routes,
-            ..
+            rules,
         } = &self.inventory;
-        let entries = masquerade::entries(devices, addresses, routes, &self.detect_local);
+        let of_others = |it: &RuleMessage| it.header.table != node_device::routes::TABLE;
+        let has_rules = rules.iter().any(of_others);
+        self.node_device
+            .follow(devices.values(), has_rules, touched.is_readdressed);
+        let entries = masquerade::entries(
+            devices,
+            addresses,
+            has_rules,
+            &self.detect_local,
+            &self.filter,
+        );
         self.write(&entries);
         for index in &touched.changed {
             if let Some(device) = self.inventory.devices.get(index).cloned() {

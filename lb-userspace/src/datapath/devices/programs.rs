@@ -2,7 +2,6 @@
 use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -10,13 +9,12 @@ use anyhow::{Context as _, Result};
 use super::{
     attach::{self, AttachBy, Attacher, QDISCS},
     clsact::Direction,
-    device::{Filter, Layer},
-    monitor::Monitor,
+    device::Layer,
+    monitor::{Monitor, Options},
 };
 use crate::{
     datapath::object::load::{DEVICE_PROGRAMS, Datapath},
     maps::bpf::DeviceTable,
-    model::DetectLocal,
     supervise::Tasks,
 };
 
@@ -45,17 +43,14 @@ impl Datapath {
     pub fn attach_to_devices(
         &self,
         run_dir: &Path,
-        filter: Filter,
+        options: Options,
         attach_by: AttachBy,
-        detect_local: DetectLocal,
-        check_period: Duration,
         tasks: &Tasks,
     ) -> Result<Monitor> {
         let attacher = self.attacher(run_dir, attach_by)?;
         let table =
             DeviceTable::open(&self.root().maps()).context("cannot open the map DEVICES")?;
-        Monitor::start(attacher, table, filter, detect_local, check_period, tasks)
-            .context("cannot watch the network devices")
+        Monitor::start(attacher, table, options, tasks).context("cannot watch the network devices")
     }
     /// What attaches this object's programs to devices of this network namespace.
     pub fn attacher(&self, run_dir: &Path, attach_by: AttachBy) -> Result<Attacher> {

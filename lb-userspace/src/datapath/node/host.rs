@@ -23,8 +23,6 @@ pub fn warnings() -> Vec<Warning> {
             ));
         }
     }
-    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    warnings.extend(port_warning(&range));
     let chains = dropping_chains().unwrap_or_else(|error| {
         tracing::debug!("cannot list the chains of nftables: {error}");
         Vec::new()
@@ -35,27 +33,6 @@ pub fn warnings() -> Vec<Warning> {
     }
     warnings
 }
-
-/// The node's own connections and masqueraded ones share its addresses: they keep apart by their ports.
-fn port_warning(range: &str) -> Option<Warning> {
-    let mut bounds = range.split_whitespace().map(str::parse::<u16>);
-    let (Some(Ok(first)), Some(Ok(last))) = (bounds.next(), bounds.next()) else {
-        return None;
-    };
-    (first < MASQUERADE_GAP.0 || last > MASQUERADE_GAP.1).then(|| {
-        Warning::new(
-            "net.ipv4.ip_local_port_range",
-            format!(
-                "is {first} to {last}: a connection of the node's own may have the port that a masqueraded one has, and lose \
-                 its replies to it"
-            ),
-            "keep it within 30000 to 60999, for masqueraded connections have the other ports",
-        )
-    })
-}
-
-/// The ports that masquerades never take (`lb_ebpf::service::masquerade`).
-const MASQUERADE_GAP: (u16, u16) = (30_000, 60_999);
 
 fn drop_warning(chain: &str) -> Warning {
     Warning::new(
@@ -161,23 +138,5 @@ impl NetlinkDeserializable for Message {
             kind: header.message_type,
             payload: payload.to_vec(),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::port_warning;
-
-    #[test]
-    fn local_ports_that_masquerades_take_are_warned_of() {
-        for (range, is_good) in [
-            ("32768\t60999\n", true),
-            ("30000 60999", true),
-            ("1024 60999", false),
-            ("32768 65535", false),
-            ("", true),
-        ] {
-            assert_eq!(port_warning(range).is_none(), is_good, "{range:?}");
-        }
     }
 }

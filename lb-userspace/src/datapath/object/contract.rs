@@ -179,8 +179,8 @@ mod tests {
         };
         let declared = Capacities::DECLARED;
         for (map, capacity) in [
-            (MapName::FrontendsV4, declared.frontends),
-            (MapName::FrontendsV6, declared.frontends),
+            (MapName::FrontendsV4, declared.frontends + declared.backends),
+            (MapName::FrontendsV6, declared.frontends + declared.backends),
             (MapName::Services, declared.services),
             (MapName::Slots, declared.slots),
             (MapName::BackendsV4, declared.backends),

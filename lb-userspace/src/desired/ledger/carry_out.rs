@@ -24,9 +24,13 @@ impl Ledger {
         now: Duration,
     ) {
         for key in self.keys_of(name) {
-            if !wanted.iter().any(|it| it.key == key) {
-                self.retire_service(&key);
+            if wanted.iter().any(|it| it.key == key) {
+                continue;
             }
+            self.retire_service(&key);
+            let sibling = key.sibling();
+            let sibling = wanted.iter().find(|it| it.key == sibling);
+            self.observe(&key, sibling, now);
         }
         for (wanted, region) in wanted.iter().zip(regions) {
             let Some(id) = self.id_of(&wanted.key) else {
@@ -97,6 +101,9 @@ impl Ledger {
                 self.ending.remove(&assigned.id);
                 self.idle.remove(&assigned.id);
                 self.touched.services.insert(assigned.id);
+                for backends in &mut self.backends {
+                    backends.touch_service(assigned.id);
+                }
             }
             return Some(assigned.id);
         }
@@ -114,6 +121,7 @@ impl Ledger {
         self.services.insert(key.clone(), assigned);
         self.names.insert(id, key.clone());
         self.touched.services.insert(id);
+        self.touched.services.extend(self.sibling(key));
         Some(id)
     }
 
@@ -124,7 +132,6 @@ impl Ledger {
         wanted: &DesiredService,
         now: Duration,
     ) -> Vec<BackendId> {
-        let gone_at = now + self.limits.gone_grace;
         let backends = self.backends_of(wanted.key.family);
         let activate = |it| backends.activate(service, it);
         let slots: Vec<BackendId> = wanted.backends.iter().filter_map(activate).collect();
@@ -132,12 +139,26 @@ impl Ledger {
         let all: Vec<BackendId> = backends.of_service(service).collect();
         for id in all.into_iter().filter(|id| !members.contains(id)) {
             backends.retire(id);
-            let Some(address) = backends.get(id).map(|it| it.address.ip()) else {
-                continue;
-            };
-            backends.observe(id, wanted.present.get(&address), gone_at);
         }
+        self.observe(&wanted.key, Some(wanted), now);
         slots
+    }
+
+    /// Notes what the slices say about the backends of a service that take no new flows. `wanted` is the service, or the
+    /// same service port for the clients of the other policy; `None`: the service port is no more.
+    fn observe(&mut self, key: &ServiceKey, wanted: Option<&DesiredService>, now: Duration) {
+        let gone_at = now + self.limits.gone_grace;
+        let Some(service) = self.services.get(key).map(|it| it.id) else {
+            return;
+        };
+        let backends = self.backends_of(key.family);
+        let all: Vec<BackendId> = backends.of_service(service).collect();
+        for id in all {
+            match wanted {
+                Some(wanted) => backends.observe(id, wanted, gone_at),
+                None => backends.leave(id),
+            }
+        }
     }
 
     fn move_to(&mut self, key: &ServiceKey, region: SlotRegion, slots: Vec<BackendId>) {
@@ -202,7 +223,12 @@ impl Ledger {
         };
         let before = claimant(std::mem::replace(&mut assigned.created, created));
         let now = claimant(created);
+        let id = assigned.id;
         let old = std::mem::replace(&mut assigned.frontends, wanted.clone());
+        if (old.len() > 1) != (wanted.len() > 1) {
+            // The flags of its backends' own addresses depend on it.
+            self.backends[key.family as usize].touch_service(id);
+        }
         for frontend in old.keys() {
             if before == now && wanted.contains_key(frontend) {
                 continue;
@@ -248,7 +274,9 @@ impl Ledger {
             let all: Vec<BackendId> = backends.of_service(id).collect();
             for backend in all {
                 backends.retire(backend);
+                backends.leave(backend);
             }
+            backends.touch_service(id);
         }
     }
 }

@@ -3,12 +3,12 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use lb_common::{
-    Algorithm, BackendId, ClientScope, FrontendEntry, FrontendKey, IpFamily, Port, Protocol,
-    ServiceEntry, ServiceId, SlotEntry, V4, V6,
+    Algorithm, BackendId, ClientScope, FrontendEntry, FrontendFlags, FrontendKey, IpFamily, Port,
+    Protocol, ServiceEntry, ServiceId, SlotEntry, V4, V6,
 };
 
 use crate::{
-    desired::{Frontend, Ledger},
+    desired::{Backend, Frontend, Ledger},
     maps::{FamilyContents, MapContents, MapFamily, dump::is_any_port},
     model::Family,
 };
@@ -108,7 +108,41 @@ impl Ledger {
     fn frontend_keys<F: MapFamily>(&self) -> impl Iterator<Item = FrontendKey<F>> {
         let addresses = self.addresses.of_family(F::FAMILY).filter_map(F::address);
         let claimed = self.claims.frontends().filter_map(Frontend::key);
-        claimed.chain(addresses.map(FrontendKey::any_port))
+        let direct = self.backends[F::FAMILY as usize].iter();
+        let direct = direct.filter_map(|(_, it)| self.direct_key(it));
+        claimed
+            .chain(addresses.map(FrontendKey::any_port))
+            .chain(direct)
+    }
+
+    /// The key of a backend's own address in FRONTENDS, if its service is known.
+    pub(super) fn direct_key<F: MapFamily>(&self, backend: &Backend) -> Option<FrontendKey<F>> {
+        let service = self.names.get(&backend.service_id)?;
+        let address = F::address(backend.address.ip())?;
+        let port = Port::new(backend.address.port());
+        let protocol = service.port.protocol.number();
+        Some(FrontendKey::new(address, port, protocol))
+    }
+
+    /// The flags of a backend's own address, if this is one.
+    fn direct_flags(&self, frontend: &Frontend) -> Option<FrontendFlags> {
+        if frontend.scope != ClientScope::Everybody || self.untracked.contains(frontend) {
+            return None;
+        }
+        let backends = &self.backends[frontend.family() as usize];
+        let services = backends.services_at(frontend.socket_address());
+        let services = services.filter_map(|id| self.services.get(self.names.get(&id)?));
+        let mut of_protocol = services
+            .filter(|it| it.served && self.names[&it.id].port.protocol == frontend.protocol)
+            .peekable();
+        of_protocol.peek()?;
+        // Only pods and processes of the node can reach a Service that has no address but its cluster address.
+        let is_outside = of_protocol.any(|it| it.frontends.len() > 1);
+        Some(if is_outside {
+            FrontendFlags::DIRECT.with(FrontendFlags::DIRECT_FROM_OUTSIDE)
+        } else {
+            FrontendFlags::DIRECT
+        })
     }
 
     /// What the maps should say about a part of themselves. A key of it that is missing in the answer should be missing
@@ -127,8 +161,9 @@ impl Ledger {
             let entry = ServiceEntry {
                 slots: assigned.region,
                 algorithm: Algorithm::Random as u8,
-                spare: [0; 3],
                 affinity_seconds: assigned.affinity_seconds,
+                sibling: self.sibling(&self.names[id]).unwrap_or_default(),
+                ..ServiceEntry::default()
             };
             contents.services.insert(*id, entry);
             let slot = |backend_id: &BackendId| SlotEntry {
@@ -164,6 +199,12 @@ impl Ledger {
                 let entry = FrontendEntry {
                     service_id: assigned.id,
                     flags: flags.unwrap_or_default(),
+                };
+                contents.frontends.insert(*key, entry);
+            } else if let Some(flags) = frontend.and_then(|it| self.direct_flags(&it)) {
+                let entry = FrontendEntry {
+                    service_id: 0,
+                    flags,
                 };
                 contents.frontends.insert(*key, entry);
             }
@@ -205,13 +246,10 @@ impl Frontend {
         })
     }
 
-    /// Whether the maps have it.
+    /// Whether the maps have it, for a Service.
     pub fn is_in(&self, contents: &MapContents) -> bool {
-        let v4 = self
-            .key::<V4>()
-            .is_some_and(|key| contents.v4.frontends.contains_key(&key));
-        v4 || self
-            .key::<V6>()
-            .is_some_and(|key| contents.v6.frontends.contains_key(&key))
+        let v4 = self.key().and_then(|key| contents.v4.frontends.get(&key));
+        let v6 = self.key().and_then(|key| contents.v6.frontends.get(&key));
+        v4.or(v6).is_some_and(|entry| entry.service_id != 0)
     }
 }

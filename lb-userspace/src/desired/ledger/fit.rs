@@ -73,8 +73,8 @@ impl Ledger {
         match map {
             MapName::FrontendsV4 => frontends(Family::V4),
             MapName::FrontendsV6 => frontends(Family::V6),
-            // An array of one, which always has room.
-            MapName::Networks => 1,
+            // Arrays of one, which always have room.
+            MapName::Networks | MapName::FrontendEpoch => 1,
             MapName::Services => self.ids.free(),
             MapName::Slots => self.regions.longest(),
             MapName::BackendsV4 => self.backends[Family::V4 as usize].free(),

@@ -91,7 +91,9 @@ impl Ledger {
             self.backends[F::FAMILY as usize].restore(*id, entry);
         }
         for (key, entry) in &contents.frontends {
-            if let Some(frontend) = Frontend::from_key(key) {
+            if let Some(frontend) = Frontend::from_key(key)
+                && !entry.flags.has(FrontendFlags::DIRECT)
+            {
                 self.restored.frontends.insert(frontend, *entry);
                 self.vacating[F::FAMILY as usize].insert(frontend);
             }

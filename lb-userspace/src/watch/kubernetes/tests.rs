@@ -8,14 +8,15 @@ use std::{
     time::Duration,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::*;
 use crate::agent::Source;
 
-/// An API server that answers everything with a status, and counts how often.
-fn api_server(code: u16, reason: &'static str) -> (Client, Arc<AtomicUsize>) {
+/// An API server that answers everything so, and counts how often it is asked for `ServiceCIDR`s.
+fn api_server(code: u16, reason: &'static str, answer: &Value) -> (Client, Arc<AtomicUsize>) {
+    let body = answer.to_string();
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
@@ -29,11 +30,6 @@ fn api_server(code: u16, reason: &'static str) -> (Client, Arc<AtomicUsize>) {
             let is_ours =
                 request[..length].starts_with(b"GET /apis/networking.k8s.io/v1/servicecidrs?");
             counter.fetch_add(usize::from(is_ours), Ordering::Relaxed);
-            let body = json!({
-                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                "message": "so it is", "reason": reason, "code": code,
-            })
-            .to_string();
             let answer = format!(
                 "HTTP/1.1 {code} {reason}\r\ncontent-type: application/json\r\nconnection: close\r\n\
                  content-length: {}\r\n\r\n{body}",
@@ -49,10 +45,14 @@ fn api_server(code: u16, reason: &'static str) -> (Client, Arc<AtomicUsize>) {
 /// What the agent is told within a second about `ServiceCIDR`s: the texts of all warnings that hold, or how many objects
 /// there are.
 async fn told(code: u16, reason: &'static str) -> (Vec<String>, usize) {
-    let (client, asked) = api_server(code, reason);
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": "so it is", "reason": reason, "code": code,
+    });
+    let (client, asked) = api_server(code, reason, &status);
     let (events, mut received) = mpsc::channel(16);
     let config = watcher::Config::default();
-    let follow = Follow::<ServiceCIDR>::new(&client, config, Vec::new(), &events);
+    let follow = Follow::<ServiceCidr>::new(&client, config, Vec::new(), &events);
     let follow = tokio::spawn(follow.run());
     drop(events);
     let mut told = Vec::new();
@@ -103,4 +103,54 @@ async fn without_any_answer_nobody_goes_on() {
     let (told, asked) = told(500, "InternalError").await;
     assert!(told.iter().all(|it| it != "0 objects"), "{told:#?}");
     assert!(asked > 1, "asked {asked} times");
+}
+
+#[tokio::test]
+async fn unreadable_objects_of_a_list_are_reported_and_the_others_are_listed() {
+    let wrong = [
+        json!({"spec": 5}),
+        json!({"status": 7}),
+        json!({"spec": {"ports": {}}}),
+    ];
+    let items = (0..100).map(|number| {
+        let mut item = wrong.get(number).cloned().unwrap_or_else(|| json!({}));
+        item["metadata"] = json!({"name": format!("s{number}"), "namespace": "shop", "uid": "7"});
+        item
+    });
+    let list = json!({
+        "kind": "ServiceList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"},
+        "items": items.collect::<Vec<_>>(),
+    });
+    let (client, _) = api_server(200, "OK", &list);
+    let (events, mut received) = mpsc::channel(16);
+    let follow = Follow::<Service>::new(&client, watcher::Config::default(), Vec::new(), &events);
+    let follow = tokio::spawn(follow.run());
+    let mut next = async || {
+        timeout(Duration::from_secs(5), received.recv())
+            .await
+            .unwrap()
+    };
+    assert!(matches!(next().await, Some(Event::Trouble { .. })));
+    let Some(Event::Unreadable { source, objects }) = next().await else {
+        panic!("no event for the unreadable objects");
+    };
+    assert_eq!(source, Source::Services);
+    let names: Vec<String> = objects.iter().map(|it| it.name.to_string()).collect();
+    assert_eq!(names, ["shop/s0", "shop/s1", "shop/s2"]);
+    for object in &objects {
+        assert_eq!(object.uid, "7");
+        assert_eq!(object.service.as_ref(), Some(&object.name));
+        assert!(
+            object
+                .warning
+                .problem
+                .contains("cannot be read: invalid type"),
+            "{object:?}"
+        );
+    }
+    let Some(Event::ServicesListed(services)) = next().await else {
+        panic!("no list");
+    };
+    assert_eq!(services.len(), 97);
+    follow.abort();
 }

@@ -1,60 +1,49 @@
 //! One file: documents, Lists, and what is wrong with them.
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use k8s_openapi::api::{
-    core::v1::{Endpoints, Pod, Service},
-    discovery::v1::EndpointSlice,
-    networking::v1::ServiceCIDR,
-};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use crate::objects::{EndpointSlice, Endpoints, Metadata, Object, Pod, Service, ServiceCidr};
+
 /// An object that the agent makes use of.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Object {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Manifest {
     Service(Box<Service>),
     Pod(Box<Pod>),
     EndpointSlice(Box<EndpointSlice>),
     Endpoints(Box<Endpoints>),
-    ServiceCidr(Box<ServiceCIDR>),
+    ServiceCidr(Box<ServiceCidr>),
 }
 
-impl Object {
-    pub(super) fn service(&self) -> Option<&Service> {
-        if let Self::Service(object) = self {
-            Some(object)
-        } else {
-            None
+impl Manifest {
+    /// Its kind and metadata.
+    pub(super) fn identity(&self) -> (&'static str, &Metadata) {
+        match self {
+            Self::Service(object) => (Service::KIND, object.metadata()),
+            Self::Pod(object) => (Pod::KIND, object.metadata()),
+            Self::EndpointSlice(object) => (EndpointSlice::KIND, object.metadata()),
+            Self::Endpoints(object) => (Endpoints::KIND, object.metadata()),
+            Self::ServiceCidr(object) => (ServiceCidr::KIND, object.metadata()),
         }
     }
-    pub(super) fn pod(&self) -> Option<&Pod> {
-        if let Self::Pod(object) = self {
-            Some(object)
-        } else {
-            None
+}
+
+macro_rules! pick {
+    ($($name:ident: $variant:ident => $type:ty,)*) => {
+        impl Manifest {
+            $(pub(super) fn $name(&self) -> Option<&$type> {
+                if let Self::$variant(object) = self { Some(object) } else { None }
+            })*
         }
-    }
-    pub(super) fn slice(&self) -> Option<&EndpointSlice> {
-        if let Self::EndpointSlice(object) = self {
-            Some(object)
-        } else {
-            None
-        }
-    }
-    pub(super) fn service_cidr(&self) -> Option<&ServiceCIDR> {
-        if let Self::ServiceCidr(object) = self {
-            Some(object)
-        } else {
-            None
-        }
-    }
-    pub(super) fn endpoints(&self) -> Option<&Endpoints> {
-        if let Self::Endpoints(object) = self {
-            Some(object)
-        } else {
-            None
-        }
-    }
+    };
+}
+pick! {
+    service: Service => Service,
+    pod: Pod => Pod,
+    slice: EndpointSlice => EndpointSlice,
+    endpoints: Endpoints => Endpoints,
+    service_cidr: ServiceCidr => ServiceCidr,
 }
 
 /// Where a file is wrong.
@@ -68,79 +57,100 @@ pub(super) struct Problem {
     pub(super) what: String,
 }
 
+/// What is in a file. An object that cannot be read does not keep the others from being used.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Parsed {
+    pub(super) objects: Vec<Manifest>,
+    pub(super) problems: Vec<Problem>,
+}
+
 #[derive(Deserialize)]
 struct List {
     items: Option<Vec<Value>>,
 }
 
-/// All objects of a YAML file (which may be JSON), or the first thing that is wrong with it. Objects of kinds that the
-/// agent has no use for are passed over.
-pub(super) fn parse_yaml(text: &str) -> Result<Vec<Object>, Problem> {
-    let mut objects = Vec::new();
+/// All objects of a YAML file (which may be JSON). Objects of kinds that the agent has no use for are skipped.
+pub(super) fn parse_yaml(text: &str) -> Parsed {
+    let mut parsed = Parsed::default();
     for (index, (first_line, document)) in documents(text).into_iter().enumerate() {
-        let problem = |(line, what): (Option<u64>, String)| Problem {
-            document: index + 1,
-            line: line.map(|line| line + first_line),
-            what,
+        let mut problem = |(line, what): (Option<u64>, String)| {
+            parsed.problems.push(Problem {
+                document: index + 1,
+                line: line.map(|line| line + first_line),
+                what,
+            });
         };
-        if let Some(value) = yaml::<Value>(document).map_err(problem)? {
-            let kind = value["kind"].as_str().unwrap_or_default().to_owned();
-            let found = from_document(value);
-            objects.extend(found.map_err(|what| problem(with_line(&kind, document, what)))?);
+        match yaml::<Value>(document) {
+            Ok(Some(value)) => {
+                let kind = value["kind"].as_str().unwrap_or_default().to_owned();
+                let mut add = |object| parsed.objects.push(object);
+                from_document(value, &mut add, &mut |what| {
+                    problem(with_line(&kind, document, what));
+                });
+            }
+            Ok(None) => {}
+            Err(error) => problem(error),
         }
     }
-    Ok(objects)
+    parsed
 }
 
 /// A value has no lines: what is wrong with it is found once more in the text.
 fn with_line(kind: &str, document: &str, what: String) -> (Option<u64>, String) {
     let error = match kind {
-        "Service" => yaml::<Service>(document).err(),
-        "Pod" => yaml::<Pod>(document).err(),
-        "EndpointSlice" => yaml::<EndpointSlice>(document).err(),
-        "Endpoints" => yaml::<Endpoints>(document).err(),
-        "ServiceCIDR" => yaml::<ServiceCIDR>(document).err(),
+        Service::KIND => yaml::<Service>(document).err(),
+        Pod::KIND => yaml::<Pod>(document).err(),
+        EndpointSlice::KIND => yaml::<EndpointSlice>(document).err(),
+        Endpoints::KIND => yaml::<Endpoints>(document).err(),
+        ServiceCidr::KIND => yaml::<ServiceCidr>(document).err(),
         _ => None,
     };
     error.unwrap_or((None, what))
 }
 
 /// All objects of a JSON file: one value, or several after each other.
-pub(super) fn parse_json(text: &str) -> Result<Vec<Object>, Problem> {
-    let mut objects = Vec::new();
+pub(super) fn parse_json(text: &str) -> Parsed {
+    let mut parsed = Parsed::default();
     let values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
     for (index, value) in values.enumerate() {
-        let document = index + 1;
-        let value = value.map_err(|error| Problem {
-            document,
-            line: u64::try_from(error.line()).ok(),
-            what: without_place(&error),
-        })?;
-        let problem = |what| Problem {
-            document,
-            line: None,
-            what,
+        let mut problem = |line, what| {
+            parsed.problems.push(Problem {
+                document: index + 1,
+                line,
+                what,
+            });
         };
-        objects.extend(from_document(value).map_err(problem)?);
+        match value {
+            Ok(value) => {
+                let mut add = |object| parsed.objects.push(object);
+                from_document(value, &mut add, &mut |what| problem(None, what));
+            }
+            Err(error) => problem(u64::try_from(error.line()).ok(), without_place(&error)),
+        }
     }
-    Ok(objects)
+    parsed
 }
 
 /// The objects of a document: one, or those of a List, whose items may be Lists: both parsers know how deep is too deep.
-fn from_document(value: Value) -> Result<Vec<Object>, String> {
-    let is_list = value["kind"]
-        .as_str()
-        .is_some_and(|kind| kind.ends_with("List"));
-    if !is_list {
-        return Ok(from_value(value)?.into_iter().collect());
+fn from_document(value: Value, add: &mut dyn FnMut(Manifest), problem: &mut dyn FnMut(String)) {
+    let kind = value["kind"].as_str().unwrap_or_default();
+    if !kind.ends_with("List") {
+        match from_value(value) {
+            Ok(object) => object.into_iter().for_each(add),
+            Err(what) => problem(what),
+        }
+        return;
     }
-    let list: List = serde_json::from_value(value).map_err(|error| error.to_string())?;
-    let mut objects = Vec::new();
-    for (index, item) in list.items.into_iter().flatten().enumerate() {
-        let found = from_document(item);
-        objects.extend(found.map_err(|what| format!("item {} of the List: {what}", index + 1))?);
+    match serde_json::from_value::<List>(value) {
+        Ok(list) => {
+            for (index, item) in list.items.into_iter().flatten().enumerate() {
+                from_document(item, add, &mut |what| {
+                    problem(format!("item {} of the List: {what}", index + 1));
+                });
+            }
+        }
+        Err(error) => problem(error.to_string()),
     }
-    Ok(objects)
 }
 
 /// The message of `serde_json` without its place, which is said already.
@@ -151,39 +161,28 @@ fn without_place(error: &serde_json::Error) -> String {
         .map_or(text.clone(), str::to_owned)
 }
 
-fn from_value(value: Value) -> Result<Option<Object>, String> {
+fn from_value(value: Value) -> Result<Option<Manifest>, String> {
     let Some(kind) = value["kind"].as_str().map(str::to_owned) else {
         return Err("it has no `kind`".to_owned());
     };
     let object = match kind.as_str() {
-        "Service" => Object::Service(typed(value)?),
-        "Pod" => Object::Pod(typed(value)?),
-        "EndpointSlice" => Object::EndpointSlice(typed(value)?),
-        "Endpoints" => Object::Endpoints(typed(value)?),
-        "ServiceCIDR" => Object::ServiceCidr(typed(value)?),
+        Service::KIND => Manifest::Service(typed(value)?),
+        Pod::KIND => Manifest::Pod(typed(value)?),
+        EndpointSlice::KIND => Manifest::EndpointSlice(typed(value)?),
+        Endpoints::KIND => Manifest::Endpoints(typed(value)?),
+        ServiceCidr::KIND => Manifest::ServiceCidr(typed(value)?),
         _ => return Ok(None),
     };
-    check_name(&object)?;
+    let (_, metadata) = object.identity();
+    if metadata.name.as_ref().is_none_or(String::is_empty) {
+        return Err("it has no `metadata.name`".to_owned());
+    }
     Ok(Some(object))
 }
 
 fn typed<T: DeserializeOwned>(value: Value) -> Result<Box<T>, String> {
     let object = serde_json::from_value(value);
     object.map(Box::new).map_err(|error| error.to_string())
-}
-
-fn check_name(object: &Object) -> Result<(), String> {
-    let metadata = match object {
-        Object::Service(object) => &object.metadata,
-        Object::Pod(object) => &object.metadata,
-        Object::EndpointSlice(object) => &object.metadata,
-        Object::Endpoints(object) => &object.metadata,
-        Object::ServiceCidr(object) => &object.metadata,
-    };
-    if metadata.name.as_ref().is_none_or(String::is_empty) {
-        return Err("it has no `metadata.name`".to_owned());
-    }
-    Ok(())
 }
 
 /// One document; `None` if there is nothing in it but comments. The error is a line in the document, from 1 on, and a
@@ -266,15 +265,15 @@ mod tests {
 
     const SERVICE: &str = "kind: Service\nmetadata: {name: web}\n";
 
-    fn names(objects: &[Object]) -> Vec<String> {
-        let name = |object: &Object| match object {
-            Object::Service(object) => object.metadata.name.clone().unwrap(),
-            Object::Pod(object) => object.metadata.name.clone().unwrap(),
-            Object::EndpointSlice(object) => object.metadata.name.clone().unwrap(),
-            Object::Endpoints(object) => object.metadata.name.clone().unwrap(),
-            Object::ServiceCidr(object) => object.metadata.name.clone().unwrap(),
-        };
-        objects.iter().map(name).collect()
+    fn names(parsed: &Parsed) -> Vec<String> {
+        assert_eq!(parsed.problems, []);
+        let names = parsed.objects.iter().map(|it| it.identity().1.name.clone());
+        names.map(Option::unwrap).collect()
+    }
+
+    fn only_problem(parsed: Parsed) -> Problem {
+        let [problem] = <[Problem; 1]>::try_from(parsed.problems).unwrap();
+        problem
     }
 
     #[test]
@@ -283,16 +282,16 @@ mod tests {
             "# a comment\n---\n{SERVICE}---\nkind: Deployment\nmetadata: {{name: d}}\n--- # empty\n---\n\
              kind: List\nitems:\n- {{kind: Pod, metadata: {{name: a}}}}\n- {{kind: ConfigMap, metadata: {{name: c}}}}\n"
         );
-        assert_eq!(names(&parse_yaml(&text).unwrap()), ["web", "a"]);
+        assert_eq!(names(&parse_yaml(&text)), ["web", "a"]);
     }
 
     #[test]
     fn json_is_read_with_either_ending() {
         let text = r#"{"kind": "ServiceList", "items": [{"kind": "Service", "metadata": {"name": "web"}}]}
                       {"kind": "Pod", "metadata": {"name": "a"}}"#;
-        assert_eq!(names(&parse_json(text).unwrap()), ["web", "a"]);
+        assert_eq!(names(&parse_json(text)), ["web", "a"]);
         let text = r#"{"kind": "Pod", "metadata": {"name": "a"}}"#;
-        assert_eq!(names(&parse_yaml(text).unwrap()), ["a"]);
+        assert_eq!(names(&parse_yaml(text)), ["a"]);
     }
 
     #[test]
@@ -319,7 +318,7 @@ mod tests {
             ),
         ];
         for (text, document, line, what) in cases {
-            let problem = parse_yaml(text).unwrap_err();
+            let problem = only_problem(parse_yaml(text));
             assert_eq!(problem.document, document, "{problem:?}");
             assert!(
                 line.is_none_or(|line| problem.line == Some(line)),
@@ -330,17 +329,30 @@ mod tests {
                 "{problem:?}"
             );
         }
-        let problem = parse_json("{\"kind\": \"Pod\",\n}").unwrap_err();
+        let problem = only_problem(parse_json("{\"kind\": \"Pod\",\n}"));
         assert_eq!((problem.document, problem.line), (1, Some(2)));
+    }
+
+    #[test]
+    fn objects_beside_an_unreadable_one_are_used() {
+        let text = format!(
+            "kind: Service\nmetadata: {{name: a}}\nspec: 5\n---\n{SERVICE}---\nkind: List\nitems:\n\
+             - {{kind: Pod, metadata: 7}}\n- {{kind: Pod, metadata: {{name: b}}}}\n---\nkind: [\n"
+        );
+        let Parsed { objects, problems } = parse_yaml(&text);
+        let documents: Vec<usize> = problems.iter().map(|it| it.document).collect();
+        assert_eq!(documents, [1, 3, 4], "{problems:?}");
+        let problems = Vec::new();
+        assert_eq!(names(&Parsed { objects, problems }), ["web", "b"]);
     }
 
     #[test]
     fn lists_of_lists_are_lists() {
         let text = "kind: List\nitems:\n- kind: ServiceList\n  items: [{kind: Service, metadata: {name: web}}]\n\
                     - {kind: List, items: null}\n- {kind: PodList}\n";
-        assert_eq!(names(&parse_yaml(text).unwrap()), ["web"]);
+        assert_eq!(names(&parse_yaml(text)), ["web"]);
         let wrong = text.replace("name: web", "nome: web");
-        let problem = parse_yaml(&wrong).unwrap_err().what;
+        let problem = only_problem(parse_yaml(&wrong)).what;
         assert_eq!(
             problem,
             "item 1 of the List: item 1 of the List: it has no `metadata.name`"
@@ -349,13 +361,13 @@ mod tests {
             r#"{"kind":"List","items":["#.repeat(5_000),
             "]}".repeat(5_000),
         );
-        let problem = parse_json(&format!("{open}{close}")).unwrap_err();
+        let problem = only_problem(parse_json(&format!("{open}{close}")));
         assert!(problem.what.contains("recursion limit"), "{problem:?}");
     }
 
     #[test]
     fn a_separator_inside_a_block_of_text_is_none() {
         let text = format!("{SERVICE}  \nannotation: |\n  ---\n  text\n");
-        assert_eq!(parse_yaml(&text).unwrap().len(), 1);
+        assert_eq!(parse_yaml(&text).objects.len(), 1);
     }
 }

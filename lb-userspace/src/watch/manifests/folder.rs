@@ -6,12 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use k8s_openapi::{Metadata, api::core::v1 as api, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-
 use crate::{
     convert,
     model::{EndpointSlice, ObjectName, Service, ServiceCidr, ServiceName, Warning},
-    watch::manifests::file::{Object, Problem, parse_json, parse_yaml},
+    objects::{self, Object},
+    watch::manifests::file::{Manifest, Parsed, Problem, parse_json, parse_yaml},
 };
 
 /// 70,000 endpoints take some 5 MiB.
@@ -48,9 +47,9 @@ struct File {
     /// What was read last, good or bad.
     content: Vec<u8>,
     /// The last good state.
-    objects: Vec<Object>,
+    objects: Vec<Manifest>,
     /// What is wrong with `content`.
-    warning: Option<Warning>,
+    warnings: Vec<Warning>,
     /// It has been good once.
     was_good: bool,
 }
@@ -105,7 +104,7 @@ impl Folder {
                 ));
             }
         }
-        warnings.extend(self.files.values().filter_map(|file| file.warning.clone()));
+        warnings.extend(self.files.values().flat_map(|file| file.warnings.clone()));
         is_complete &= self.files.values().all(|file| file.was_good);
         let changed = changed || !self.read_before || is_complete != self.was_complete;
         self.was_complete = is_complete;
@@ -149,62 +148,59 @@ impl Folder {
             Ok(content) => content,
             Err(error) => {
                 file.content.clear();
-                file.warning = Some(Warning::new(
+                file.warnings = vec![Warning::new(
                     name,
                     format!("cannot be read: {error}; {stays}"),
                     "make it a file that the agent may read",
-                ));
+                )];
                 return false;
             }
         };
-        if known && content == file.content && (file.warning.is_none() || !content.is_empty()) {
+        if known && content == file.content && (file.warnings.is_empty() || !content.is_empty()) {
             return false;
         }
         file.content = content;
-        match parse(&file.content, is_json) {
-            // So it is while somebody writes it anew.
-            Ok(_) if !file.objects.is_empty() && file.content.trim_ascii().is_empty() => {
-                file.warning = Some(Warning::new(
-                    name,
-                    format!("is empty now; {stays}"),
-                    "write it anew, or remove it, and its objects go with it",
-                ));
-                false
-            }
-            Ok(objects) => {
-                file.warning = None;
-                file.was_good = true;
-                let changed = objects != file.objects;
-                file.objects = objects;
-                changed
-            }
-            Err(problem) => {
-                let line = problem
-                    .line
-                    .map_or_else(String::new, |line| format!(", line {line}"));
-                file.warning = Some(Warning::new(
-                    format!("{name}, document {}{line}", problem.document),
-                    format!("{}; {stays}", problem.what),
-                    "correct the file; it is read again as soon as it changes",
-                ));
-                false
-            }
+        // An editor may truncate the file before it writes it.
+        if !file.objects.is_empty() && file.content.trim_ascii().is_empty() {
+            file.warnings = vec![Warning::new(
+                name,
+                format!("is empty now; {stays}"),
+                "write it anew, or remove it, and its objects go with it",
+            )];
+            return false;
         }
+        let mut parsed = parse(&file.content, is_json);
+        file.warnings = parsed
+            .problems
+            .iter()
+            .map(|problem| problem.warning(&name, stays))
+            .collect();
+        if parsed.problems.is_empty() {
+            file.was_good = true;
+        } else {
+            // The unreadable part may be any of the objects that were read before.
+            let kept = file.objects.iter().filter(|it| !contains(&parsed, it));
+            let kept: Vec<Manifest> = kept.cloned().collect();
+            parsed.objects.extend(kept);
+        }
+        let changed = parsed.objects != file.objects;
+        file.objects = parsed.objects;
+        changed
     }
 
     /// What all files say together, and what they say twice.
     fn objects(&self) -> (Objects, Vec<Warning>) {
         let mut warnings = Vec::new();
-        let services = self.distinct("Service", &mut warnings, Object::service);
-        let pods = self.distinct("Pod", &mut warnings, Object::pod);
-        let slices = self.distinct("EndpointSlice", &mut warnings, Object::slice);
-        let endpoints = self.distinct("Endpoints", &mut warnings, Object::endpoints);
-        let cidrs = self.distinct("ServiceCIDR", &mut warnings, Object::service_cidr);
+        let services = self.distinct(&mut warnings, Manifest::service);
+        let pods = self.distinct(&mut warnings, Manifest::pod);
+        let slices = self.distinct(&mut warnings, Manifest::slice);
+        let endpoints = self.distinct(&mut warnings, Manifest::endpoints);
+        let cidrs = self.distinct(&mut warnings, Manifest::service_cidr);
         let mut all = Vec::new();
         for (name, slice) in slices {
             match convert::endpoint_slice(slice) {
                 Some(slice) => all.push(slice),
-                // A headless Service's, as its label says.
+                // Its labels exclude it.
                 None if convert::names_service(slice) => {}
                 None => warnings.push(Warning::new(
                     format!("EndpointSlice {name}"),
@@ -216,11 +212,12 @@ impl Folder {
         // A Service's endpoints have one author: its slices, else its Endpoints, else its selector.
         let mut written: BTreeSet<ServiceName> = all.iter().map(|it| it.service.clone()).collect();
         for (name, endpoints) in endpoints {
-            if written.insert(name) {
+            // Kubernetes gives the slices that it mirrors the labels of the Endpoints.
+            if !convert::is_excluded(&endpoints.metadata) && written.insert(name) {
                 all.extend(convert::endpoints(endpoints));
             }
         }
-        let pods: Vec<&api::Pod> = pods.into_values().collect();
+        let pods: Vec<&objects::Pod> = pods.into_values().collect();
         for (name, service) in &services {
             if !written.contains(name) {
                 all.extend(convert::select(service, &pods));
@@ -240,11 +237,10 @@ impl Folder {
     }
 
     /// Objects of a kind by name. Of two with the same name the first file's counts.
-    fn distinct<'a, T: Metadata<Ty = ObjectMeta>>(
+    fn distinct<'a, T: Object>(
         &'a self,
-        kind: &str,
         warnings: &mut Vec<Warning>,
-        pick: impl Fn(&'a Object) -> Option<&'a T>,
+        pick: impl Fn(&'a Manifest) -> Option<&'a T>,
     ) -> BTreeMap<ObjectName, &'a T> {
         let mut objects = BTreeMap::new();
         for (path, file) in &self.files {
@@ -253,7 +249,7 @@ impl Folder {
                 match objects.entry(name) {
                     Entry::Vacant(place) => drop(place.insert(object)),
                     Entry::Occupied(place) => warnings.push(Warning::new(
-                        subject(kind, place.key()),
+                        subject(T::KIND, place.key()),
                         format!("is there twice; the one in {} is not used", self.name(path)),
                         "remove one of them",
                     )),
@@ -274,7 +270,10 @@ impl Folder {
     /// Pods that were in the folder the last time and are no more.
     fn vanished_pods(&mut self) -> Vec<String> {
         let all = self.files.values().flat_map(|file| &file.objects);
-        let pods = all.filter_map(Object::pod).map(convert::pod_uid).collect();
+        let pods = all
+            .filter_map(Manifest::pod)
+            .map(convert::pod_uid)
+            .collect();
         let before = std::mem::replace(&mut self.pods, pods);
         before.difference(&self.pods).cloned().collect()
     }
@@ -288,17 +287,46 @@ fn subject(kind: &str, name: &ObjectName) -> String {
     }
 }
 
-fn parse(content: &[u8], is_json: bool) -> Result<Vec<Object>, Problem> {
-    let text = std::str::from_utf8(content).map_err(|error| {
-        let before = content.get(..error.valid_up_to()).unwrap_or_default();
-        let lines = before.split(|byte| *byte == b'\n').count();
-        Problem {
-            document: 1,
-            line: u64::try_from(lines).ok(),
-            what: "it is no UTF-8 text".to_owned(),
+impl Problem {
+    fn warning(&self, file: &str, stays: &str) -> Warning {
+        let line = self
+            .line
+            .map_or_else(String::new, |line| format!(", line {line}"));
+        Warning::new(
+            format!("{file}, document {}{line}", self.document),
+            format!("{}; {stays}", self.what),
+            "correct the file; it is read again as soon as it changes",
+        )
+    }
+}
+
+/// Whether an object of the same kind and name was read.
+fn contains(parsed: &Parsed, object: &Manifest) -> bool {
+    let identity = |it: &Manifest| {
+        let (kind, metadata) = it.identity();
+        (kind, convert::object_name(metadata))
+    };
+    let wanted = identity(object);
+    parsed.objects.iter().any(|it| identity(it) == wanted)
+}
+
+fn parse(content: &[u8], is_json: bool) -> Parsed {
+    let text = match std::str::from_utf8(content) {
+        Ok(text) => text.trim_start_matches('\u{feff}'),
+        Err(error) => {
+            let before = content.get(..error.valid_up_to()).unwrap_or_default();
+            let lines = before.split(|byte| *byte == b'\n').count();
+            let problem = Problem {
+                document: 1,
+                line: u64::try_from(lines).ok(),
+                what: "it is no UTF-8 text".to_owned(),
+            };
+            return Parsed {
+                objects: Vec::new(),
+                problems: vec![problem],
+            };
         }
-    })?;
-    let text = text.trim_start_matches('\u{feff}');
+    };
     if is_json {
         parse_json(text)
     } else {

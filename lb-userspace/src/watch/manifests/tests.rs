@@ -157,6 +157,29 @@ fn endpoints_that_are_written_down_count_more_than_the_selector() {
 }
 
 #[test]
+fn labels_exclude_what_they_exclude_in_a_cluster() {
+    let folder = Temporary::new("excluded");
+    folder.write("service.yaml", SERVICE);
+    folder.write("a.yaml", POD);
+    for label in ["service-proxy-name: other", "headless: ''"] {
+        let label = format!("service.kubernetes.io/{label}");
+        let slice = format!(
+            "kind: EndpointSlice\nmetadata: {{name: s, labels: {{kubernetes.io/service-name: web, {label}}}}}\n\
+             addressType: IPv4\nendpoints: [{{addresses: [10.0.0.8]}}]\n"
+        );
+        folder.write("slice.yaml", &slice);
+        let endpoints_object = format!(
+            "kind: Endpoints\nmetadata: {{name: web, labels: {{{label}}}}}\nsubsets: [{{addresses: [{{ip: 10.0.0.9}}]}}]\n"
+        );
+        folder.write("endpoints.yaml", &endpoints_object);
+        let reading = Folder::new(folder.path().to_owned()).read();
+        assert_eq!(warnings(&reading), Vec::<String>::new(), "{label}");
+        // The selector's pod is the only author that is left.
+        assert_eq!(endpoints(&reading), ["10.0.0.1"], "{label}");
+    }
+}
+
+#[test]
 fn an_object_that_is_there_twice_is_named() {
     let folder = Temporary::new("twice");
     folder.write("a.yaml", SERVICE);

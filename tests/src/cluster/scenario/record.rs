@@ -1,8 +1,8 @@
 //! Maps that write down what is done to them.
 use ipnet::IpNet;
 use lb_common::{
-    BackendEntry, BackendId, FrontendEntry, FrontendKey, Networks, ServiceEntry, ServiceId,
-    SlotEntry,
+    BackendEntry, BackendId, FrontendEntry, FrontendFlags, FrontendKey, Networks, ServiceEntry,
+    ServiceId, SlotEntry,
 };
 use lb_userspace::maps::{
     Capacities, FamilyMaps, LbMaps, MapError, MapFamily, dump, fake::FakeMaps,
@@ -34,10 +34,11 @@ impl<F: MapFamily> FamilyMaps<F> for Recorded {
         entry: &FrontendEntry,
     ) -> Result<(), MapError> {
         let frontend = dump::frontend(key);
-        self.writes.push(format!(
-            "put frontend {frontend} service={}",
-            entry.service_id
-        ));
+        self.writes.push(if entry.flags.has(FrontendFlags::DIRECT) {
+            format!("put direct {frontend}")
+        } else {
+            format!("put frontend {frontend} service={}", entry.service_id)
+        });
         self.maps.put_frontend(key, entry)
     }
     fn remove_frontend(&mut self, key: &FrontendKey<F>) -> Result<(), MapError> {
@@ -82,6 +83,13 @@ impl LbMaps for Recorded {
     fn put_networks(&mut self, networks: &Networks) -> Result<(), MapError> {
         self.writes.push("put networks".to_owned());
         self.maps.put_networks(networks)
+    }
+    fn read_frontend_epoch(&self) -> Result<u32, MapError> {
+        self.maps.read_frontend_epoch()
+    }
+    fn put_frontend_epoch(&mut self, epoch: u32) -> Result<(), MapError> {
+        self.writes.push(format!("put frontend epoch {epoch}"));
+        self.maps.put_frontend_epoch(epoch)
     }
     fn read_services(&self) -> Result<Vec<(ServiceId, ServiceEntry)>, MapError> {
         self.maps.read_services()

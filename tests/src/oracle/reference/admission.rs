@@ -6,7 +6,8 @@ use std::{
 
 use lb_common::{DropReason, PassReason, Verdict};
 
-use super::{World, objects::begins_with_one_of};
+use super::{Key, Passing, World, objects::begins_with_one_of};
+use crate::packets::dissect::UDP;
 
 /// The rules beside those of the services themselves.
 #[derive(Clone, Debug, Default)]
@@ -21,9 +22,18 @@ pub struct Admission {
     pub ranges: BTreeMap<u32, Vec<Vec<u8>>>,
 }
 
+/// A datagram that somebody was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    /// Whether one has come.
+    pub is_replied: bool,
+    /// The time of the last question or answer, written at most once a second.
+    pub last_seen: u32,
+}
+
 impl World {
-    /// What becomes of a packet to nobody's address and port.
-    pub(super) fn unserved(&self, address: IpAddr) -> Verdict {
+    /// What becomes of a packet to nobody's address and port, that may begin a conversation or does not.
+    pub(super) fn unserved(&self, address: IpAddr, begins: bool) -> Verdict {
         let Admission {
             refusing,
             left,
@@ -32,7 +42,7 @@ impl World {
         } = &self.admission;
         if refusing.contains(&address) {
             Verdict::Drop(DropReason::NoSuchPort)
-        } else if !left.contains(&address) && begins_with_one_of(address, for_services) {
+        } else if begins && !left.contains(&address) && begins_with_one_of(address, for_services) {
             Verdict::Drop(DropReason::NoSuchService)
         } else {
             Verdict::Pass(PassReason::NotOurs)
@@ -43,5 +53,47 @@ impl World {
     pub(super) fn admits(&self, service: u32, client: IpAddr) -> bool {
         let ranges = self.admission.ranges.get(&service);
         ranges.is_none_or(|ranges| begins_with_one_of(client, ranges))
+    }
+
+    /// The same for a packet with ports. A datagram of a sender with an address that services get may be answered.
+    pub(super) fn nobodys(&mut self, passing: &Passing<'_>) -> Verdict {
+        let Key {
+            source,
+            destination,
+            protocol,
+            ..
+        } = passing.key;
+        let is_udp = protocol == UDP;
+        let is_answer = if is_udp {
+            self.awaited.contains_key(&passing.key)
+                || self.halves.contains_key(&passing.key.crossed())
+        } else {
+            !passing.packet.opens()
+        };
+        let verdict = self.unserved(destination.ip(), !is_answer);
+        if !is_udp {
+            return verdict;
+        }
+        let no_service = Verdict::Drop(DropReason::NoSuchService);
+        let [from, to] = [source, destination].map(|it| self.unserved(it.ip(), true));
+        if to == no_service && self.awaited.contains_key(&passing.key) {
+            self.await_again(passing.key, true);
+        } else if to == Verdict::Pass(PassReason::NotOurs) && from == no_service {
+            self.await_again(passing.key.reversed(), false);
+        }
+        verdict
+    }
+
+    /// Another question, or another answer, of a conversation.
+    fn await_again(&mut self, answer: Key, is_answer: bool) {
+        let earlier = self.awaited.get(&answer);
+        let asked = earlier
+            .map(|it| it.last_seen)
+            .filter(|it| !self.passed(*it, 1));
+        let awaited = Awaited {
+            last_seen: asked.unwrap_or(self.now),
+            is_replied: is_answer || earlier.is_some_and(|it| it.is_replied),
+        };
+        self.awaited.insert(answer, awaited);
     }
 }

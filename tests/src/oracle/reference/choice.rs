@@ -1,5 +1,5 @@
 //! Which backend a new flow gets, where the datapath may choose.
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{Port, Tuple, V4, V6};
 
@@ -8,14 +8,14 @@ use super::{Key, Passing, Service, World, memory::is_masquerade_port};
 impl World {
     /// Another source port for a new flow, where a living flow of another frontend has the replies to its own: whichever
     /// free one the datapath took.
-    pub(super) fn source_port(&self, passing: &Passing<'_>, id: u32) -> Option<u16> {
-        if self.may_have(passing, id, None) {
+    pub(super) fn source_port(&self, passing: &Passing<'_>, backend: SocketAddr) -> Option<u16> {
+        if self.may_have(passing, backend, None) {
             return None;
         }
         let source = passing.observed.source(passing.link);
         let port = source.map_or(0, |source| source.port());
         assert!(is_masquerade_port(port), "source port {port}");
-        let is_free = self.may_have(passing, id, Some(port));
+        let is_free = self.may_have(passing, backend, Some(port));
         assert!(is_free, "source port {port} is taken");
         Some(port)
     }

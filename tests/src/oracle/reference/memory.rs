@@ -4,41 +4,55 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use lb_common::Counter;
 
 use super::{
-    End, Half, Key, Masqueraded, Passing, World, objects::begins_with_one_of, state::class_of,
+    Backend, End, Half, Key, Masqueraded, Passing, World, objects::begins_with_one_of,
+    state::class_of,
 };
 
 impl World {
     pub(super) fn forget(&mut self, key: &Key) {
-        let Some(half) = self.halves.remove(key) else {
+        let Some(half) = self.forget_both(key) else {
             return;
         };
-        self.halves.remove(&Self::other_key(key, &half));
         if half.masquerade {
             // As the request goes on, or, seen from the reply, as it comes back.
             let towards_backend = match half.end {
                 End::Destination => Self::translated(key, &half),
                 End::Source => key.reversed(),
             };
-            if let Some(outgoing) = self.halves.remove(&towards_backend) {
-                self.halves
-                    .remove(&Self::other_key(&towards_backend, &outgoing));
-            }
+            self.forget_both(&towards_backend);
         }
     }
 
-    fn answer_key(passing: &Passing<'_>, backend: SocketAddr, port: Option<u16>) -> Key {
+    /// Both halves, as long as the other one is this flow's: after an eviction another flow may have its key.
+    fn forget_both(&mut self, key: &Key) -> Option<Half> {
+        let half = self.halves.remove(key)?;
+        let other_key = Self::other_key(key, &half);
+        let other = self.halves.get(&other_key);
+        if other.is_some_and(|other| Self::other_key(&other_key, other) == *key) {
+            self.halves.remove(&other_key);
+        }
+        Some(half)
+    }
+
+    pub(super) fn answer_key(passing: &Passing<'_>, backend: SocketAddr, port: Option<u16>) -> Key {
         let client = passing.key.source;
         Key {
             source: backend,
             destination: SocketAddr::new(client.ip(), port.unwrap_or(client.port())),
             protocol: passing.key.protocol,
+            end: End::Source,
         }
     }
 
     /// Whether a new flow to this backend may have this source port, or its own: no living flow of another frontend has the
     /// reply tuple then.
-    pub(super) fn may_have(&self, passing: &Passing<'_>, id: u32, port: Option<u16>) -> bool {
-        let answer = Self::answer_key(passing, self.backends[&id].address, port);
+    pub(super) fn may_have(
+        &self,
+        passing: &Passing<'_>,
+        backend: SocketAddr,
+        port: Option<u16>,
+    ) -> bool {
+        let answer = Self::answer_key(passing, backend, port);
         let Some(owner) = self.halves.get(&answer) else {
             return true;
         };
@@ -61,6 +75,18 @@ impl World {
             Masqueraded::Everybody => true,
         };
         let masquerade = is_stranger || backend.address.ip() == client;
+        self.remember_both(passing, id, &backend, masquerade, port);
+    }
+
+    /// The same for any backend.
+    pub(super) fn remember_both(
+        &mut self,
+        passing: &Passing<'_>,
+        id: u32,
+        backend: &Backend,
+        masquerade: bool,
+        port: Option<u16>,
+    ) {
         let request = Half {
             end: End::Destination,
             to: backend.address,

@@ -6,7 +6,7 @@ use std::{
 
 use lb_common::{BackendState, Counter, Ipv4Address, Ipv6Address, hash::address_class};
 
-use super::{Admission, Backend, Device, End, FirstPiece, Key, Passing, Service};
+use super::{Admission, Awaited, Backend, Device, End, FirstPiece, Key, Passing, Service};
 use crate::{
     memory_clock::JIFFIES_PER_SECOND,
     packets::dissect::{UDP, flag, without_ports::Datagram},
@@ -51,11 +51,25 @@ pub struct Half {
     pub last_seen: u32,
 }
 
+impl Half {
+    /// Whether the client opened the flow to the backend itself.
+    pub(super) fn is_direct(&self) -> bool {
+        self.service == 0 && !self.masquerade
+    }
+    /// Whether its packets stay as they are.
+    pub(super) fn changes_nothing(&self) -> bool {
+        self.is_direct() && self.other_port.is_none()
+    }
+}
+
 /// Everything the naive balancer knows.
 #[derive(Clone, Debug, Default)]
 pub struct World {
     /// (address, protocol) to service.
     pub frontends: HashMap<(SocketAddr, u8), u32>,
+    /// The addresses of backends, at which connections are followed: (address, protocol) to whether everybody's are, or
+    /// pods' alone.
+    pub direct: HashMap<(SocketAddr, u8), bool>,
     /// Services by id.
     pub services: HashMap<u32, Service>,
     /// Backends by id.
@@ -70,8 +84,10 @@ pub struct World {
     pub neighbours: HashMap<(u32, IpAddr), [u8; 6]>,
     /// What is remembered.
     pub halves: BTreeMap<Key, Half>,
+    /// The datagrams that somebody was asked for.
+    pub awaited: BTreeMap<Key, Awaited>,
     /// What the first pieces of datagrams became.
-    pub pieces: BTreeMap<Datagram, FirstPiece>,
+    pub pieces: BTreeMap<(Datagram, End), FirstPiece>,
     /// Classes of destinations with unproven flows that must be found although no frontend leads to them.
     pub unlisted: BTreeSet<usize>,
     /// How many entries FLOWS may have, each family.
@@ -105,7 +121,7 @@ impl World {
 
     /// What a packet of this direction looks like when it goes on.
     pub(super) fn translated(key: &Key, half: &Half) -> Key {
-        let mut translated = *key;
+        let mut translated = key.crossed();
         let other_end = match half.end {
             End::Destination => {
                 translated.destination = half.to;
@@ -153,20 +169,23 @@ impl World {
         }
     }
 
-    pub(super) fn is_member(&self, half: &Half) -> bool {
-        self.backends.get(&half.backend).is_some_and(|backend| {
-            backend.state == BackendState::Active
-                && backend.generation == half.generation
-                && backend.service == half.service
-        })
+    /// Whether its backend still is its service's, in a state that will do.
+    pub(super) fn backend_is(&self, half: &Half, will_do: impl Fn(BackendState) -> bool) -> bool {
+        half.service == 0
+            || self.backends.get(&half.backend).is_some_and(|backend| {
+                will_do(backend.state)
+                    && backend.generation == half.generation
+                    && backend.service == half.service
+            })
     }
 
     /// Its pod will never answer again.
     pub(super) fn is_gone(&self, half: &Half) -> bool {
         let backend = self.backends.get(&half.backend);
-        backend.is_none_or(|backend| {
-            backend.state == BackendState::Gone || backend.generation != half.generation
-        })
+        half.service != 0
+            && backend.is_none_or(|backend| {
+                backend.state == BackendState::Gone || backend.generation != half.generation
+            })
     }
 
     /// Reset by the pod, or closed by the pod and closed or reset by the client.

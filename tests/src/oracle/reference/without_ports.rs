@@ -36,9 +36,16 @@ impl World {
             End::Destination => after.destination.ip(),
             End::Source => after.source.ip(),
         };
+        let before = match end {
+            End::Destination => passing.packet.destination.ip(),
+            End::Source => passing.packet.source.ip(),
+        };
+        if to == before {
+            return;
+        }
         let noted = self.now;
-        self.pieces
-            .insert(piece.datagram, FirstPiece { end, to, noted });
+        let first = FirstPiece { end, to, noted };
+        self.pieces.insert((piece.datagram, end), first);
     }
 
     /// A packet that is not TCP or UDP, for a reason.
@@ -51,8 +58,7 @@ impl World {
     ) -> Outcome {
         if reason == PassReason::LaterFragment
             && let Some(piece) = piece(bytes, link)
-            && let Some(first) = self.pieces.get(&piece.datagram)
-            && first.end == end
+            && let Some(first) = self.pieces.get(&(piece.datagram.clone(), end))
             && !self.passed(first.noted, 30)
         {
             return Outcome {
@@ -63,7 +69,8 @@ impl World {
         if reason == PassReason::LaterFragment
             && end == End::Destination
             && let Some(piece) = piece(bytes, link)
-            && self.unserved(piece.datagram.destination) != Verdict::Pass(PassReason::NotOurs)
+            && self.unserved(piece.datagram.destination, false)
+                != Verdict::Pass(PassReason::NotOurs)
         {
             return Outcome::untouched(Verdict::Drop(DropReason::EarlyFragment), bytes);
         }
@@ -75,8 +82,8 @@ impl World {
         {
             return outcome;
         }
-        if let Some(destination) = portless(bytes, link)
-            && let refused @ Verdict::Drop(_) = self.unserved(destination)
+        if let Some((destination, is_ping)) = portless(bytes, link)
+            && let refused @ Verdict::Drop(_) = self.unserved(destination, is_ping)
         {
             return Outcome::untouched(refused, bytes);
         }
@@ -99,14 +106,23 @@ impl World {
             source: message.quoted.source,
             destination: message.quoted.destination,
             protocol: message.quoted.protocol,
+            end,
         };
         let answer = quoted.reversed();
         if message.is_redirect {
-            let is_ours = [quoted, answer].iter().any(|key| !self.is_free(key));
+            let mut either = [quoted, answer].into_iter();
+            let is_translated = |key: &Key| {
+                let half = self.halves.get(key);
+                half.is_some_and(|half| !half.changes_nothing())
+            };
+            let is_ours = either.any(|it| is_translated(&it) || is_translated(&it.crossed()));
             let dropped = Verdict::Drop(DropReason::Redirect);
             return is_ours.then(|| Outcome::untouched(dropped, bytes));
         }
         let half = self.find(&answer, end)?;
+        if half.changes_nothing() {
+            return None;
+        }
         if half.to.port() == 0 || message.destination != quoted.source.ip() {
             return None;
         }

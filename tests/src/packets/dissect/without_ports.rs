@@ -90,17 +90,16 @@ pub struct Complaint {
 }
 
 /// For whom a packet is that has no ports and speaks of no other packet: a ping, or no protocol that services know.
-pub fn portless(bytes: &[u8], link: Link) -> Option<IpAddr> {
+pub fn portless(bytes: &[u8], link: Link) -> Option<(IpAddr, bool)> {
     let (version, l3) = find_network(bytes, link).ok()?;
     let (_, destination) = addresses(bytes, version, l3)?;
     // All 8 bytes of a ping's header must be there.
     let is_echo = |icmp: usize, kind| bytes.get(icmp + 7).is_some() && bytes[icmp] == kind;
-    let is_meant = match (version, transport(bytes, version, l3)) {
-        (4, Some((ICMP_V4, icmp, _))) => is_echo(icmp, 8),
-        (6, Some((ICMP_V6, icmp, _))) => is_echo(icmp, 128),
-        _ => true,
-    };
-    is_meant.then_some(destination)
+    match (version, transport(bytes, version, l3)) {
+        (4, Some((ICMP_V4, icmp, _))) => is_echo(icmp, 8).then_some((destination, true)),
+        (6, Some((ICMP_V6, icmp, _))) => is_echo(icmp, 128).then_some((destination, true)),
+        _ => Some((destination, false)),
+    }
 }
 
 /// An error, or over IPv4 a redirect, about a TCP, UDP or SCTP packet of which at least 8 bytes of transport header are there.

@@ -5,20 +5,21 @@
     reason = "what cannot happen here is a mistake in the test, and fails it"
 )]
 mod admission;
+mod frontends;
 mod kinds;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lb_common::{
-    Algorithm, BackendEntry, BackendState, DeviceEntry, FrontendEntry, FrontendFlags, FrontendKey,
-    Port, Prefix, ServiceEntry, V4, V6,
+    Algorithm, BackendEntry, BackendState, DeviceEntry, FrontendEntry, FrontendFlags, Port, Prefix,
+    ServiceEntry, V4, V6,
 };
 
 pub use self::kinds::{Kind, SERVICES};
 use crate::{
     memory_clock::MemoryClock,
     oracle::memory_tables::{MemoryFamily, MemoryTables},
-    oracle::reference::{Backend, Device, Masqueraded, Service, World},
+    oracle::reference::{Backend, Device, Service, World},
 };
 
 /// At which hook a packet is.
@@ -131,6 +132,7 @@ impl Cluster {
                     service,
                 };
                 cluster.set_backend(id, backend);
+                cluster.track_direct(address, kind.protocol);
                 cluster
                     .world
                     .services
@@ -204,7 +206,6 @@ impl Cluster {
             ..Service::default()
         };
         self.world.services.insert(id, service);
-        self.world.frontends.insert((frontend, kind.protocol), id);
         let algorithm = if kind.by_hash {
             Algorithm::Hash
         } else {
@@ -216,31 +217,25 @@ impl Cluster {
             ..ServiceEntry::default()
         };
         self.tables.services.insert(id, entry);
-        let entry = FrontendEntry {
-            service_id: id,
-            flags: match kind.masqueraded {
-                Masqueraded::Nobody => FrontendFlags::NONE,
-                Masqueraded::Strangers => FrontendFlags::MASQUERADE_STRANGERS,
-                Masqueraded::Everybody => FrontendFlags::MASQUERADE,
-            }
-            .with(self.limit(id)),
+        self.write_frontend(frontend, id, kind);
+        self.write_other_ports(id, frontend.ip());
+    }
+
+    /// Direct connections to a backend are tracked: over IPv4 all, over IPv6 those of pods.
+    fn track_direct(&mut self, address: SocketAddr, protocol: u8) {
+        self.world
+            .direct
+            .insert((address, protocol), address.is_ipv4());
+        let flags = if address.is_ipv4() {
+            FrontendFlags::DIRECT.with(FrontendFlags::DIRECT_FROM_OUTSIDE)
+        } else {
+            FrontendFlags::DIRECT
         };
-        let port = Port::new(frontend.port());
-        let others = self.other_ports(id, frontend.ip());
-        match frontend.ip() {
-            IpAddr::V4(ip) => {
-                let key = FrontendKey::new(ip.into(), port, kind.protocol);
-                let frontends = &mut self.tables.v4.frontends;
-                frontends.insert(key, entry);
-                frontends.extend(others.map(|entry| (FrontendKey::any_port(ip.into()), entry)));
-            }
-            IpAddr::V6(ip) => {
-                let key = FrontendKey::new(ip.into(), port, kind.protocol);
-                let frontends = &mut self.tables.v6.frontends;
-                frontends.insert(key, entry);
-                frontends.extend(others.map(|entry| (FrontendKey::any_port(ip.into()), entry)));
-            }
-        }
+        let entry = FrontendEntry {
+            service_id: 0,
+            flags,
+        };
+        self.set_frontend(address, protocol, Some(entry));
     }
 
     fn set_backend(&mut self, id: u32, backend: Backend) {

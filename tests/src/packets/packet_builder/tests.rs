@@ -69,6 +69,13 @@ fn a_packet_comes_apart_as_it_was_put_together() {
 fn what_is_no_tcp_or_udp_packet_is_named() {
     let v4 = || ip().ipv4([10, 0, 0, 1], [10, 0, 0, 2]);
     let short = v4().tcp(1, 2).build();
+    let v6 = || ip().ipv6([0xfd, 0, 0, 0, 0, 0, 0, 1], [0xfd, 0, 0, 0, 0, 0, 0, 2]);
+    let mut long = v6()
+        .extension(43, 8)
+        .fragment_extension(0, true)
+        .tcp(1, 2)
+        .build();
+    long[41] = 0x99;
     for (bytes, reason) in [
         (
             v4().other(1).payload(&[8; 8]).build(),
@@ -79,6 +86,7 @@ fn what_is_no_tcp_or_udp_packet_is_named() {
             PassReason::LaterFragment,
         ),
         (short[..39].to_vec(), PassReason::Malformed),
+        (long, PassReason::Malformed),
         (vec![0x50; 40], PassReason::NotIp),
     ] {
         assert_eq!(dissect(&bytes, Link::Ip), Err(reason), "{bytes:02x?}");

@@ -1,63 +1,103 @@
-//! What the agent says for health checks.
+//! What the agent tells others: the log, the answers to health checks, Events, the node ports.
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     time::Duration,
 };
 
 use tokio::sync::watch;
+use tracing::warn;
 
 use crate::{
-    agent::{Agent, Source},
-    desired,
+    agent::{knowledge::Knowledge, logged::Logged},
+    findings::{About, Findings, node_ports::NodePorts},
     health::{Check, Facts},
-    maps::LbMaps,
-    model::{Family, ServiceName},
+    model::{ServiceName, Warning},
 };
 
-impl<M: LbMaps> Agent<M> {
-    /// What health checks are answered by. Somebody who waits is told of other servers, not of other answers.
-    pub fn health(&self) -> watch::Receiver<Facts> {
-        self.health.subscribe()
+/// What was published last. Receivers hear of changes.
+#[derive(Debug, Default)]
+pub(super) struct Publisher {
+    logged: Logged,
+    /// The warnings about the node and its `ServiceCIDR`s that are logged.
+    logged_of_node: Vec<Warning>,
+    /// Services with a port for health checks, as of the last plan that was begun.
+    checks: BTreeMap<ServiceName, Check>,
+    pub(super) health: watch::Sender<Facts>,
+    pub(super) findings: watch::Sender<Findings>,
+    pub(super) node_ports: watch::Sender<NodePorts>,
+}
+
+impl Publisher {
+    /// Logs the warnings about the node that are new.
+    pub(super) fn log_node(&mut self, warnings: Vec<Warning>) {
+        for news in warnings
+            .iter()
+            .filter(|it| !self.logged_of_node.contains(it))
+        {
+            warn!("{news}");
+        }
+        self.logged_of_node = warnings;
     }
 
-    /// What is known of the node may have changed.
-    pub(super) fn tell_place(&self) {
-        let knows_nodes = self.settings.sources.contains(&Source::Node);
-        let is_node_eligible = match self.snapshot.node() {
-            Some(node) => !node.leaving,
-            None => !knows_nodes,
-        };
-        let place = self.snapshot.place();
-        let addresses: BTreeSet<IpAddr> = Family::ALL
-            .into_iter()
-            .flat_map(|family| place.node_port_addresses(family))
-            .collect();
+    /// Logs the warnings about a Service that are new.
+    pub(super) fn log_service(&mut self, name: &ServiceName, warnings: BTreeSet<Warning>) {
+        for warning in self.logged.news(name, warnings) {
+            warn!("{warning}");
+        }
+    }
+
+    /// Publishes the findings about a Service.
+    pub(super) fn file(&self, name: &ServiceName, about: About) {
+        self.findings.send_if_modified(|all| {
+            if about.findings.is_empty() {
+                return all.remove(name).is_some();
+            }
+            let changed = all.get(name) != Some(&about);
+            if changed {
+                all.insert(name.clone(), about);
+            }
+            changed
+        });
+    }
+
+    /// The node, its place or its addresses may have changed.
+    pub(super) fn node(&self, knowledge: &Knowledge) {
+        let addresses = knowledge.node_port_addresses();
         self.node_ports.send_if_modified(|all| {
             let changed = all.addresses != addresses;
             all.addresses.clone_from(&addresses);
             changed
         });
+        let addresses = knowledge.health_check_addresses();
         self.health.send_if_modified(|facts| {
-            facts.is_node_eligible = is_node_eligible;
+            facts.is_node_eligible = knowledge.is_node_eligible();
             let changed = facts.addresses != addresses;
             facts.addresses = addresses;
             changed
         });
     }
 
-    /// There may be something to do since now.
-    pub(super) fn tell_of_work(&self, now: Duration) {
-        if self.has_work() {
-            self.health.send_if_modified(|facts| {
-                facts.behind_since.get_or_insert(now);
-                false
-            });
+    /// A plan that looks at this Service begins.
+    pub(super) fn service(&mut self, knowledge: &Knowledge, name: &ServiceName) {
+        match knowledge.check(name) {
+            Some(check) => drop(self.checks.insert(name.clone(), check)),
+            None => drop(self.checks.remove(name)),
         }
+        let (uid, ports) = knowledge.node_ports(name);
+        self.node_ports
+            .send_if_modified(|all| all.set(name, uid, ports));
+    }
+
+    /// The maps are behind the sources since `now`, if they were not before.
+    pub(super) fn behind(&self, now: Duration) {
+        self.health.send_if_modified(|facts| {
+            facts.behind_since.get_or_insert(now);
+            false
+        });
     }
 
     /// The maps follow the sources.
-    pub(super) fn tell_of_success(&self, now: Duration) {
+    pub(super) fn up_to_date(&self, now: Duration) {
         self.health.send_if_modified(|facts| {
             facts.updated = Some(now);
             facts.behind_since = None;
@@ -68,32 +108,6 @@ impl<M: LbMaps> Agent<M> {
             changed
         });
     }
-
-    /// A Service or its endpoints have changed.
-    pub(super) fn note_check(&mut self, name: &ServiceName) {
-        let check = self.snapshot.service(name).and_then(|service| {
-            let port = service.health_check_port?;
-            let place = self.snapshot.place();
-            let slices: Vec<_> = self.snapshot.slices_of(name).collect();
-            let families = service.cluster_ips.iter().map(|it| Family::of(*it));
-            let local_endpoints: BTreeMap<Family, usize> = families
-                .map(|family| {
-                    (
-                        family,
-                        desired::local_ready(service, &slices, family, place),
-                    )
-                })
-                .collect();
-            Some(Check {
-                port,
-                local_endpoints,
-            })
-        });
-        match check {
-            Some(check) => drop(self.checks.insert(name.clone(), check)),
-            None => drop(self.checks.remove(name)),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -102,10 +116,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        agent::{Event, Settings},
+        agent::{Agent, Event, Settings, Source},
         convert,
         maps::faulty::{Fault, FaultyMaps},
-        model::{Node, Place},
+        model::{Family, Node, Place, Unreadable},
     };
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -118,6 +132,7 @@ mod tests {
             gone_grace: SECOND,
             backoff: (SECOND, SECOND),
             list_timeout: SECOND,
+            node_device: None,
             place: Place {
                 node: "here".to_owned(),
                 addresses: vec!["192.0.2.1".parse().unwrap()],
@@ -236,5 +251,59 @@ mod tests {
         agent.reconcile(&|| 9 * SECOND);
         assert_eq!(facts.borrow().behind_since, None);
         assert_eq!(facts.borrow().updated, Some(9 * SECOND));
+    }
+
+    #[test]
+    fn a_service_that_cannot_be_read_keeps_its_last_good_state_and_is_a_finding() {
+        let mut agent = agent(&[Source::Services]);
+        let names = |agent: &Agent<FaultyMaps>| -> BTreeSet<String> {
+            let view = agent.view(SECOND);
+            view.services.into_iter().map(|it| it.name).collect()
+        };
+        let uids = |agent: &Agent<FaultyMaps>| -> Vec<String> {
+            let all = agent.findings().borrow().clone().into_iter();
+            let own = all.filter(|(name, _)| name.name == "one");
+            own.map(|(_, about)| about.uid).collect()
+        };
+        let unreadable = |uid: &str| {
+            let name = ServiceName::new("default", "one");
+            Event::Unreadable {
+                source: Source::Services,
+                objects: vec![Unreadable {
+                    service: Some(name.clone()),
+                    name,
+                    uid: uid.to_owned(),
+                    warning: Warning::new("Service default/one", "cannot be read", "correct it"),
+                }],
+            }
+        };
+        let two = |agent: &mut Agent<FaultyMaps>| {
+            let services = vec![service("two", "Local")];
+            agent.handle(Event::ServicesListed(services), SECOND);
+            agent.reconcile(&|| SECOND);
+        };
+        let services = vec![service("one", "Local"), service("two", "Local")];
+        agent.handle(Event::ServicesListed(services), SECOND);
+        agent.reconcile(&|| SECOND);
+        agent.handle(unreadable(""), SECOND);
+        two(&mut agent);
+        assert_eq!(names(&agent), ["one", "two"].map(str::to_owned).into());
+        let told = agent.view(SECOND).warnings;
+        assert!(
+            told.iter().any(|it| it.problem == "cannot be read"),
+            "{told:?}"
+        );
+        assert_eq!(uids(&agent), [""]);
+        // Another Service of that name: what is known is not about it.
+        agent.handle(unreadable("other"), SECOND);
+        two(&mut agent);
+        assert_eq!(names(&agent), BTreeSet::from(["two".to_owned()]));
+        assert_eq!(uids(&agent), ["other"]);
+        let nothing = Event::Unreadable {
+            source: Source::Services,
+            objects: Vec::new(),
+        };
+        agent.handle(nothing, SECOND);
+        assert_eq!(uids(&agent), [""; 0]);
     }
 }
