@@ -19,12 +19,14 @@ use tests::traffic::udp::{UdpServer, any_like, exchange};
 /// How long an answer may take that must not come.
 const SILENCE: Duration = Duration::from_millis(700);
 
-/// Tries to connect: the error, if it fails.
-fn dial(client: &Namespace, to: SocketAddr) -> Result<Option<ErrorKind>> {
+/// How long one may take that must come, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Tries to connect for so long: the error, if it fails.
+fn dial(client: &Namespace, to: SocketAddr, limit: Duration) -> Result<Option<ErrorKind>> {
     client.run(|| {
-        Ok(TcpStream::connect_timeout(&to, SILENCE)
-            .err()
-            .map(|it| it.kind()))
+        let result = TcpStream::connect_timeout(&to, limit);
+        Ok(result.err().map(|it| it.kind()))
     })
 }
 
@@ -44,8 +46,8 @@ fn frames_that_a_switch_floods_are_neither_answered_nor_remembered() -> Result<(
             let node_port = SocketAddr::new(node.v4().into(), 30_080);
             let closed = address("10.96.0.81:81")?;
             outside.ip(&format!("route add 10.96.0.81 via {}", node.v4()))?;
-            ensure!(dial(outside, node_port)?.is_none());
-            ensure!(dial(outside, closed)? == Some(ErrorKind::ConnectionRefused));
+            ensure!(dial(outside, node_port, PATIENCE)?.is_none());
+            ensure!(dial(outside, closed, PATIENCE)? == Some(ErrorKind::ConnectionRefused));
             let flows = || cluster.agents[0].waggle("get flows");
             // The underlay's bridge knows nobody with this address, and sends to both nodes.
             let neighbour = |what| {
@@ -57,13 +59,13 @@ fn frames_that_a_switch_floods_are_neither_answered_nor_remembered() -> Result<(
             neighbour("replace")?;
             let before = flows()?.lines().count();
             for to in [node_port, closed] {
-                let error = dial(outside, to)?;
+                let error = dial(outside, to, SILENCE)?;
                 ensure!(error == Some(ErrorKind::TimedOut), "{to}: {error:?}");
             }
             let after = flows()?;
             ensure!(after.lines().count() == before, "{after}");
             neighbour("del")?;
-            ensure!(dial(outside, node_port)?.is_none());
+            ensure!(dial(outside, node_port, PATIENCE)?.is_none());
             Ok(())
         })?;
     }
@@ -98,7 +100,7 @@ fn a_machine_with_an_address_like_a_services_is_answered_and_not_dialled() -> Re
             let server = SocketAddr::new(server.into(), port);
             let answer = outside.run(|| {
                 let socket = UdpSocket::bind((MACHINE, 0))?;
-                socket.set_read_timeout(Some(SILENCE))?;
+                socket.set_read_timeout(Some(PATIENCE))?;
                 exchange(&socket, server, "question")
             })?;
             answer.with_context(|| format!("no answer of {server}"))?;
@@ -106,7 +108,11 @@ fn a_machine_with_an_address_like_a_services_is_answered_and_not_dialled() -> Re
         let machine = address(&format!("{MACHINE}:7777"))?;
         let listener = outside.run(|| Ok(TcpListener::bind(machine)?))?;
         for client in [&alone.namespace, &node.namespace] {
-            ensure!(dial(client, machine)?.is_some(), "{}", client.name());
+            ensure!(
+                dial(client, machine, SILENCE)?.is_some(),
+                "{}",
+                client.name()
+            );
         }
         drop(listener);
         Ok(())
@@ -176,12 +182,12 @@ status: {{loadBalancer: {{ingress: [{{ip: 203.0.113.80}}]}}}}
         let node = cluster.cluster.node(1).namespace.clone();
         let balancer = address("203.0.113.80:80")?;
         ensure!(
-            dial(&node, balancer)?.is_some(),
+            dial(&node, balancer, SILENCE)?.is_some(),
             "the node's address is not in the range"
         );
         node.ip("addr add 203.0.113.80/32 dev lo")?;
         let mut left = 50;
-        while dial(&node, balancer)?.is_some() {
+        while dial(&node, balancer, SILENCE)?.is_some() {
             left -= 1;
             ensure!(left > 0, "the balancer's own address may always come");
             std::thread::sleep(Duration::from_millis(100));
