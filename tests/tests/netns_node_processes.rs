@@ -221,13 +221,18 @@ fn the_backend_may_be_a_process_of_the_same_node() -> Result<()> {
 fn large_datagrams_and_refusals_arrive() -> Result<()> {
     with_services(PodNetwork::Routed, |cluster| {
         let [(near, near_server), (far, _far_server)] = two_pods(cluster)?;
+        // Answers fill the uplink's frames, though processes make smaller ones because of this device.
+        let _narrow = cluster.cluster.add_pod(1, "narrow", 30)?;
+        let namespace = cluster.cluster.node(1).namespace.clone();
+        namespace.ip("link set veth30 mtu 1400")?;
         cluster.start_agents(&[])?;
+        let route = namespace.ip("route show table all dev waggle0")?;
+        ensure!(route.contains("mtu 1400"), "{route}");
         for pod in [&far, &near] {
             publish(cluster, "logs", LOGS, &[pod])?;
             for frontend in LOGS.map(address) {
                 let frontend = frontend?;
-                let namespace = &cluster.cluster.node(1).namespace;
-                comes_to(&connected(namespace, frontend)?, frontend, Some(&pod.name))?;
+                comes_to(&connected(&namespace, frontend)?, frontend, Some(&pod.name))?;
                 let socket = namespace.run(|| udp_socket(any_like(frontend, 0)))?;
                 for size in [1400, 1473, 4000, 20_000] {
                     let text = "x".repeat(size);

@@ -91,13 +91,17 @@ pub enum OnBridge {
     At(EthernetAddress),
 }
 
+/// The index that no device has: what is redirected there is dropped.
+pub const NOWHERE: u32 = 0;
+
 /// Asks the stack how it would forward.
 pub trait Forwarding<F: IpFamily> {
     /// Where a packet from `source` to `destination` goes that comes in by the bridge with index `bridge`.
     fn on_bridge(&mut self, bridge: u32, source: F::Address, destination: F::Address) -> OnBridge;
     /// The next hop of a packet that leaves by the device at whose hook it is: a gateway, or `destination` itself.
     fn next_hop(&mut self, source: F::Address, destination: F::Address) -> F::Address;
-    /// The device that a packet between these addresses is routed to, if it has a route and a next hop.
+    /// The device that a packet between these addresses is routed to: `None` if it is for this node, or no route is known, and
+    /// [`NOWHERE`] if it must not be sent.
     fn next_device(&mut self, source: F::Address, destination: F::Address) -> Option<u32>;
     /// Whether a socket of the node gets packets that enter with this tuple: one that is connected so, or bound to the
     /// destination. Of SCTP nothing is known.

@@ -4,8 +4,8 @@ use core::hint::black_box;
 use aya_ebpf::{
     bindings::{
         BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_FIB_LKUP_RET_NO_NEIGH,
-        BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_OUTPUT, bpf_fib_lookup as FibLookup,
-        bpf_sock_tuple,
+        BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_OUTPUT,
+        bpf_fib_lookup as FibLookup, bpf_sock_tuple,
     },
     helpers::{
         bpf_csum_update, bpf_fib_lookup, bpf_l4_csum_replace, bpf_sk_lookup_udp, bpf_sk_release,
@@ -18,7 +18,7 @@ use lb_ebpf::bytes::{
     checksum::ChecksumDelta,
     crc32c,
     headers::EthernetHeader,
-    packet::{EthernetAddress, Forwarding, Header, L4Checksum, OnBridge, Packet},
+    packet::{EthernetAddress, Forwarding, Header, L4Checksum, NOWHERE, OnBridge, Packet},
     parse::Link,
 };
 
@@ -275,6 +275,21 @@ fn is_route(answer: i64) -> bool {
     answer == i64::from(BPF_FIB_LKUP_RET_SUCCESS) || answer == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH)
 }
 
+/// Without a length the helper refuses frames that the device's MTU, which counts no headers, is too small for.
+#[inline(always)]
+fn any_length(lookup: &mut FibLookup) {
+    lookup.__bindgen_anon_1.tot_len = 1;
+}
+
+/// The device that the answer names, `None` if the packet is not forwarded because it is for this node.
+#[inline(always)]
+fn leads_to(lookup: &FibLookup, answer: i64) -> Option<u32> {
+    if is_route(answer) {
+        return Some(lookup.ifindex);
+    }
+    (answer != i64::from(BPF_FIB_LKUP_RET_NOT_FWDED)).then_some(NOWHERE)
+}
+
 #[inline(always)]
 fn fill_v4(lookup: &mut FibLookup, source: Ipv4Address, destination: Ipv4Address) {
     lookup.family = AF_INET;
@@ -313,9 +328,12 @@ impl Forwarding<V4> for SkbPacket {
     }
     #[inline(always)]
     fn next_device(&mut self, source: Ipv4Address, destination: Ipv4Address) -> Option<u32> {
-        let fill = |lookup: &mut FibLookup| fill_v4(lookup, source, destination);
+        let fill = |lookup: &mut FibLookup| {
+            fill_v4(lookup, source, destination);
+            any_length(lookup);
+        };
         let (lookup, answer) = self.route(self.interface(), 0, fill)?;
-        is_route(answer).then_some(lookup.ifindex)
+        leads_to(lookup, answer)
     }
     #[inline(always)]
     fn is_for_socket(&mut self, tuple: &Tuple<V4>) -> bool {
@@ -353,9 +371,12 @@ impl Forwarding<V6> for SkbPacket {
     }
     #[inline(always)]
     fn next_device(&mut self, source: Ipv6Address, destination: Ipv6Address) -> Option<u32> {
-        let fill = |lookup: &mut FibLookup| fill_v6(lookup, source, destination);
+        let fill = |lookup: &mut FibLookup| {
+            fill_v6(lookup, source, destination);
+            any_length(lookup);
+        };
         let (lookup, answer) = self.route(self.interface(), 0, fill)?;
-        is_route(answer).then_some(lookup.ifindex)
+        leads_to(lookup, answer)
     }
     #[inline(always)]
     fn is_for_socket(&mut self, tuple: &Tuple<V6>) -> bool {

@@ -4,7 +4,7 @@ use lb_common::{DeviceFlags, DropReason, FlowFlags, Tuple};
 use crate::{
     bytes::{
         headers::{EthernetHeader, Wire},
-        packet::{Forwarding, OnBridge, Packet},
+        packet::{Forwarding, NOWHERE, OnBridge, Packet},
         parse::Link,
     },
     context::environment::Environment,
@@ -78,7 +78,10 @@ where
     if flags.has(FlowFlags::REQUEST)
         && let Some(device) = packet.next_device(source, destination)
     {
-        packet.redirect(device);
+        // A backend with the address of a Service would lead the packet here for ever.
+        let next = Environment::<F>::device(env, device);
+        let is_loop = next.is_some_and(|it| it.flags.has(DeviceFlags::NODE));
+        packet.redirect(if is_loop { NOWHERE } else { device });
         return Ok(());
     }
     // An answer, or a request whose backend is a process of the node.

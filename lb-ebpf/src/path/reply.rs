@@ -6,7 +6,7 @@ use lb_common::{
 use crate::{
     bytes::{
         headers::Wire,
-        packet::{Forwarding, Packet},
+        packet::{Forwarding, NOWHERE, Packet},
         rewrite::rewrite,
     },
     context::{
@@ -122,6 +122,7 @@ where
         // Asked each time: routes change.
         let client = cx.scratch.parsed().tuple.destination;
         if let Some(device) = cx.packet.next_device(address, client)
+            && device != NOWHERE
             && device != cx.packet.interface()
         {
             cx.packet.redirect(device);
@@ -164,7 +165,8 @@ where
         let (frontend, client) = (entries.own.address, parsed.tuple.destination);
         let next = cx.packet.next_device(frontend, client);
         // At a port of a bridge the bridge is no other way.
-        let elsewhere = next.is_some_and(|next| next != interface && next != device.bridge);
+        let elsewhere =
+            next.is_some_and(|next| ![NOWHERE, interface, device.bridge].contains(&next));
         entries.own.epoch = u16::from(elsewhere);
         if let Some(reply) = cx.env.flow(FlowTable::Opening, &parsed.tuple) {
             reply.set_epoch(entries.own.epoch);

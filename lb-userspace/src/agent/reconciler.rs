@@ -218,6 +218,7 @@ impl<M: LbMaps> Reconciler<M> {
             match (frontend_of(changes.get(at)), &error) {
                 (Some(frontend), MapError::Full { .. }) => {
                     self.make_room(&frontend, knowledge, settings, clock())?;
+                    self.routes.set(&self.actual);
                 }
                 _ => return Err(error),
             }

@@ -30,10 +30,12 @@ pub(super) fn frontends(
     let Some(cluster_ip) = service.cluster_ip(family) else {
         return frontends;
     };
-    // TCP is translated at the socket, and what is sent to the node's own addresses does not leave it.
+    // TCP is translated at the socket. A cluster address has nothing but Services; an external one can be another
+    // machine's, whose other ports a route to the device would take away.
     let is_at_device = |address| {
         place.has_node_device
             && port.protocol != Protocol::Tcp
+            && address == cluster_ip
             && !place.has(address)
             && !place.ipvs_addresses.contains(&address)
     };
@@ -119,7 +121,7 @@ mod tests {
     use crate::desired::tests::service;
 
     #[test]
-    fn udp_and_sctp_at_addresses_that_are_not_on_the_node_are_served_at_its_device() {
+    fn udp_and_sctp_at_cluster_addresses_are_served_at_the_device() {
         let at = |text: &str| -> IpAddr { text.parse().unwrap() };
         let mut names = service("names", "10.96.0.10");
         names.balancer_ips = vec![at("203.0.113.1"), at("203.0.113.2")];
@@ -140,14 +142,18 @@ mod tests {
             at_device.map(|(frontend, _)| frontend.address).collect()
         };
         for protocol in [Protocol::Udp, Protocol::Sctp] {
-            let wanted = [at("10.96.0.10"), at("203.0.113.1")];
-            assert_eq!(at_device(protocol, &place), wanted);
+            assert_eq!(at_device(protocol, &place), [at("10.96.0.10")]);
         }
         assert!(at_device(Protocol::Tcp, &place).is_empty());
         let without = Place {
             has_node_device: false,
             ..place.clone()
         };
+        let with_ipvs = Place {
+            ipvs_addresses: [at("10.96.0.10")].into(),
+            ..place
+        };
         assert!(at_device(Protocol::Udp, &without).is_empty());
+        assert!(at_device(Protocol::Udp, &with_ipvs).is_empty());
     }
 }

@@ -81,6 +81,8 @@ pub(crate) fn entries(
                         device.index == node_device,
                         DeviceFlags::NODE.with(DeviceFlags::PODS),
                     ),
+                    // Packets are never sent there: they would come back.
+                    (device.name == node_device::OUTER, DeviceFlags::NODE),
                     (
                         masters.contains(&device.index) || attached.contains(&device.lower),
                         DeviceFlags::UPPER,

@@ -98,16 +98,14 @@ impl NodeDevice {
         self.state().restore()
     }
 
-    /// Sets how many bytes a packet may have; processes cut their datagrams to that.
+    /// Sets how many bytes a packet to an address that is routed here may have; processes cut their datagrams to that.
     ///
     /// # Errors
     /// If the pair is gone, or the kernel refuses.
     pub(crate) fn set_mtu(&self, mtu: u32) -> io::Result<()> {
-        let mut state = self.state();
-        [OUTER, INNER].into_iter().try_for_each(|name| {
-            let index = index(name).ok_or_else(|| gone(name))?;
-            state.change(index, LinkFlags::empty(), vec![LinkAttribute::Mtu(mtu)])
-        })
+        let State { netlink, routes } = &mut *self.state();
+        routes.mtu = Some(mtu);
+        routes.restore(netlink)
     }
 
     /// Leads what processes of the node send to these addresses, and no others, here.
@@ -138,11 +136,15 @@ impl NodeDevice {
     }
 }
 
+/// A veth device drops what is larger than the MTU of its other end, and answers are as large as the device they came by
+/// took them: only the routes to the pair have a limit.
+const DEVICE_MTU: u32 = 65_535;
+
 /// Keeps the pair as it should be.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     device: Option<Arc<NodeDevice>>,
-    /// What it has been given.
+    /// What its routes have been given.
     mtu: u32,
     has_rules: bool,
 }
@@ -164,7 +166,6 @@ impl Keeper {
         let Some(device) = &self.device else {
             return;
         };
-        self.mtu = 0;
         if let Err(error) = device.restore() {
             tracing::warn!("processes of the node are not served over UDP and SCTP: {error}");
         }
@@ -185,7 +186,7 @@ impl Keeper {
         }
     }
 
-    /// Sees to it that no device that packets go on by takes less than the pair.
+    /// Sees to it that no device that packets go on by takes less than the routes to the pair allow.
     pub(crate) fn fit(&mut self, devices: Values<'_, u32, Device>, filter: &Filter) {
         let others = devices.filter(|it| it.name != INNER && filter.reason_against(it).is_none());
         let mtus = others.map(|it| it.mtu).filter(|it| *it >= LEAST_MTU);
@@ -209,8 +210,11 @@ impl State {
         }
         for name in [OUTER, INNER] {
             let index = index(name).ok_or_else(|| gone(name))?;
-            self.change(index, LinkFlags::Up | LinkFlags::Noarp, Vec::new())?;
+            let mtu = LinkAttribute::Mtu(DEVICE_MTU);
+            self.change(index, LinkFlags::Up | LinkFlags::Noarp, vec![mtu])?;
         }
+        // An ICMP error comes from a router to which another device leads.
+        drop(set("ipv4", OUTER, "rp_filter", "2"));
         // Without it the kernel does not say where it would send what comes in (`bpf_fib_lookup`).
         for family in ["ipv4", "ipv6"] {
             match set(family, INNER, "forwarding", "1") {

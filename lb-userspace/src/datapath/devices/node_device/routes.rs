@@ -4,14 +4,19 @@
     clippy::wildcard_enum_match_arm,
     reason = "netlink says more than anybody asked for, and more with every kernel"
 )]
-use std::{collections::BTreeSet, io, net::IpAddr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::IpAddr,
+    path::Path,
+};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{
-        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-        RouteType,
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+        RouteScope, RouteType,
     },
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
@@ -35,6 +40,8 @@ pub(super) struct Routes {
     wanted: BTreeSet<IpAddr>,
     /// Whether rules lead to our table.
     has_table: bool,
+    /// How many bytes a packet may have that a route leads to the pair; `None` before that is known.
+    pub(super) mtu: Option<u32>,
 }
 
 impl Routes {
@@ -42,6 +49,7 @@ impl Routes {
         Self {
             wanted: BTreeSet::from(CLIENT_ADDRESSES),
             has_table: false,
+            mtu: None,
         }
     }
 
@@ -53,21 +61,24 @@ impl Routes {
     /// Makes what is missing.
     pub(super) fn restore(&mut self, netlink: &mut Route) -> io::Result<()> {
         let found = rules(netlink)?;
-        let is_ours = |it: &RuleMessage| it.header.table == TABLE;
         self.has_table = !found.is_empty();
         let has_family = |family: &&AddressFamily| self.has_table && is_there(**family);
         for family in FAMILIES.iter().filter(has_family) {
             let mut of_family = found.iter().filter(|it| it.header.family == *family);
-            if !of_family.any(&is_ours) {
+            if !of_family.any(is_ours) {
                 let message = RouteNetlinkMessage::NewRule(rule(*family));
                 netlink.request(message, NLM_F_CREATE | NLM_F_EXCL)?;
             }
         }
         for table in self.tables() {
             let present = present(netlink, table)?;
-            for address in self.wanted.difference(&present) {
-                add(netlink, *address, table)?;
-            }
+            let is_right = |it: &&IpAddr| present.get(*it) == Some(&self.mtu);
+            let missing = self.wanted.iter().filter(|it| !is_right(it));
+            // One that is refused keeps no other from having its route.
+            let results: Vec<_> = missing
+                .map(|it| add(netlink, *it, table, self.mtu))
+                .collect();
+            results.into_iter().collect::<io::Result<()>>()?;
         }
         Ok(())
     }
@@ -82,8 +93,9 @@ impl Routes {
         self.wanted.extend(addresses);
         self.restore(netlink)?;
         for table in self.tables() {
-            for address in present(netlink, table)?.difference(&self.wanted) {
-                remove(netlink, *address, table)?;
+            let present = present(netlink, table)?.into_keys();
+            for address in present.filter(|it| !self.wanted.contains(it)) {
+                remove(netlink, address, table)?;
             }
         }
         Ok(())
@@ -92,7 +104,7 @@ impl Routes {
     pub(super) fn add(&mut self, netlink: &mut Route, address: IpAddr) -> io::Result<()> {
         self.wanted.insert(address);
         self.tables()
-            .try_for_each(|table| add(netlink, address, table))
+            .try_for_each(|table| add(netlink, address, table, self.mtu))
     }
 
     pub(super) fn remove(&mut self, netlink: &mut Route, address: IpAddr) -> io::Result<()> {
@@ -102,17 +114,27 @@ impl Routes {
     }
 }
 
+/// Somebody else may use a table with that number.
+fn is_ours(rule: &RuleMessage) -> bool {
+    rule.header.table == TABLE && rule.attributes.contains(&RuleAttribute::Priority(PRIORITY))
+}
+
 /// Removes the rules that lead to our table.
 pub(super) fn remove_rules(netlink: &mut Route) -> io::Result<()> {
     let found = rules(netlink)?;
-    let ours = found.into_iter().filter(|it| it.header.table == TABLE);
+    let ours = found.into_iter().filter(is_ours);
     ours.into_iter()
         .try_for_each(|it| netlink.request(RouteNetlinkMessage::DelRule(it), 0))
 }
 
 /// Whether the node has the family.
 fn is_there(family: AddressFamily) -> bool {
-    family != AddressFamily::Inet6 || Path::new("/proc/sys/net/ipv6/conf").join(OUTER).exists()
+    let is_disabled = || {
+        let path = format!("/proc/sys/net/ipv6/conf/{OUTER}/disable_ipv6");
+        fs::read_to_string(path).is_ok_and(|it| it.trim() != "0")
+    };
+    let has_ipv6 = || Path::new("/proc/sys/net/ipv6/conf").join(OUTER).exists();
+    family != AddressFamily::Inet6 || (has_ipv6() && !is_disabled())
 }
 
 fn family(address: IpAddr) -> (AddressFamily, u8) {
@@ -122,10 +144,10 @@ fn family(address: IpAddr) -> (AddressFamily, u8) {
     }
 }
 
-/// The addresses that a table leads to the pair.
-fn present(netlink: &mut Route, table: u8) -> io::Result<BTreeSet<IpAddr>> {
+/// The addresses that a table leads to the pair, with the MTU of their routes.
+fn present(netlink: &mut Route, table: u8) -> io::Result<BTreeMap<IpAddr, Option<u32>>> {
     let Some(index) = index(OUTER) else {
-        return Ok(BTreeSet::new());
+        return Ok(BTreeMap::new());
     };
     let dump = netlink.dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()))?;
     let routes = dump.messages.into_iter().filter_map(|message| {
@@ -141,18 +163,27 @@ fn present(netlink: &mut Route, table: u8) -> io::Result<BTreeSet<IpAddr>> {
             RouteAttribute::Destination(RouteAddress::Inet6(it)) => Some(IpAddr::V6(*it)),
             _ => None,
         });
-        destination.filter(|_| is_ours)
+        let mtu = attributes.iter().find_map(|it| match it {
+            RouteAttribute::Metrics(metrics) => metrics.iter().find_map(|it| match it {
+                RouteMetric::Mtu(mtu) => Some(*mtu),
+                _ => None,
+            }),
+            _ => None,
+        });
+        destination.filter(|_| is_ours).map(|it| (it, mtu))
     });
     Ok(routes.collect())
 }
 
-fn add(netlink: &mut Route, address: IpAddr, table: u8) -> io::Result<()> {
+fn add(netlink: &mut Route, address: IpAddr, table: u8, mtu: Option<u32>) -> io::Result<()> {
     if !is_there(family(address).0) {
         return Ok(());
     }
     let index = index(OUTER).ok_or_else(|| gone(OUTER))?;
     let mut message = route(address, index, table);
     message.attributes.extend(source(netlink, address));
+    let mtu = mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+    message.attributes.extend(mtu);
     let message = RouteNetlinkMessage::NewRoute(message);
     netlink.request(message, NLM_F_CREATE | NLM_F_REPLACE)
 }
