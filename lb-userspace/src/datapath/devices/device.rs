@@ -187,6 +187,11 @@ pub struct DeviceAddress {
 }
 
 impl DeviceAddress {
+    /// Whether anything depends on it: not so for an address of one link only.
+    pub(crate) const fn matters(&self) -> bool {
+        self.usable || self.local
+    }
+
     /// Whether both are the same address of the same device.
     pub(crate) fn is_at(&self, other: &Self) -> bool {
         (self.index, self.address) == (other.index, other.address)

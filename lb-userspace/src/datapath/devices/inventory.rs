@@ -84,12 +84,13 @@ impl Inventory {
             }
             RouteNetlinkMessage::NewAddress(message) => {
                 if let Some(address) = DeviceAddress::from_message(&message) {
-                    touched.is_readdressed = true;
-                    match self
-                        .addresses
-                        .iter_mut()
-                        .find(|known| known.is_at(&address))
-                    {
+                    let mut known = self.addresses.iter_mut();
+                    let known = known.find(|known| known.is_at(&address));
+                    // The kernel also tells of a lifetime that a router has renewed, and of each link-local address.
+                    let before = known.as_ref().map(|known| **known);
+                    touched.is_readdressed |= before != Some(address)
+                        && (address.matters() || before.is_some_and(|it| it.matters()));
+                    match known {
                         Some(known) => *known = address,
                         None => self.addresses.push(address),
                     }
@@ -97,7 +98,9 @@ impl Inventory {
             }
             RouteNetlinkMessage::DelAddress(message) => {
                 if let Some(gone) = DeviceAddress::from_message(&message) {
-                    touched.is_readdressed = true;
+                    let mut known = self.addresses.iter();
+                    touched.is_readdressed |=
+                        known.any(|known| known.is_at(&gone) && known.matters());
                     self.addresses.retain(|known| !known.is_at(&gone));
                 }
             }
