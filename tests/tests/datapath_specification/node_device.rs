@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use lb_common::{DeviceEntry, DeviceFlags, FlowFlags, FrontendEntry, FrontendFlags, Verdict};
-use lb_ebpf::{bytes::parse::Link, context::environment::FlowTable};
+use lb_ebpf::{
+    bytes::{packet::NOWHERE, parse::Link},
+    context::environment::FlowTable,
+};
 use tests::{
     memory_packet::MemoryPacket,
     oracle::host_datapath::HostDatapath,
@@ -23,6 +26,7 @@ use crate::{
 
 const NODE_DEVICE: u32 = 7;
 const UPLINK: u32 = 1;
+const OUTER: u32 = 8;
 
 /// The node has the address that packets leave by the uplink with.
 fn process(port: u16) -> SocketAddr {
@@ -58,7 +62,7 @@ struct Seen {
 
 /// A packet of the node's own is routed to the uplink, unless its destination is the node itself.
 fn pass(node: &mut HostDatapath, hook: Hook, device: u32, packet: &PacketBuilder) -> Seen {
-    pass_routed(node, hook, device, packet, true)
+    pass_routed(node, hook, device, packet, Some(UPLINK))
 }
 
 fn pass_routed(
@@ -66,12 +70,12 @@ fn pass_routed(
     hook: Hook,
     device: u32,
     packet: &PacketBuilder,
-    is_routed: bool,
+    to: Option<u32>,
 ) -> Seen {
     let mut packet = MemoryPacket::new(packet.build()).at_interface(device);
-    if is_routed {
-        packet.routes_from.insert(process(0).ip(), UPLINK);
-    }
+    packet
+        .routes_from
+        .extend(to.map(|to| (process(0).ip(), to)));
     let verdict = node.pass(hook, &mut packet, Link::Ethernet);
     let seen = dissect(&packet.bytes, Link::Ethernet);
     if seen.as_ref().is_ok_and(|it| !it.is_fragment) {
@@ -103,6 +107,20 @@ fn ask(node: &mut HostDatapath, port: u16) -> (SocketAddr, SocketAddr, SocketAdd
     let seen = pass(node, Hook::Egress, UPLINK, &between(inner, backend));
     assert_eq!((seen.verdict, seen.destination), (OUT, backend));
     (inner, seen.source, backend)
+}
+
+#[test]
+fn a_backend_that_the_device_leads_to_gets_nothing() {
+    let mut node = node();
+    let outer = DeviceEntry {
+        flags: DeviceFlags::NODE,
+        ..DeviceEntry::default()
+    };
+    node.tables.devices.insert(OUTER, outer);
+    let question = between(process(5000), frontend());
+    let hook = Hook::Ingress;
+    let seen = pass_routed(&mut node, hook, NODE_DEVICE, &question, Some(OUTER));
+    assert_eq!((seen.redirected, seen.to_node), (Some(NOWHERE), None));
 }
 
 #[test]
@@ -166,7 +184,7 @@ fn what_a_process_sends_to_the_backend_itself_is_not_taken_for_the_services() {
 fn a_backend_that_is_a_process_of_the_node_gets_the_packet_by_the_device() {
     let mut node = node();
     let question = between(process(40_000), frontend());
-    let seen = pass_routed(&mut node, Hook::Ingress, NODE_DEVICE, &question, false);
+    let seen = pass_routed(&mut node, Hook::Ingress, NODE_DEVICE, &question, None);
     assert_eq!((seen.verdict, seen.to_node), (REQUEST, Some(NODE_DEVICE)));
     let (inner, backend) = (seen.source, seen.destination);
     let seen = pass(
