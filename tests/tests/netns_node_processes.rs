@@ -16,7 +16,7 @@ use tests::machine::netns::Namespace;
 use tests::now;
 use tests::traffic::udp::{UdpServer, any_like, exchange, exchange_connected};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(25);
 const LOGS: [&str; 2] = ["10.96.0.61:514", "[fd00:10:96::61]:514"];
 const NAMES: [&str; 2] = ["10.96.0.62:53", "[fd00:10:96::62]:53"];
 
