@@ -79,6 +79,8 @@ impl DeviceFlags {
     /// The inner end of the device pair through which processes of the node are served: what enters here they have sent to
     /// Services, and what leaves here goes to them.
     pub const NODE: Self = Self(1 << 4);
+    /// The outer end of that pair. No program sends packets here: they would come back by the inner end.
+    pub const NODE_OUTER: Self = Self(1 << 5);
     /// Packets that leave here may have passed an [`Self::UPPER`] device that lies over this one.
     pub const LOWER: Self = Self(1 << 2);
 

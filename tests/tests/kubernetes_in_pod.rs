@@ -95,7 +95,7 @@ fn agent_reaches_its_api_server_past_a_service_at_the_same_address() -> Result<(
     let flags: Vec<OsString> = vec!["--api-server".into(), format!("https://{address}").into()];
     let mut agent = Agent::start_in_pod(cluster.network.node(1), var_run.path(), address, flags)?;
     informed(&agent)?;
-    // Nobody is behind it: whoever dials the API server's address is refused.
+    // The Service has no endpoints: connections to the API server's address are refused.
     control_plane.apply(&format!(
         "apiVersion: v1
 kind: Service

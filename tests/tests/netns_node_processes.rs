@@ -16,7 +16,7 @@ use tests::machine::netns::Namespace;
 use tests::now;
 use tests::traffic::udp::{UdpServer, any_like, exchange, exchange_connected};
 
-const LIMIT: Duration = Duration::from_secs(25);
+const LIMIT: Duration = Duration::from_secs(10);
 const LOGS: [&str; 2] = ["10.96.0.61:514", "[fd00:10:96::61]:514"];
 const NAMES: [&str; 2] = ["10.96.0.62:53", "[fd00:10:96::62]:53"];
 
@@ -275,8 +275,25 @@ fn the_device_comes_back_and_cleanup_takes_it_away() -> Result<()> {
             agent.terminate()?;
             agent.cleanup()?;
         }
-        let links = namespace.ip("link show")?;
-        ensure!(!links.contains("waggle"), "{links}");
+        let left = namespace.ip("link show")?;
+        ensure!(!left.contains("waggle"), "{left}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_node_without_ipv6_is_served_over_ipv4() -> Result<()> {
+    with_services(PodNetwork::Routed, |cluster| {
+        let [(near, _near_server), _] = two_pods(cluster)?;
+        publish(cluster, "logs", LOGS, &[&near])?;
+        let namespace = cluster.cluster.node(1).namespace.clone();
+        let setting = ["all", "default"].map(|it| format!("net.ipv6.conf.{it}.disable_ipv6=1"));
+        namespace.output("sysctl", &["-qw", &setting[0], &setting[1]])?;
+        cluster.start_agents(&[])?;
+        let frontend = address(LOGS[0])?;
+        comes_to(&connected(&namespace, frontend)?, frontend, Some("near"))?;
+        let routes = namespace.ip("route show dev waggle0")?;
+        ensure!(routes.contains("10.96.0.61"), "{routes}");
         Ok(())
     })
 }
@@ -311,11 +328,9 @@ fn routing_rules_do_not_lead_past_the_device() -> Result<()> {
         publish(cluster, "logs", LOGS, &[&far])?;
         cluster.start_agents(&[])?;
         let node = cluster.cluster.node(1);
-        let (v4, v6) = (node.v4(), node.v6());
-        for (family, own, services) in [
-            ("-4", IpAddr::from(v4), "10.96.0.0/16"),
-            ("-6", v6.into(), "fd00:10:96::/112"),
-        ] {
+        let own = [IpAddr::from(node.v4()), node.v6().into()];
+        let services = [("-4", "10.96.0.0/16"), ("-6", "fd00:10:96::/112")];
+        for (own, (family, services)) in own.into_iter().zip(services) {
             let route = "route add default dev eth0 table 500".to_owned();
             let rule = format!("rule add priority 100 from {own} to {services} lookup 500");
             for line in [&route, &rule] {
@@ -323,11 +338,7 @@ fn routing_rules_do_not_lead_past_the_device() -> Result<()> {
                 node.namespace.output("ip", &words)?;
             }
         }
-        for (frontend, own) in LOGS
-            .map(address)
-            .into_iter()
-            .zip([IpAddr::from(v4), v6.into()])
-        {
+        for (frontend, own) in LOGS.map(address).into_iter().zip(own) {
             let frontend = frontend?;
             let socket = node.namespace.run(|| {
                 let socket = udp_socket(SocketAddr::new(own, 0))?;

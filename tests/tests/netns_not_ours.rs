@@ -49,7 +49,7 @@ fn frames_that_a_switch_floods_are_neither_answered_nor_remembered() -> Result<(
             ensure!(dial(outside, node_port, PATIENCE)?.is_none());
             ensure!(dial(outside, closed, PATIENCE)? == Some(ErrorKind::ConnectionRefused));
             let flows = || cluster.agents[0].waggle("get flows");
-            // The underlay's bridge knows nobody with this address, and sends to both nodes.
+            // The underlay's bridge does not know this address, and floods the frames to both nodes.
             let neighbour = |what| {
                 outside.ip(&format!(
                     "neigh {what} {} lladdr 02:00:00:00:00:77 dev underlay",

@@ -13,7 +13,7 @@ use tests::now;
 use tests::traffic::udp::{UdpServer, any_like, exchange};
 
 /// How long a change may take to arrive; a flow moves with the next datagram.
-const LIMIT: Duration = Duration::from_secs(25);
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// The Service `blue`, with this type, spec and status.
 fn service(name: &str, cluster_ip: &str, rest: &str) -> String {

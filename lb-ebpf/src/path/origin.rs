@@ -78,9 +78,9 @@ where
     if flags.has(FlowFlags::REQUEST)
         && let Some(device) = packet.next_device(source, destination)
     {
-        // A backend with the address of a Service would lead the packet here for ever.
+        // If an endpoint has the address of a Service, the route to the backend leads here again.
         let next = Environment::<F>::device(env, device);
-        let is_loop = next.is_some_and(|it| it.flags.has(DeviceFlags::NODE));
+        let is_loop = next.is_some_and(|it| it.flags.has(DeviceFlags::NODE_OUTER));
         packet.redirect(if is_loop { NOWHERE } else { device });
         return Ok(());
     }

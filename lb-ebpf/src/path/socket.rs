@@ -70,7 +70,7 @@ where
     let Some(frontend) = frontend.filter(|it| !it.flags.has(FrontendFlags::DIRECT)) else {
         return match frontends::refusal(env, call.address) {
             None => SocketVerdict::Pass,
-            // It answers who has asked it.
+            // The client at this address sent the request.
             Some(DropReason::NoSuchService) if env.socket_flow(&call.key()).is_some() => {
                 SocketVerdict::Pass
             }
@@ -151,8 +151,8 @@ fn fail<F: IpFamily, E: Environment<F>>(env: &mut E, reason: DropReason) -> Sock
     SocketVerdict::Failed(reason)
 }
 
-/// `recvmsg`: a backend becomes the frontend that was dialled. Who asks from an address within the prefixes of Services
-/// that no Service has may be answered: `path/unserved.rs` says why.
+/// `recvmsg`: replaces the backend's address by the frontend's. A client whose address is in a ServiceCIDR but belongs to no
+/// Service can be answered (see `path/unserved.rs`).
 #[inline(always)]
 pub fn received<F: IpFamily, E: Environment<F>>(env: &mut E, call: &Call<F>) -> SocketVerdict<F> {
     let verdict = reply(env, call);

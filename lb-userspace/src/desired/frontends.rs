@@ -16,8 +16,8 @@ use crate::{
 /// inside the cluster have no part in that policy: from them an external address is served as if they had gone out and
 /// come back by another node's (as kube-proxy does it).
 ///
-/// A cluster address that a device of the node has is no frontend: it belongs to whoever listens there, as a
-/// node-local DNS cache does at the address of the cluster's DNS.
+/// A ClusterIP that is assigned to a device of the node is not a frontend: the process that listens at the address serves it,
+/// for example NodeLocal DNSCache at the ClusterIP of the cluster's DNS.
 pub(super) fn frontends(
     service: &Service,
     port: &ServicePort,

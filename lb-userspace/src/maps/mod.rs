@@ -176,7 +176,7 @@ pub fn read_contents<M: LbMaps + ?Sized>(maps: &M) -> Result<MapContents, MapErr
     let mut contents = MapContents {
         networks: maps.read_networks()?,
         frontend_epoch: maps.read_frontend_epoch()?,
-        // Perhaps whoever changed the maps last has not said so yet.
+        // The agent that wrote the maps may have ended before it raised the epoch.
         frontends_moved: true,
         services: maps.read_services()?.into_iter().collect(),
         ..MapContents::default()

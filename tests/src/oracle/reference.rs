@@ -168,7 +168,7 @@ impl World {
             if self.is_direct(passing) {
                 return self.open_direct(passing);
             }
-            return Outcome::untouched(self.nobodys(passing), passing.bytes);
+            return Outcome::untouched(self.unserved_port(passing), passing.bytes);
         };
         let service_id = *service_id;
         if passing.is_part_of_sctp() {

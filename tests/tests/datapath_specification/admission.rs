@@ -196,7 +196,7 @@ fn who_has_an_address_like_a_services_is_answered_and_not_dialled() {
         let mut node = node(Said::Refuses, true);
         let datagram = |from, to| eth().between(UDP, from, to).payload(b"data").build();
         let mut enter = |from, to| node.enter(&datagram(from, to)).0;
-        assert_eq!(enter(server, machine), DROPPED, "nobody has asked");
+        assert_eq!(enter(server, machine), DROPPED, "no request was sent");
         for _ in 0..2 {
             assert_eq!(enter(machine, server), NOT_OURS);
             assert_eq!(enter(server, machine), NOT_OURS, "an answer");

@@ -113,7 +113,7 @@ fn ask(node: &mut HostDatapath, port: u16) -> (SocketAddr, SocketAddr, SocketAdd
 fn a_backend_that_the_device_leads_to_gets_nothing() {
     let mut node = node();
     let outer = DeviceEntry {
-        flags: DeviceFlags::NODE,
+        flags: DeviceFlags::NODE_OUTER,
         ..DeviceEntry::default()
     };
     node.tables.devices.insert(OUTER, outer);

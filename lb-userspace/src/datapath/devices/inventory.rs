@@ -182,7 +182,7 @@ pub(crate) fn devices(netlink: &mut Route) -> io::Result<Vec<Device>> {
         .collect())
 }
 
-/// The routing rules of both families that lead to tables of somebody's own.
+/// The routing rules of both families that lead to tables other than the kernel's own (local, main, default).
 pub(crate) fn rules(netlink: &mut Route) -> io::Result<Vec<RuleMessage>> {
     let dump = netlink.dump(RouteNetlinkMessage::GetRule(RuleMessage::default()))?;
     let messages = dump.messages.into_iter();

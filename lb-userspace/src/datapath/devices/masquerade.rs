@@ -81,8 +81,7 @@ pub(crate) fn entries(
                         device.index == node_device,
                         DeviceFlags::NODE.with(DeviceFlags::PODS),
                     ),
-                    // Packets are never sent there: they would come back.
-                    (device.name == node_device::OUTER, DeviceFlags::NODE),
+                    (device.name == node_device::OUTER, DeviceFlags::NODE_OUTER),
                     (
                         masters.contains(&device.index) || attached.contains(&device.lower),
                         DeviceFlags::UPPER,

@@ -45,7 +45,7 @@ pub(crate) const CLIENT_ADDRESSES: [IpAddr; 2] = [
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "camelCase")]
 pub enum ServeNodeBy {
-    /// Packet by packet, through the devices waggle0 and waggle1, if they can be made; otherwise as with `socket`
+    /// To ClusterIPs packet by packet, through the devices waggle0 and waggle1, if they can be made; otherwise as with `socket`
     #[default]
     Auto,
     /// At the socket: a connected UDP socket ends when its backend leaves, and SCTP is not served
@@ -90,7 +90,7 @@ impl NodeDevice {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes what somebody has removed again: the pair, and all routes to it.
+    /// Restores the pair and its routes if they were removed.
     ///
     /// # Errors
     /// If the kernel refuses: it has no veth devices, or its settings cannot be written.
@@ -161,7 +161,7 @@ impl Keeper {
         }
     }
 
-    /// Makes what somebody has removed again.
+    /// Restores the pair and its routes if they were removed.
     pub(crate) fn restore(&mut self) {
         let Some(device) = &self.device else {
             return;

@@ -22,7 +22,7 @@ pub struct Admission {
     pub ranges: BTreeMap<u32, Vec<Vec<u8>>>,
 }
 
-/// A datagram that somebody was asked for.
+/// A UDP reply that is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Awaited {
     /// Whether one has come.
@@ -32,7 +32,7 @@ pub struct Awaited {
 }
 
 impl World {
-    /// What becomes of a packet to nobody's address and port, that may begin a conversation or does not.
+    /// The verdict for a packet to an address and port without a frontend; `begins`: it can begin a conversation.
     pub(super) fn unserved(&self, address: IpAddr, begins: bool) -> Verdict {
         let Admission {
             refusing,
@@ -55,8 +55,8 @@ impl World {
         ranges.is_none_or(|ranges| begins_with_one_of(client, ranges))
     }
 
-    /// The same for a packet with ports. A datagram of a sender with an address that services get may be answered.
-    pub(super) fn nobodys(&mut self, passing: &Passing<'_>) -> Verdict {
+    /// The same for a packet with ports. A datagram from an address in a ServiceCIDR makes its reply expected.
+    pub(super) fn unserved_port(&mut self, passing: &Passing<'_>) -> Verdict {
         let Key {
             source,
             destination,

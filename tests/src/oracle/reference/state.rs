@@ -84,7 +84,7 @@ pub struct World {
     pub neighbours: HashMap<(u32, IpAddr), [u8; 6]>,
     /// What is remembered.
     pub halves: BTreeMap<Key, Half>,
-    /// The datagrams that somebody was asked for.
+    /// The UDP replies that are expected.
     pub awaited: BTreeMap<Key, Awaited>,
     /// What the first pieces of datagrams became.
     pub pieces: BTreeMap<(Datagram, End), FirstPiece>,

@@ -72,7 +72,11 @@ impl Routes {
         }
         for table in self.tables() {
             let present = present(netlink, table)?;
-            let is_right = |it: &&IpAddr| present.get(*it) == Some(&self.mtu);
+            // The routes of an earlier agent stay until the MTU is known.
+            let is_right = |it: &&IpAddr| {
+                let mtu = present.get(*it);
+                mtu.is_some_and(|mtu| self.mtu.is_none() || *mtu == self.mtu)
+            };
             let missing = self.wanted.iter().filter(|it| !is_right(it));
             // One that is refused keeps no other from having its route.
             let results: Vec<_> = missing
@@ -114,7 +118,7 @@ impl Routes {
     }
 }
 
-/// Somebody else may use a table with that number.
+/// Whether the rule is the agent's: another program may use the same table number.
 fn is_ours(rule: &RuleMessage) -> bool {
     rule.header.table == TABLE && rule.attributes.contains(&RuleAttribute::Priority(PRIORITY))
 }
