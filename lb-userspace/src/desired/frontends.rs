@@ -17,7 +17,7 @@ use crate::{
 /// come back by another node's (as kube-proxy does it).
 ///
 /// A ClusterIP that is assigned to a device of the node is not a frontend: the process that listens at the address serves it,
-/// for example NodeLocal DNSCache at the ClusterIP of the cluster's DNS.
+/// for example `NodeLocal DNSCache` at the ClusterIP of the cluster's DNS.
 pub(super) fn frontends(
     service: &Service,
     port: &ServicePort,
